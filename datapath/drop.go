@@ -1,0 +1,4 @@
+package datapath
+
+// DropReason names why a packet was dropped.
+type DropReason uint8

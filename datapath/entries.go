@@ -1,0 +1,127 @@
+package datapath
+
+import (
+	"net/netip"
+
+	"github.com/weftnet/weft/wire"
+)
+
+// The entries below are what the kernel tables hold, in Go's words. Each table is keyed as its Key method or its comment
+// says; the C layouts are generated and stay inside the package.
+
+// VTEPID numbers a VTEP in this host's tables, from 1. The agent assigns it and finds it again by reading the table.
+type VTEPID uint32
+
+// PortID numbers a local port in this host's tables, from 1; counters are kept by it.
+type PortID uint32
+
+// Local is this host's own end of every tunnel.
+type Local struct {
+	// Addr4 and Addr6 are its underlay addresses; at least one is valid.
+	Addr4, Addr6 netip.Addr
+	UDPPort      uint16
+	// UplinkMTU in octets of an underlay IP packet.
+	UplinkMTU int
+}
+
+// VTEP is a remote tunnel end point. Key: ID.
+type VTEP struct {
+	ID   VTEPID
+	Addr netip.Addr
+	// UDPPort to send to.
+	UDPPort       uint16
+	OuterChecksum bool
+}
+
+// Network is a VNI that this host holds. Key: VNI.
+type Network struct {
+	VNI wire.VNI
+	// MTU in octets of an inner IP packet.
+	MTU int
+	// Unknown says where unknown unicast goes.
+	Unknown UnknownUnicast
+	// LocalPorts get a copy of BUM frames, by interface index.
+	LocalPorts []uint32
+	// Remotes get a copy of BUM frames from local ports; of them the last External are external VTEPs, which alone get
+	// unknown unicast under UnknownExternal.
+	Remotes  []VTEPID
+	External int
+}
+
+// UnknownUnicast is the datapath's form of the network setting.
+type UnknownUnicast uint8
+
+// Where unknown unicast goes.
+const (
+	UnknownExternal UnknownUnicast = iota
+	UnknownFlood
+	UnknownDrop
+)
+
+// FDBKey is a MAC in a network.
+type FDBKey struct {
+	VNI wire.VNI
+	MAC wire.MAC
+}
+
+// FDBEntry says where a MAC is: at a local interface (Ifindex set) or behind a VTEP (VTEP set).
+type FDBEntry struct {
+	FDBKey
+	VTEP    VTEPID
+	Ifindex uint32
+	Flags   FDBFlags
+}
+
+// FDBFlags say how a local entry is delivered.
+type FDBFlags uint8
+
+const (
+	// FDBPeer: the interface is a veth whose other end is in another network namespace, so that bpf_redirect_peer works.
+	FDBPeer FDBFlags = 1 << iota
+	// FDBAggregatesByKernel: GRO aggregates are passed to the kernel lane instead of being stripped here.
+	FDBAggregatesByKernel
+	// FDBAllByKernel: every packet goes by the kernel lane (for probes that prove it).
+	FDBAllByKernel
+)
+
+// Accept admits tunnel packets of a VNI from a source address. Key: both.
+type Accept struct {
+	VNI  wire.VNI
+	Addr netip.Addr
+}
+
+// Port is a local interface with a port's identity. Key: Ifindex.
+type Port struct {
+	Ifindex uint32
+	ID      PortID
+	// UID of the port, at most 32 octets, so that a restarted agent recognises the entry.
+	UID string
+	VNI wire.VNI
+	// Held drops everything the port sends, and everything for it, as port_held.
+	Held bool
+	// Unguarded lets any source MAC through.
+	Unguarded bool
+	// MACs the port may send from.
+	MACs []wire.MAC
+}
+
+// PortCounters are octets and frames as the workload sees them, since the id was taken into use.
+type PortCounters struct {
+	IngressPackets, IngressOctets uint64
+	EgressPackets, EgressOctets   uint64
+}
+
+// DropCount is packets dropped for one reason. ID is 0 where the packet belonged to no port. Source is the outer
+// source address where the drop is about who sent it.
+type DropCount struct {
+	ID      PortID
+	Reason  DropReason
+	Source  netip.Addr
+	Packets uint64
+}
+
+// Books are a program's packet counts; In = Delivered + Encapsulated + Passed + Dropped, with copies apart.
+type Books struct {
+	Program                                              string
+	In, Delivered, Encapsulated, Passed, Dropped, Copies uint64
+}

@@ -1,0 +1,60 @@
+// Package testenv says what a test needs of the machine. A need that is not met skips the test, unless WEFT_REQUIRE
+// names it ("root,bpf,peers", as in CI): then the test fails, so that nothing is skipped unseen.
+package testenv
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Needs that a test may state.
+const (
+	// Root: effective uid 0, able to make network namespaces.
+	Root = "root"
+	// BPF: a kernel that loads programs, with BTF.
+	BPF = "bpf"
+	// Peers: other implementations and decoders (tshark, etcd, iperf3, ...) from scripts/deps.
+	Peers = "peers"
+)
+
+// Require skips the test, or fails it under WEFT_REQUIRE, when one of the needs is not met.
+func Require(t testing.TB, needs ...string) {
+	t.Helper()
+	for _, need := range needs {
+		switch need {
+		case Root:
+			if os.Geteuid() != 0 {
+				missing(t, Root, "not root")
+			}
+		case BPF:
+			if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil || os.Geteuid() != 0 {
+				missing(t, BPF, "no BTF, or not root")
+			}
+		default:
+			t.Fatalf("testenv: unknown need %q", need)
+		}
+	}
+}
+
+// RequireTool is Require for a program from scripts/deps; it returns its path.
+func RequireTool(t testing.TB, name string) string {
+	t.Helper()
+	for _, dir := range []string{"", "/usr/sbin/", "/sbin/", "/usr/bin/"} {
+		if path, err := exec.LookPath(dir + name); err == nil {
+			return path
+		}
+	}
+	missing(t, Peers, name+" is not installed: run scripts/deps")
+	return ""
+}
+
+func missing(t testing.TB, need, why string) {
+	t.Helper()
+	if slices.Contains(strings.Split(os.Getenv("WEFT_REQUIRE"), ","), need) {
+		t.Fatalf("WEFT_REQUIRE names %s: %s", need, why)
+	}
+	t.Skipf("needs %s: %s", need, why)
+}
