@@ -1,0 +1,6 @@
+// Package trust is who is who and who may do what: the deployment's certificate authority, the certificates of servers
+// and hosts, join tokens, API tokens, and the one table that says which identity may call which procedure.
+//
+// It touches key files and nothing else: no network, no log. Times come in as arguments or as a clock. It never keeps the
+// secret of a token, and a host's key never leaves the host. Read CA, HostIdentity and Identity first.
+package trust
