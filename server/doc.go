@@ -1,0 +1,12 @@
+// Package server answers the public API, decides what is allowed, allocates, and keeps hosts' plans up to date.
+//
+// It is one loop and many handlers. The loop owns the world: it takes what the store's watch says, applies it, lets
+// compile say which resources changed, and hands those to distribute. A handler validates through model, writes one
+// store transaction, and answers from the world once the loop has taken that transaction in. What hosts tell (liveness,
+// applied revisions, port states, counters, drops) is kept in memory only and is told again after a restart.
+//
+// It never validates by itself, never compiles, never speaks etcd, and keeps nothing that the store does not: any
+// number of servers may run on one store, and none of them leads.
+//
+// Read Server, view (the world, guarded) and realisation (what hosts told) first.
+package server

@@ -1,0 +1,90 @@
+package server
+
+import (
+	"context"
+	"errors"
+
+	"connectrpc.com/connect"
+
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/model"
+)
+
+// codes maps a kind of refusal to the code that the API promises for it.
+var codes = map[model.ErrorKind]connect.Code{
+	model.Invalid:         connect.CodeInvalidArgument,
+	model.NotFound:        connect.CodeNotFound,
+	model.Taken:           connect.CodeAlreadyExists,
+	model.Conflict:        connect.CodeFailedPrecondition,
+	model.Stale:           connect.CodeAborted,
+	model.Exhausted:       connect.CodeResourceExhausted,
+	model.Denied:          connect.CodePermissionDenied,
+	model.Unauthenticated: connect.CodeUnauthenticated,
+}
+
+// toConnect is the only way from an error to the API. Every refusal that is inside err becomes an ErrorDetail, in order;
+// the first one decides the code.
+func toConnect(err error) error {
+	if err == nil {
+		return nil
+	}
+	if ce := new(connect.Error); errors.As(err, &ce) {
+		return err
+	}
+	refusals := refusalsIn(err)
+	if len(refusals) == 0 {
+		switch {
+		case errors.Is(err, context.Canceled):
+			return connect.NewError(connect.CodeCanceled, err)
+		case errors.Is(err, context.DeadlineExceeded):
+			return connect.NewError(connect.CodeDeadlineExceeded, err)
+		}
+		// What is no refusal is the store, out of reach or full: the same request may succeed later.
+		return connect.NewError(connect.CodeUnavailable, err)
+	}
+	code, ok := codes[refusals[0].Kind]
+	if !ok {
+		code = connect.CodeInternal
+	}
+	ce := connect.NewError(code, err)
+	for _, r := range refusals {
+		detail, derr := connect.NewErrorDetail(&weftv1.ErrorDetail{Field: r.Field, Reason: r.Reason, Fix: r.Fix})
+		if derr == nil {
+			ce.AddDetail(detail)
+		}
+	}
+	return ce
+}
+
+// refusalsIn collects the model errors of a tree of joined and wrapped errors, left to right.
+func refusalsIn(err error) []*model.Error {
+	switch e := err.(type) {
+	case nil:
+		return nil
+	case *model.Error:
+		return []*model.Error{e}
+	case interface{ Unwrap() []error }:
+		var all []*model.Error
+		for _, inner := range e.Unwrap() {
+			all = append(all, refusalsIn(inner)...)
+		}
+		return all
+	case interface{ Unwrap() error }:
+		return refusalsIn(e.Unwrap())
+	}
+	return nil
+}
+
+// refusal is the first model error inside err, or nil.
+func refusal(err error) *model.Error {
+	if all := refusalsIn(err); len(all) > 0 {
+		return all[0]
+	}
+	return nil
+}
+
+// isKind reports whether the first refusal inside err is of that kind.
+func isKind(err error, kind model.ErrorKind) bool {
+	r := refusal(err)
+	return r != nil && r.Kind == kind
+}

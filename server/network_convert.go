@@ -1,0 +1,81 @@
+package server
+
+import (
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/model"
+	"github.com/weftnet/weft/wire"
+)
+
+func networkSpecIn(s *weftv1.NetworkSpec) (model.NetworkSpec, error) {
+	out := model.NetworkSpec{
+		VNI: wire.VNI(s.GetVni()), VNIPool: s.GetVniPool(), MTU: int(s.GetMtu()), Description: s.GetDescription(),
+	}
+	for i, text := range s.GetSubnets() {
+		p, err := prefixIn(item("spec.subnets", i), text)
+		if err != nil {
+			return out, err
+		}
+		out.Subnets = append(out.Subnets, p)
+	}
+	unknown, err := unknownUnicastIn(s.GetUnknownUnicast())
+	if err != nil {
+		return out, err
+	}
+	out.UnknownUnicast = unknown
+	for i, v := range s.GetVteps() {
+		part, err := networkVTEPIn(item("spec.vteps", i), v)
+		if err != nil {
+			return out, err
+		}
+		out.VTEPs = append(out.VTEPs, part)
+	}
+	return out, nil
+}
+
+func networkSpecOut(s model.NetworkSpec) *weftv1.NetworkSpec {
+	out := &weftv1.NetworkSpec{
+		Vni: uint32(s.VNI), VniPool: s.VNIPool, Mtu: uint32(s.MTU), Description: s.Description,
+		UnknownUnicast: unknownUnicastOut(s.UnknownUnicast),
+	}
+	for _, p := range s.Subnets {
+		out.Subnets = append(out.Subnets, p.String())
+	}
+	for _, v := range s.VTEPs {
+		out.Vteps = append(out.Vteps, &weftv1.NetworkVTEP{Vtep: v.VTEP, Macs: macsOut(v.MACs)})
+	}
+	return out
+}
+
+func networkOut(n *model.Network, status *weftv1.NetworkStatus) *weftv1.Network {
+	return &weftv1.Network{
+		Tenant: n.Tenant, Name: n.Name, Meta: metaOut(n.Meta), Spec: networkSpecOut(n.Spec), Status: status,
+	}
+}
+
+func networkVTEPIn(field string, v *weftv1.NetworkVTEP) (model.NetworkVTEP, error) {
+	macs, err := macsIn(field+".macs", v.GetMacs())
+	return model.NetworkVTEP{VTEP: v.GetVtep(), MACs: macs}, err
+}
+
+// unknownUnicastIn leaves the default empty, as a spec is stored as it was written.
+func unknownUnicastIn(u weftv1.UnknownUnicast) (model.UnknownUnicast, error) {
+	switch u {
+	case weftv1.UnknownUnicast_UNKNOWN_UNICAST_EXTERNAL:
+		return "", nil
+	case weftv1.UnknownUnicast_UNKNOWN_UNICAST_FLOOD:
+		return model.UnknownUnicastFlood, nil
+	case weftv1.UnknownUnicast_UNKNOWN_UNICAST_DROP:
+		return model.UnknownUnicastDrop, nil
+	}
+	return "", model.Errorf(model.Invalid, "spec.unknown_unicast", "use external, flood or drop", "%d is not a known value", u)
+}
+
+func unknownUnicastOut(u model.UnknownUnicast) weftv1.UnknownUnicast {
+	switch u {
+	case model.UnknownUnicastFlood:
+		return weftv1.UnknownUnicast_UNKNOWN_UNICAST_FLOOD
+	case model.UnknownUnicastDrop:
+		return weftv1.UnknownUnicast_UNKNOWN_UNICAST_DROP
+	}
+	return weftv1.UnknownUnicast_UNKNOWN_UNICAST_EXTERNAL
+}

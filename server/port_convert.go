@@ -1,0 +1,96 @@
+package server
+
+import (
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/model"
+	"github.com/weftnet/weft/wire"
+)
+
+func portSpecIn(s *weftv1.PortSpec) (model.PortSpec, error) {
+	out := model.PortSpec{
+		Network: s.GetNetwork(), Unguarded: s.GetUnguarded(), Forwarding: s.GetForwarding(), Description: s.GetDescription(),
+	}
+	var err error
+	if out.MACs, err = macsIn("spec.macs", s.GetMacs()); err != nil {
+		return out, err
+	}
+	for i, text := range s.GetIps() {
+		a, err := addrIn(item("spec.ips", i), text)
+		if err != nil {
+			return out, err
+		}
+		out.IPs = append(out.IPs, a)
+	}
+	for i, p := range s.GetAllowedAddressPairs() {
+		pair, err := addressPairIn(item("spec.allowed_address_pairs", i), p)
+		if err != nil {
+			return out, err
+		}
+		out.AllowedAddressPairs = append(out.AllowedAddressPairs, pair)
+	}
+	return out, nil
+}
+
+// addressPairIn reads a pair; either half may be left out, and model says which halves it wants.
+func addressPairIn(field string, p *weftv1.AddressPair) (model.AddressPair, error) {
+	var out model.AddressPair
+	if p.GetMac() != "" {
+		mac, err := wire.ParseMAC(p.GetMac())
+		if err != nil {
+			return out, model.Errorf(model.Invalid, field+".mac", "write six octets: 02:00:5e:10:00:01", "%v", err)
+		}
+		out.MAC = mac
+	}
+	if p.GetIp() != "" {
+		a, err := addrIn(field+".ip", p.GetIp())
+		if err != nil {
+			return out, err
+		}
+		out.IP = a
+	}
+	return out, nil
+}
+
+func addressPairOut(p model.AddressPair) *weftv1.AddressPair {
+	out := &weftv1.AddressPair{}
+	if !p.MAC.IsZero() {
+		out.Mac = p.MAC.String()
+	}
+	if p.IP.IsValid() {
+		out.Ip = p.IP.String()
+	}
+	return out
+}
+
+func portSpecOut(s model.PortSpec) *weftv1.PortSpec {
+	out := &weftv1.PortSpec{
+		Network: s.Network, Macs: macsOut(s.MACs), Ips: addrsOut(s.IPs),
+		Unguarded: s.Unguarded, Forwarding: s.Forwarding, Description: s.Description,
+	}
+	for _, p := range s.AllowedAddressPairs {
+		out.AllowedAddressPairs = append(out.AllowedAddressPairs, addressPairOut(p))
+	}
+	return out
+}
+
+func portOut(p *model.Port, status *weftv1.PortStatus) *weftv1.Port {
+	return &weftv1.Port{
+		Tenant: p.Tenant, Name: p.Name, Meta: metaOut(p.Meta), Spec: portSpecOut(p.Spec), Status: status,
+	}
+}
+
+// bindingOut names hosts instead of their uids. No binding is all empty.
+func bindingOut(b *model.Binding, hostName func(model.UID) string) *weftv1.Binding {
+	if b == nil {
+		return &weftv1.Binding{}
+	}
+	name := func(uid model.UID) string {
+		if uid == "" {
+			return ""
+		}
+		return hostName(uid)
+	}
+	return &weftv1.Binding{
+		Epoch: int64(b.Epoch), Active: name(b.Active), Incoming: name(b.Incoming), Draining: name(b.Draining),
+	}
+}
