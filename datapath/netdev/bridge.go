@@ -1,0 +1,34 @@
+package netdev
+
+import (
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/weftnet/weft/wire"
+)
+
+// AddBridge makes a Linux bridge without spanning tree and without multicast snooping, down.
+func (h *Handle) AddBridge(name string, mtu int) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = name, mtu
+	off := false
+	if err := h.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &off}); err != nil {
+		return fmt.Errorf("make bridge %s: %w", name, err)
+	}
+	return nil
+}
+
+// AddBridgeFDB makes a static entry in a bridge: that MAC is behind that member.
+func (h *Handle) AddBridgeFDB(member string, mac wire.MAC) error {
+	l, err := h.LinkByName(member)
+	if err != nil {
+		return fmt.Errorf("add FDB entry %s: %w", mac, err)
+	}
+	n := &netlink.Neigh{LinkIndex: l.Index, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP, Flags: netlink.NTF_MASTER, HardwareAddr: mac[:]}
+	if err := h.nl.NeighSet(n); err != nil {
+		return fmt.Errorf("add FDB entry %s behind %s: %w", mac, member, err)
+	}
+	return nil
+}
