@@ -32,3 +32,8 @@ func (h *Handle) AddBridgeFDB(member string, mac wire.MAC) error {
 	}
 	return nil
 }
+
+// SetBridgePortLearning says whether a bridge learns MACs from a member.
+func (h *Handle) SetBridgePortLearning(member string, on bool) error {
+	return h.change(member, "set learning", func(l netlink.Link) error { return h.nl.LinkSetLearning(l, on) })
+}
