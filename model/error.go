@@ -1,6 +1,9 @@
 package model
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // ErrorKind says what sort of refusal an Error is; the API maps it to a code and the CLI to an exit status.
 type ErrorKind string
@@ -51,4 +54,38 @@ func (e *Error) Error() string {
 // Errorf makes an Error of a kind about a field.
 func Errorf(kind ErrorKind, field, fix, format string, args ...any) *Error {
 	return &Error{Kind: kind, Field: field, Fix: fix, Reason: fmt.Sprintf(format, args...)}
+}
+
+// Errors lists the refusals in err, which may be one or several joined; none if err is something else.
+func Errors(err error) []*Error {
+	switch e := err.(type) {
+	case nil:
+		return nil
+	case *Error:
+		return []*Error{e}
+	case interface{ Unwrap() []error }:
+		var all []*Error
+		for _, one := range e.Unwrap() {
+			all = append(all, Errors(one)...)
+		}
+		return all
+	}
+	return Errors(errors.Unwrap(err))
+}
+
+// refusals collects what is wrong with an object, so that a user can mend everything at once.
+type refusals []error
+
+func (r *refusals) add(e *Error) {
+	if e != nil {
+		*r = append(*r, e)
+	}
+}
+
+// err is nil, the one refusal, or all of them joined.
+func (r refusals) err() error {
+	if len(r) == 1 {
+		return r[0]
+	}
+	return errors.Join(r...)
 }

@@ -1,6 +1,9 @@
 package model
 
-import "iter"
+import (
+	"iter"
+	"slices"
+)
 
 // Change is one object as a store transaction left it. Exactly one pointer is set; of a deleted object it is the last
 // version.
@@ -42,9 +45,9 @@ type World struct {
 	Tombstones map[UID]*Tombstone
 	APITokens  map[string]*APIToken // by name
 
-	networkByName  map[TenantName]UID
-	portByName     map[TenantName]UID
-	hostByName     map[string]UID
+	networkByName  names[TenantName]
+	portByName     names[TenantName]
+	hostByName     names[string]
 	portsByNetwork map[UID]map[UID]struct{}
 	portsByHost    map[UID]map[UID]struct{} // active, incoming or draining
 	networksByVTEP map[string]map[UID]struct{}
@@ -60,79 +63,151 @@ func NewWorld(storeID string) *World {
 		Hosts: map[UID]*Host{}, Facts: map[UID]*HostFacts{}, VTEPs: map[string]*VTEP{},
 		Pools: map[string]*VNIPool{}, VNIs: map[uint32]*VNIUse{}, Tombstones: map[UID]*Tombstone{},
 		APITokens:     map[string]*APIToken{},
-		networkByName: map[TenantName]UID{}, portByName: map[TenantName]UID{}, hostByName: map[string]UID{},
+		networkByName: newNames[TenantName](), portByName: newNames[TenantName](), hostByName: newNames[string](),
 		portsByNetwork: map[UID]map[UID]struct{}{}, portsByHost: map[UID]map[UID]struct{}{},
 		networksByVTEP: map[string]map[UID]struct{}{}, tombsByNetwork: map[UID]map[UID]struct{}{},
 	}
 }
 
-// Apply takes one change in. Applying the same change twice changes nothing.
+// Apply takes one change in. The changes of one object come in their order, those of different objects in any; a change
+// that comes again, or that is older than what is there of the object, changes nothing. So the world depends on what is in
+// the store and not on how the news of it was cut and repeated.
 func (w *World) Apply(c Change) {
 	w.Revision = max(w.Revision, c.Revision)
 	switch {
 	case c.Tenant != nil:
-		put(w.Tenants, c.Tenant.Name, c.Tenant, c.Deleted)
+		putNamed(w.Tenants, c.Tenant.Name, c.Tenant, c)
 	case c.Network != nil:
-		w.applyNetwork(c.Network, c.Deleted)
+		w.applyNetwork(c.Network, c)
 	case c.Port != nil:
-		w.applyPort(c.Port, c.Deleted)
+		w.applyPort(c.Port, c)
 	case c.Binding != nil:
-		w.applyBinding(c.Binding, c.Deleted)
+		w.applyBinding(c.Binding, c)
 	case c.Host != nil:
-		put(w.Hosts, c.Host.UID, c.Host, c.Deleted)
-		put(w.hostByName, c.Host.Name, c.Host.UID, c.Deleted)
+		w.applyHost(c.Host, c)
 	case c.Facts != nil:
 		put(w.Facts, c.Facts.Host, c.Facts, c.Deleted)
 	case c.VTEP != nil:
-		put(w.VTEPs, c.VTEP.Name, c.VTEP, c.Deleted)
+		putNamed(w.VTEPs, c.VTEP.Name, c.VTEP, c)
 	case c.Pool != nil:
-		put(w.Pools, c.Pool.Name, c.Pool, c.Deleted)
+		putNamed(w.Pools, c.Pool.Name, c.Pool, c)
 	case c.VNI != nil:
 		put(w.VNIs, uint32(c.VNI.VNI), c.VNI, c.Deleted)
 	case c.Tombstone != nil:
-		put(w.Tombstones, c.Tombstone.UID, c.Tombstone, c.Deleted)
-		if c.Tombstone.Network != "" {
-			index(w.tombsByNetwork, c.Tombstone.Network, c.Tombstone.UID, !c.Deleted)
-		}
+		w.applyTombstone(c.Tombstone, c.Deleted)
 	case c.APIToken != nil:
-		put(w.APITokens, c.APIToken.Name, c.APIToken, c.Deleted)
+		w.applyAPIToken(c.APIToken, c.Deleted)
 	}
 }
 
-func (w *World) applyNetwork(n *Network, deleted bool) {
-	if old := w.Networks[n.UID]; old != nil {
+// The indices are functions of the objects: the version that goes is taken out of them, the one that comes is put in.
+
+func (w *World) applyNetwork(n *Network, c Change) {
+	old := w.Networks[n.UID]
+	if old != nil {
+		if c.staleFor(old.Revision, n.Revision) {
+			return
+		}
+		w.networkByName.remove(TenantName{old.Tenant, old.Name}, old.UID)
 		for _, v := range old.Spec.VTEPs {
 			index(w.networksByVTEP, v.VTEP, n.UID, false)
 		}
 	}
-	put(w.Networks, n.UID, n, deleted)
-	put(w.networkByName, TenantName{n.Tenant, n.Name}, n.UID, deleted)
-	if !deleted {
+	put(w.Networks, n.UID, n, c.Deleted)
+	if !c.Deleted {
+		w.networkByName.add(TenantName{n.Tenant, n.Name}, n.UID)
 		for _, v := range n.Spec.VTEPs {
 			index(w.networksByVTEP, v.VTEP, n.UID, true)
 		}
 	}
 }
 
-func (w *World) applyPort(p *Port, deleted bool) {
-	put(w.Ports, p.UID, p, deleted)
-	put(w.portByName, TenantName{p.Tenant, p.Name}, p.UID, deleted)
-	index(w.portsByNetwork, p.Alloc.NetworkUID, p.UID, !deleted)
+func (w *World) applyPort(p *Port, c Change) {
+	if old := w.Ports[p.UID]; old != nil {
+		if c.staleFor(old.Revision, p.Revision) {
+			return
+		}
+		w.portByName.remove(TenantName{old.Tenant, old.Name}, old.UID)
+		index(w.portsByNetwork, old.Alloc.NetworkUID, p.UID, false)
+	}
+	put(w.Ports, p.UID, p, c.Deleted)
+	if !c.Deleted {
+		w.portByName.add(TenantName{p.Tenant, p.Name}, p.UID)
+		index(w.portsByNetwork, p.Alloc.NetworkUID, p.UID, true)
+	}
 }
 
-func (w *World) applyBinding(b *Binding, deleted bool) {
+func (w *World) applyHost(h *Host, c Change) {
+	if old := w.Hosts[h.UID]; old != nil {
+		if c.staleFor(old.Revision, h.Revision) {
+			return
+		}
+		w.hostByName.remove(old.Name, old.UID)
+	}
+	put(w.Hosts, h.UID, h, c.Deleted)
+	if !c.Deleted {
+		w.hostByName.add(h.Name, h.UID)
+	}
+}
+
+func (w *World) applyBinding(b *Binding, c Change) {
 	if old := w.Bindings[b.Port]; old != nil {
+		if c.staleFor(Revision(old.Epoch), Revision(b.Epoch)) {
+			return
+		}
 		for h := range old.Hosts() {
 			index(w.portsByHost, h, b.Port, false)
 		}
 	}
-	put(w.Bindings, b.Port, b, deleted)
-	if !deleted {
+	put(w.Bindings, b.Port, b, c.Deleted)
+	if !c.Deleted {
 		for h := range b.Hosts() {
 			index(w.portsByHost, h, b.Port, true)
 		}
 	}
 }
+
+func (w *World) applyTombstone(t *Tombstone, deleted bool) {
+	if old := w.Tombstones[t.UID]; old != nil && old.Network != "" {
+		index(w.tombsByNetwork, old.Network, t.UID, false)
+	}
+	put(w.Tombstones, t.UID, t, deleted)
+	if !deleted && t.Network != "" {
+		index(w.tombsByNetwork, t.Network, t.UID, true)
+	}
+}
+
+// applyAPIToken takes care that the end of a token does not end its successor of the same name.
+func (w *World) applyAPIToken(t *APIToken, deleted bool) {
+	if old := w.APITokens[t.Name]; old != nil && deleted && old.ID != t.ID {
+		return
+	}
+	put(w.APITokens, t.Name, t, deleted)
+}
+
+// staleFor reports whether the change is older than the version that is there. The deletion of an object is as new as its
+// transaction, and at least as new as the version it deletes.
+func (c Change) staleFor(there, here Revision) bool {
+	if c.Deleted {
+		here = max(here, c.Revision)
+	}
+	return here < there
+}
+
+// putNamed is put for objects that are kept by their names: a change of an earlier life leaves a later one alone.
+func putNamed[V any, P interface {
+	*V
+	meta() *Meta
+}](m map[string]P, name string, v P, c Change) {
+	if old := m[name]; old != nil {
+		if c.staleFor(old.meta().Revision, v.meta().Revision) || c.Deleted && old.meta().UID != v.meta().UID {
+			return
+		}
+	}
+	put(m, name, v, c.Deleted)
+}
+
+func (m *Meta) meta() *Meta { return m }
 
 // Hosts are the hosts that the binding names, each once.
 func (b *Binding) Hosts() iter.Seq[UID] {
@@ -151,16 +226,16 @@ func (b *Binding) Hosts() iter.Seq[UID] {
 
 // NetworkByName finds a tenant's network, or nil.
 func (w *World) NetworkByName(tenant, name string) *Network {
-	return w.Networks[w.networkByName[TenantName{tenant, name}]]
+	return w.Networks[w.networkByName.one[TenantName{tenant, name}]]
 }
 
 // PortByName finds a tenant's port, or nil.
 func (w *World) PortByName(tenant, name string) *Port {
-	return w.Ports[w.portByName[TenantName{tenant, name}]]
+	return w.Ports[w.portByName.one[TenantName{tenant, name}]]
 }
 
 // HostByName finds a host, or nil.
-func (w *World) HostByName(name string) *Host { return w.Hosts[w.hostByName[name]] }
+func (w *World) HostByName(name string) *Host { return w.Hosts[w.hostByName.one[name]] }
 
 // HostName is the name of a host, or its uid when it is gone.
 func (w *World) HostName(uid UID) string {
@@ -227,5 +302,38 @@ func index[K, V comparable](m map[K]map[V]struct{}, k K, v V, present bool) {
 	delete(m[k], v)
 	if len(m[k]) == 0 {
 		delete(m, k)
+	}
+}
+
+// names finds objects by name. While the news of a deletion is late, two lives of an object have the name: the later
+// comer has it, and the other waits in case it is the one that stays.
+type names[K comparable] struct {
+	one  map[K]UID
+	more map[K][]UID
+}
+
+func newNames[K comparable]() names[K] { return names[K]{one: map[K]UID{}, more: map[K][]UID{}} }
+
+func (n names[K]) add(k K, uid UID) {
+	if was, ok := n.one[k]; ok {
+		n.more[k] = append(n.more[k], was)
+	}
+	n.one[k] = uid
+}
+
+func (n names[K]) remove(k K, uid UID) {
+	more := n.more[k]
+	switch last := len(more) - 1; {
+	case n.one[k] != uid:
+		more = slices.DeleteFunc(more, func(u UID) bool { return u == uid })
+	case last >= 0:
+		n.one[k], more = more[last], more[:last]
+	default:
+		delete(n.one, k)
+	}
+	if len(more) == 0 {
+		delete(n.more, k)
+	} else {
+		n.more[k] = more
 	}
 }

@@ -51,3 +51,13 @@ func (m *MAC) UnmarshalText(b []byte) error {
 	*m = v
 	return nil
 }
+
+// ReservedPrefix begins the MACs of weft's own devices, which no workload may own: the kernel's vxlan device silently
+// drops an inner frame whose source is its own MAC.
+var ReservedPrefix = [3]byte{0x02, 0x6f, 0x77}
+
+// IsReserved reports whether m begins with ReservedPrefix.
+func (m MAC) IsReserved() bool { return [3]byte(m[:3]) == ReservedPrefix }
+
+// IsLocal reports whether the locally administered bit is set.
+func (m MAC) IsLocal() bool { return m[0]&2 != 0 }
