@@ -1,0 +1,115 @@
+package compile
+
+import (
+	"slices"
+
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/model"
+	"github.com/weftnet/weft/plan"
+)
+
+// host is what was seen of one: a binding may name it before it is seen itself.
+type host struct {
+	vtep     bool
+	uplink   uplink
+	networks map[model.UID]struct{} // those it holds ports of
+}
+
+func (c *Compiler) hostState(uid model.UID) *host {
+	h := c.hosts[uid]
+	if h == nil {
+		h = &host{networks: map[model.UID]struct{}{}}
+		c.hosts[uid] = h
+	}
+	return h
+}
+
+// hasVTEP says whether a host has a VTEP resource: it exists, and its agent told an address.
+func (c *Compiler) hasVTEP(uid model.UID) bool {
+	h := c.hosts[uid]
+	return h != nil && h.vtep
+}
+
+// host looks at a host and its facts. Other addresses touch its VTEP alone; another uplink also the networks it is a
+// member of; a VTEP that comes or goes also its ports, and every host.
+func (r *run) host(uid model.UID) {
+	r.mark(planv1.Kind_KIND_HOST, uid)
+	r.mark(planv1.Kind_KIND_VTEP, uid)
+	h := r.hostState(uid)
+	f := r.w.Facts[uid]
+	vtep := r.w.Hosts[uid] != nil && f != nil && len(addresses(f.VTEPAddresses)) > 0
+	var now uplink
+	if vtep {
+		now = uplinkOf(f)
+	}
+	if vtep == h.vtep && now == h.uplink {
+		return
+	}
+	if h.vtep {
+		r.uplinks.add(h.uplink, -1)
+	}
+	if vtep {
+		r.uplinks.add(now, +1)
+	}
+	for n := range h.networks {
+		r.mark(planv1.Kind_KIND_NETWORK, n)
+	}
+	if vtep != h.vtep {
+		for p := range r.w.PortsOn(uid) {
+			r.mark(planv1.Kind_KIND_PORT, p.UID)
+		}
+		r.list(uid, vtep)
+	}
+	h.vtep, h.uplink = vtep, now
+}
+
+// list puts a host's VTEP on the list that every host probes and sends to, or takes it off.
+func (r *run) list(uid model.UID, present bool) {
+	i, found := slices.BinarySearch(r.vteps, uid)
+	switch {
+	case present && !found:
+		r.vteps = slices.Insert(r.vteps, i, uid)
+	case !present && found:
+		r.vteps = slices.Delete(r.vteps, i, i+1)
+	}
+	for h := range r.w.Hosts {
+		r.mark(planv1.Kind_KIND_HOST, h)
+	}
+}
+
+func (r *run) buildHost(uid model.UID) *plan.Resource {
+	h := r.w.Hosts[uid]
+	state := r.hostState(uid)
+	if h == nil {
+		if len(state.networks) == 0 && !state.vtep {
+			delete(r.hosts, uid)
+		}
+		return nil
+	}
+	m := &planv1.Host{Uid: string(uid), Name: h.Name}
+	if state.vtep {
+		m.Vtep = string(uid)
+	}
+	vteps := make([]model.UID, 0, len(r.vteps))
+	for _, v := range r.vteps {
+		if v != uid {
+			vteps = append(vteps, v)
+		}
+	}
+	for _, n := range sortedKeys(state.networks) {
+		network := r.w.Networks[n]
+		if network == nil {
+			continue
+		}
+		m.Networks = append(m.Networks, string(n))
+		for _, ext := range network.Spec.VTEPs {
+			if v := r.w.VTEPs[ext.VTEP]; v != nil {
+				if i, found := slices.BinarySearch(vteps, v.UID); !found {
+					vteps = slices.Insert(vteps, i, v.UID)
+				}
+			}
+		}
+	}
+	m.Vteps = texts(vteps)
+	return plan.NewHost(int64(r.w.Revision), m)
+}
