@@ -44,11 +44,11 @@ func (h *Handle) EnsureVeth(v Veth) (near, far Link, err error) {
 	if peer == nil {
 		peer = h
 	}
-	near, far, err = h.adoptVeth(v, peer)
+	adopted, err := h.adoptVeth(v, peer)
 	if err != nil {
 		return Link{}, Link{}, err
 	}
-	if near.Index == 0 {
+	if !adopted {
 		if err := h.addVeth(v, peer); err != nil {
 			return Link{}, Link{}, fmt.Errorf("make veth %s to %s: %w", v.Name, v.Peer.Name, err)
 		}
@@ -60,30 +60,30 @@ func (h *Handle) EnsureVeth(v Veth) (near, far Link, err error) {
 	return near, far, err
 }
 
-// adoptVeth finds the pair if it is there and right. A wrong one of ours is deleted.
-func (h *Handle) adoptVeth(v Veth, peer *Handle) (near, far Link, err error) {
-	near, err = h.LinkByName(v.Name)
+// adoptVeth reports whether the pair is there and right. A wrong one of ours is deleted.
+func (h *Handle) adoptVeth(v Veth, peer *Handle) (bool, error) {
+	near, err := h.LinkByName(v.Name)
 	if errors.Is(err, ErrNotFound) {
-		return Link{}, Link{}, nil
+		return false, nil
 	}
 	if err != nil {
-		return Link{}, Link{}, err
+		return false, err
 	}
 	// Without an alias it was left by a creator that was killed before it could mark it: the name is a hash of ours.
 	if v.Mark == (Mark{}) || near.Kind != "veth" || near.Alias != "" && near.Alias != v.Mark.String() {
-		return Link{}, Link{}, fmt.Errorf("interface %s exists (alias %q): %w", v.Name, near.Alias, ErrNotOwned)
+		return false, fmt.Errorf("interface %s exists (alias %q): %w", v.Name, near.Alias, ErrNotOwned)
 	}
-	far, err = peer.LinkByName(v.Peer.Name)
+	far, err := peer.LinkByName(v.Peer.Name)
 	if err == nil && far.Kind == "veth" && far.Index == near.Peer && far.Peer == near.Index && h.namespaceID(peer) == near.PeerNamespaceID {
-		return near, far, nil
+		return true, nil
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
-		return Link{}, Link{}, err
+		return false, err
 	}
 	if err := h.nl.LinkDel(ref(near.Index)); err != nil {
-		return Link{}, Link{}, fmt.Errorf("delete interface %s, whose other end is elsewhere: %w", v.Name, err)
+		return false, fmt.Errorf("delete interface %s, whose other end is elsewhere: %w", v.Name, err)
 	}
-	return Link{}, Link{}, nil
+	return false, nil
 }
 
 // namespaceID is the number by which h's kernel structures name another namespace; -1 for itself or none.
