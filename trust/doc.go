@@ -4,3 +4,8 @@
 // It touches key files and nothing else: no network, no log. Times come in as arguments or as a clock. It never keeps the
 // secret of a token, and a host's key never leaves the host. Read CA, HostIdentity and Identity first.
 package trust
+
+import "github.com/weftnet/weft/model"
+
+// Error is a refusal with a field and a fix, by the name under which client and agent, which do not see intent, may read it.
+type Error = model.Error

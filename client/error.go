@@ -1,0 +1,99 @@
+package client
+
+import (
+	"errors"
+	"strings"
+
+	"connectrpc.com/connect"
+
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/trust"
+)
+
+// Error is a refusal or a failure, as the server explained it.
+type Error struct {
+	Code connect.Code
+	// Field as the API names it, or empty.
+	Field string
+	// Reason is a sentence without capital and full stop.
+	Reason string
+	// Fix is what to do next, or empty.
+	Fix string
+	// Also are further refusals of the same request.
+	Also []Refusal
+
+	err error
+}
+
+// Refusal is one of several things that are wrong.
+type Refusal struct{ Field, Reason, Fix string }
+
+// Error is "field: reason; fix".
+func (e *Error) Error() string {
+	s := e.Reason
+	if e.Field != "" {
+		s = e.Field + ": " + s
+	}
+	if e.Fix != "" {
+		s += "; " + e.Fix
+	}
+	return s
+}
+
+// Unwrap gives the error of the transport.
+func (e *Error) Unwrap() error { return e.err }
+
+// Explain makes an *Error of any error of a call; nil stays nil.
+func Explain(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	var done *Error
+	if errors.As(err, &done) {
+		return done
+	}
+	e := &Error{Code: connect.CodeOf(err), Reason: err.Error(), err: err}
+	var unreachable *Unreachable
+	var refusal *trust.Error
+	switch {
+	case errors.As(err, &unreachable):
+		e.Code, e.Field, e.Reason, e.Fix = connect.CodeUnavailable, unreachable.What, unreachable.Error(), unreachable.Fix()
+		return e
+	case errors.As(err, &refusal):
+		e.Field, e.Reason, e.Fix = refusal.Field, refusal.Reason, refusal.Fix
+		return e
+	}
+	var ce *connect.Error
+	if !errors.As(err, &ce) {
+		return e
+	}
+	e.Reason = ce.Message()
+	if refusals := refusalsIn(ce); len(refusals) > 0 {
+		e.Field, e.Reason, e.Fix = refusals[0].Field, refusals[0].Reason, refusals[0].Fix
+		e.Also = refusals[1:]
+	} else if e.Code == connect.CodeUnavailable && brokeOff(err) {
+		e.Reason = "the connection broke off: " + e.Reason
+		e.Fix = "look whether it was done before asking again"
+	}
+	return e
+}
+
+func refusalsIn(ce *connect.Error) []Refusal {
+	var all []Refusal
+	for _, d := range ce.Details() {
+		v, err := d.Value()
+		if err != nil {
+			continue
+		}
+		if detail, ok := v.(*weftv1.ErrorDetail); ok {
+			all = append(all, Refusal{Field: detail.GetField(), Reason: detail.GetReason(), Fix: detail.GetFix()})
+		}
+	}
+	return all
+}
+
+// brokeOff reports a connection that ended before the answer.
+func brokeOff(err error) bool {
+	s := err.Error()
+	return strings.Contains(s, "EOF") || strings.Contains(s, "reset") || strings.Contains(s, "GOAWAY")
+}
