@@ -29,7 +29,7 @@ var rooms = map[string][]string{
 	"server":           {"api", "model", "store", "compile", "plan", "distribute", "trust", "wire"},
 	"datapath":         {"wire"},
 	"agent":            {"api/gen/plan", "api/gen/local", "plan", "distribute", "datapath", "trust", "wire"},
-	"client":           {"api", "wire"},
+	"client":           {"api", "trust", "wire"},
 	"cli":              {"api", "client", "wire"},
 	"lab":              {"api", "client", "datapath/netdev", "wire"},
 	"bench":            {"api", "client", "datapath", "wire"},
