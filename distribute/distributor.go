@@ -2,6 +2,9 @@ package distribute
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
@@ -17,34 +20,258 @@ type Config struct {
 	// AdvanceEvery is how often a host that a change does not concern hears of the revision alone. Default 200 ms.
 	AdvanceEvery time.Duration
 	// Evidence names the revisions after since that took something of a scope from a host (compile.Evidence); subscribed
-	// says whether the host still holds the scope. Called from streams' goroutines without a lock held; nil gives none.
+	// says whether the host still holds the scope. Called from streams' goroutines without a lock held, only for agents
+	// that come from the same store; nil gives none.
 	Evidence func(host, scope string, since int64, subscribed bool) []plan.Removal
 }
 
 // Distributor holds the current resources of all hosts and a bounded ring of what changed. Safe for concurrent use.
-type Distributor struct{ cfg Config }
+type Distributor struct {
+	cfg Config
+
+	mu       sync.Mutex
+	storeID  string // empty before the first Reset
+	revision int64
+	set      *plan.Set
+	ring     ring
+	// touched is the sequence number of the last change in each scope that holds something: what a stream that fell off
+	// the ring compares its cursor with.
+	touched map[string]uint64
+	subs    subscriptions
+	streams map[*stream]struct{}
+	stats   Stats
+}
+
+// Stats count what streams went through since start.
+type Stats struct {
+	// Streams are open now.
+	Streams int
+	// Updates and Octets were sent; Octets are of bodies.
+	Updates, Octets uint64
+	// Resyncs are streams that began with, or fell back to, scopes sent whole; Overruns are those that fell off the ring.
+	Resyncs, Overruns uint64
+}
 
 // New is a distributor that has nothing yet: streams wait for the first Reset.
-func New(cfg Config) *Distributor { return &Distributor{cfg: cfg} }
+func New(cfg Config) *Distributor {
+	if cfg.RingEntries <= 0 {
+		cfg.RingEntries = 1 << 16
+	}
+	if cfg.ChunkOctets <= 0 {
+		cfg.ChunkOctets = 256 << 10
+	}
+	if cfg.AdvanceEvery <= 0 {
+		cfg.AdvanceEvery = 200 * time.Millisecond
+	}
+	return &Distributor{
+		cfg: cfg, set: plan.NewSet(), ring: ring{limit: cfg.RingEntries}, touched: map[string]uint64{},
+		subs: newSubscriptions(), streams: map[*stream]struct{}{},
+	}
+}
 
 // Reset replaces everything: at start, when the store was loaded anew, and when it was replaced (another store id).
 // Streams go on: they are sent what differs.
-func (d *Distributor) Reset(storeID string, revision int64, all []*plan.Resource) {}
+func (d *Distributor) Reset(storeID string, revision int64, all []*plan.Resource) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if storeID != d.storeID {
+		d.storeID, d.revision = storeID, 0
+		d.set, d.touched, d.subs = plan.NewSet(), map[string]uint64{}, newSubscriptions()
+		d.ring.clear()
+	}
+	keep := make(map[plan.Key]string, len(all))
+	for _, r := range all {
+		keep[r.Key()] = r.Scope
+	}
+	for _, r := range slices.Collect(d.set.All()) {
+		if keep[r.Key()] != r.Scope {
+			// What deleted it was not seen: streams ask Evidence.
+			d.remove(plan.Removal{Scope: r.Scope, Key: r.Key()})
+		}
+	}
+	for _, r := range all {
+		d.put(r, 0)
+	}
+	d.revision = max(d.revision, revision)
+	for st := range d.streams {
+		signal(st.wake)
+	}
+}
 
 // Publish takes one compiled change in; it never waits for a stream. A store id other than that of the last Reset is an
 // error: call Reset.
 func (d *Distributor) Publish(storeID string, revision int64, upserts []*plan.Resource, removals []plan.Removal) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if storeID != d.storeID || storeID == "" {
+		return fmt.Errorf("publish revision %d: it is of store %q, and the plan of store %q", revision, storeID, d.storeID)
+	}
+	before := d.ring.next
+	for _, r := range removals {
+		d.remove(r)
+	}
+	for _, r := range upserts {
+		d.put(r, revision)
+	}
+	d.revision = max(d.revision, revision)
+	d.signal(before)
 	return nil
+}
+
+// put takes a resource in; revision is the evidence for what a host loses by it, 0 when it was not seen to change.
+func (d *Distributor) put(r *plan.Resource, revision int64) {
+	old := d.set.Get(r.Key())
+	if !d.set.Put(r) {
+		return
+	}
+	if old != nil && old.Scope != r.Scope {
+		d.note(entry{scope: old.Scope, key: r.Key(), revision: revision})
+	}
+	d.note(entry{scope: r.Scope, key: r.Key(), revision: revision})
+	if r.Kind == planv1.Kind_KIND_HOST {
+		d.subs.put(r.UID, plan.Subscription(r.Host()))
+	}
+}
+
+func (d *Distributor) remove(r plan.Removal) {
+	if old := d.set.Get(r.Key); old == nil || old.Scope != r.Scope {
+		return
+	}
+	d.set.Remove(r.Key)
+	d.note(entry{scope: r.Scope, key: r.Key, revision: r.Revision})
+	if r.Key.Kind == planv1.Kind_KIND_HOST {
+		d.subs.remove(r.Key.UID)
+	}
+}
+
+func (d *Distributor) note(e entry) {
+	d.touched[e.scope] = d.ring.next
+	if d.set.Digest(e.scope).Resources == 0 {
+		delete(d.touched, e.scope)
+	}
+	d.ring.push(e)
+}
+
+// signal wakes the streams that the changes since a sequence number concern, and tells the others that time went by.
+func (d *Distributor) signal(since uint64) {
+	scopes := map[string]struct{}{}
+	hosts := map[string]struct{}{}
+	for e := range d.ring.since(since) {
+		scopes[e.scope] = struct{}{}
+		if e.key.Kind == planv1.Kind_KIND_HOST {
+			hosts[e.key.UID] = struct{}{}
+		}
+	}
+	// More changes at once than the ring holds: everybody is behind.
+	all := since < d.ring.first
+	for st := range d.streams {
+		_, named := hosts[st.host]
+		if all || named || !st.started || d.subs.any(st.host, scopes) {
+			signal(st.wake)
+		} else {
+			signal(st.stale)
+		}
+	}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // Size 1: a signal that stands there already says the same.
+	}
+}
+
+// Subscribers are the hosts that must hold a scope by the current plan, connected or not, sorted.
+func (d *Distributor) Subscribers(scope string) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.subs.hostsOf(scope)
+}
+
+// Revision is what was last published, and of which store.
+func (d *Distributor) Revision() (storeID string, revision int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.storeID, d.revision
+}
+
+// Stats are the counters.
+func (d *Distributor) Stats() Stats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.stats
+	s.Streams = len(d.streams)
+	return s
 }
 
 // Serve feeds one stream until ctx ends or send fails, and returns why. send may block as long as it likes, and must
 // return when ctx ends. The messages share their resources with other streams: they must not be modified.
 func (d *Distributor) Serve(ctx context.Context, host string, hello *planv1.Hello, send func(*planv1.ServerMessage) error) error {
+	st := d.open(host, hello)
+	defer d.close(st)
+	for {
+		if b := d.next(st); b != nil {
+			if err := d.send(ctx, b, send); err != nil {
+				return fmt.Errorf("send the plan to host %s: %w", host, err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-st.wake:
+		case <-st.stale:
+			if err := wait(ctx, d.cfg.AdvanceEvery, st.wake); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// wait lets a while go by, or less when there is something to do.
+func wait(ctx context.Context, d time.Duration, wake <-chan struct{}) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-wake:
+	case <-t.C:
+	}
 	return nil
 }
 
-// Subscribers are the hosts that must hold a scope by the current plan, connected or not, sorted.
-func (d *Distributor) Subscribers(scope string) []string { return nil }
+// send completes the evidence and sends the chunks.
+func (d *Distributor) send(ctx context.Context, b *batch, send func(*planv1.ServerMessage) error) error {
+	b.ask(d.cfg.Evidence)
+	octets := 0
+	for u := range b.chunks(d.cfg.ChunkOctets) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := send(&planv1.ServerMessage{Message: &planv1.ServerMessage_Update{Update: u}}); err != nil {
+			return err
+		}
+		for _, r := range u.GetUpserts() {
+			octets += len(r.GetBody())
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stats.Updates++
+	d.stats.Octets += uint64(octets)
+	return nil
+}
 
-// Revision is what was last published, and of which store.
-func (d *Distributor) Revision() (storeID string, revision int64) { return "", 0 }
+func (d *Distributor) open(host string, hello *planv1.Hello) *stream {
+	st := &stream{host: host, hello: hello, wake: make(chan struct{}, 1), stale: make(chan struct{}, 1)}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.streams[st] = struct{}{}
+	return st
+}
+
+func (d *Distributor) close(st *stream) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.streams, st)
+}

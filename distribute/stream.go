@@ -1,0 +1,196 @@
+package distribute
+
+import (
+	"maps"
+	"slices"
+
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/plan"
+)
+
+// stream is where one agent's stream stands. Only its own goroutine uses it, but for the signals and started, which are
+// under the distributor's lock.
+type stream struct {
+	host  string
+	hello *planv1.Hello
+	// wake: something that concerns this host changed. stale: something else did. Both of size 1.
+	wake, stale chan struct{}
+
+	started  bool
+	storeID  string
+	revision int64
+	cursor   uint64   // in the ring: the first change not yet sent
+	held     []string // the scopes that the agent holds once it has taken what was sent, sorted
+}
+
+// batch is one update before it is cut: everything from where a stream stood up to now, at one revision.
+type batch struct {
+	storeID  string
+	revision int64
+	reset    []string
+	drop     []string
+	upserts  []*plan.Resource
+	removals []plan.Removal
+	// questions are what Evidence is asked before it is sent.
+	questions []question
+}
+
+type question struct {
+	host, scope string
+	since       int64
+	subscribed  bool
+}
+
+// next is what a stream must be sent now, or nil.
+func (d *Distributor) next(st *stream) *batch {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.storeID == "" {
+		return nil
+	}
+	b := &batch{storeID: d.storeID, revision: d.revision}
+	switch {
+	case !st.started:
+		if !d.knows(st) {
+			return nil
+		}
+		d.start(st, b)
+	case st.storeID != d.storeID:
+		if d.subs.scopes[st.host] == nil {
+			return nil
+		}
+		d.whole(st, b)
+	case st.cursor < d.ring.first:
+		d.overrun(st, b)
+	default:
+		d.delta(st, b)
+	}
+	if len(b.reset) > 0 {
+		d.stats.Resyncs++
+	}
+	quiet := len(b.reset)+len(b.drop)+len(b.upserts)+len(b.removals) == 0
+	if quiet && st.started && st.storeID == d.storeID && st.revision == d.revision {
+		st.cursor = d.ring.next
+		return nil
+	}
+	st.started, st.storeID, st.revision, st.cursor = true, d.storeID, d.revision, d.ring.next
+	st.held, st.hello = d.subs.scopes[st.host], nil
+	return b
+}
+
+// knows says whether there is enough here to answer a Hello: this server may be behind the one that the agent heard
+// before, or not have seen yet that the host exists. A stream waits for that; taking back what the agent holds, because
+// this server knows less, would be wrong.
+func (d *Distributor) knows(st *stream) bool {
+	if st.hello.GetStoreId() == d.storeID && st.hello.GetRevision() > d.revision {
+		return false
+	}
+	return d.subs.scopes[st.host] != nil
+}
+
+// start answers a Hello: the scopes whose digest differs are sent whole.
+func (d *Distributor) start(st *stream, b *batch) {
+	digests := make(map[string]*planv1.ScopeDigest, len(st.hello.GetScopes()))
+	for _, s := range st.hello.GetScopes() {
+		digests[s.GetScope()] = s
+	}
+	st.held = slices.Sorted(maps.Keys(digests))
+	if st.hello.GetStoreId() != d.storeID {
+		d.whole(st, b)
+		return
+	}
+	st.revision = st.hello.GetRevision()
+	d.compare(st, b, func(scope string) bool { return d.set.Digest(scope).Matches(digests[scope]) })
+}
+
+// whole sends everything, and no evidence: what another store deleted proves nothing.
+func (d *Distributor) whole(st *stream, b *batch) {
+	for _, scope := range d.subs.scopes[st.host] {
+		d.sendWhole(b, scope)
+	}
+	for _, scope := range st.held {
+		if !holds(d.subs.scopes[st.host], scope) {
+			b.drop = append(b.drop, scope)
+		}
+	}
+}
+
+// overrun serves a stream that fell off the ring: what changed since its cursor is sent whole, by scope.
+func (d *Distributor) overrun(st *stream, b *batch) {
+	d.stats.Overruns++
+	d.compare(st, b, func(scope string) bool {
+		last, ok := d.touched[scope]
+		return ok && last < st.cursor
+	})
+}
+
+// compare sends the scopes that are not the same whole, and takes away those that the host no longer subscribes to.
+func (d *Distributor) compare(st *stream, b *batch, same func(scope string) bool) {
+	want := d.subs.scopes[st.host]
+	for _, scope := range want {
+		held := holds(st.held, scope)
+		if held && same(scope) {
+			continue
+		}
+		d.sendWhole(b, scope)
+		if held {
+			b.questions = append(b.questions, question{st.host, scope, st.revision, true})
+		}
+	}
+	for _, scope := range st.held {
+		if !holds(want, scope) {
+			b.drop = append(b.drop, scope)
+			b.questions = append(b.questions, question{st.host, scope, st.revision, false})
+		}
+	}
+}
+
+func (d *Distributor) sendWhole(b *batch, scope string) {
+	b.reset = append(b.reset, scope)
+	for r := range d.set.Scope(scope) {
+		b.upserts = append(b.upserts, r)
+	}
+}
+
+// delta sends what the ring has since the cursor: of scopes that are held and stay, the changed resources; new scopes
+// whole; and what is dropped.
+func (d *Distributor) delta(st *stream, b *batch) {
+	want := d.subs.scopes[st.host]
+	changed := map[entry]int64{} // without its revision, to the last one
+	// The evidence for a dropped scope is the change of the host resource, if every one of them was seen to happen.
+	interest, seen := int64(0), true
+	for e := range d.ring.since(st.cursor) {
+		if e.key.Kind == planv1.Kind_KIND_HOST && e.key.UID == st.host {
+			interest, seen = max(interest, e.revision), seen && e.revision != 0
+		}
+		if holds(st.held, e.scope) && holds(want, e.scope) {
+			changed[entry{scope: e.scope, key: e.key}] = e.revision
+		}
+	}
+	for e, revision := range changed {
+		if r := d.set.Get(e.key); r != nil && r.Scope == e.scope {
+			b.upserts = append(b.upserts, r)
+			continue
+		}
+		b.removals = append(b.removals, plan.Removal{Scope: e.scope, Key: e.key, Revision: revision})
+		if revision == 0 {
+			b.questions = append(b.questions, question{st.host, e.scope, st.revision, true})
+		}
+	}
+	for _, scope := range want {
+		if !holds(st.held, scope) {
+			d.sendWhole(b, scope)
+		}
+	}
+	for _, scope := range st.held {
+		if holds(want, scope) {
+			continue
+		}
+		b.drop = append(b.drop, scope)
+		if seen && interest != 0 {
+			b.removals = append(b.removals, plan.Removal{Scope: scope, Revision: interest})
+		} else {
+			b.questions = append(b.questions, question{st.host, scope, st.revision, false})
+		}
+	}
+}
