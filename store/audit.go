@@ -1,0 +1,76 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/weftnet/weft/model"
+)
+
+// AuditRecord says who did what to which object. The transaction of every write puts one.
+type AuditRecord struct {
+	Time   time.Time `json:"time"`
+	Who    string    `json:"who"`
+	What   string    `json:"what"`
+	Object string    `json:"object"`
+	// Revision of the write.
+	Revision model.Revision `json:"-"`
+}
+
+type actorKey struct{}
+
+// WithActor says who acts, for the audit trail.
+func WithActor(ctx context.Context, who string) context.Context {
+	return context.WithValue(ctx, actorKey{}, who)
+}
+
+func actor(ctx context.Context) string {
+	if who, ok := ctx.Value(actorKey{}).(string); ok {
+		return who
+	}
+	return "weft"
+}
+
+// Audit lists the last writes, newest first; limit 0 is all that are kept (some more than 10,000).
+func (s *Store) Audit(ctx context.Context, limit int) ([]AuditRecord, error) {
+	v, err := s.look(ctx, clientv3.OpGet(s.keys.in("audit"), clientv3.WithPrefix(), clientv3.WithLimit(int64(limit)),
+		clientv3.WithSort(clientv3.SortByKey, clientv3.SortDescend)))
+	if err != nil {
+		return nil, err
+	}
+	records := make([]AuditRecord, 0, len(v.all(0)))
+	for _, kv := range v.all(0) {
+		r, err := decode[AuditRecord](kv)
+		if err != nil {
+			return nil, err
+		}
+		r.Revision = v.meta.revision(kv.ModRevision)
+		records = append(records, *r)
+	}
+	return records, nil
+}
+
+// pruneAudit removes the oldest records past the limit.
+func (s *Store) pruneAudit(ctx context.Context, limit int64) error {
+	v, err := s.look(ctx, count(s.keys.in("audit")))
+	if err != nil {
+		return err
+	}
+	over := v.ranges[0].Count - limit
+	if over <= 0 {
+		return nil
+	}
+	first := s.keys.in("audit")
+	v, err = s.look(ctx, clientv3.OpGet(first, clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(over)))
+	if err != nil || len(v.all(0)) == 0 {
+		return err
+	}
+	kvs := v.all(0)
+	e := v.edit("", "")
+	e.quiet = true
+	e.ops = append(e.ops, clientv3.OpDelete(first, clientv3.WithRange(string(kvs[len(kvs)-1].Key)+"\x00")))
+	_, _, err = s.commit(ctx, e)
+	return err
+}

@@ -1,0 +1,263 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/weftnet/weft/model"
+)
+
+// CreateHost makes a host.
+func (s *Store) CreateHost(ctx context.Context, h *model.Host) error {
+	rev, err := s.write(ctx, func(ctx context.Context) (*edit, error) {
+		v, err := s.look(ctx, get(s.keys.host(h.Name)))
+		if err != nil {
+			return nil, err
+		}
+		if v.one(0) != nil {
+			return nil, taken("host " + h.Name)
+		}
+		e := v.edit("create", "host "+h.Name)
+		s.addHost(e, h)
+		return e, nil
+	})
+	if err == nil {
+		h.Revision = rev
+	}
+	return err
+}
+
+func (s *Store) addHost(e *edit, h *model.Host) {
+	e.absent(s.keys.host(h.Name))
+	e.put(s.keys.host(h.Name), h)
+	e.put(s.keys.idxUID("host", h.UID), ref{UID: h.UID, Name: h.Name})
+}
+
+// UpdateHost writes the spec if h.Revision is the current one.
+func (s *Store) UpdateHost(ctx context.Context, h *model.Host) error {
+	return update(ctx, s, s.keys.host(h.Name), "host "+h.Name, "weft host list", &h.Meta, h)
+}
+
+// JoinHost makes the host and marks the join token used, in one transaction. The token must be for the host's name, unused
+// and not expired; used with the same CSR, it gives the host that it made then, so that an answer that got lost can be
+// asked for again.
+func (s *Store) JoinHost(ctx context.Context, h *model.Host, tokenID string, csrHash []byte, now time.Time) (*model.Host, error) {
+	var joined *model.Host
+	rev, err := s.write(ctx, func(ctx context.Context) (*edit, error) {
+		joined = nil
+		v, err := s.look(ctx, get(s.keys.joinToken(tokenID)), get(s.keys.host(h.Name)))
+		if err != nil {
+			return nil, err
+		}
+		if v.one(0) == nil {
+			return nil, noJoinToken()
+		}
+		t, err := decode[model.JoinToken](v.one(0))
+		if err != nil {
+			return nil, err
+		}
+		if t.Host != h.Name {
+			return nil, model.Errorf(model.Denied, "token", "make one with `weft host token create "+h.Name+"`", "the join token is for host %s", t.Host)
+		}
+		if t.Used != "" {
+			return nil, s.joinedBefore(v, t, csrHash, &joined)
+		}
+		if !now.Before(t.Expires) {
+			return nil, model.Errorf(model.Denied, "token", "make a new one with `weft host token create "+h.Name+"`", "the join token expired at %s", t.Expires.UTC().Format(time.RFC3339))
+		}
+		if v.one(1) != nil {
+			return nil, model.Errorf(model.Taken, "name", "remove it first with `weft host remove "+h.Name+"`, or join under another name", "there is a host %s already", h.Name)
+		}
+		e := v.edit("join", "host "+h.Name)
+		s.addHost(e, h)
+		e.same(s.keys.joinToken(tokenID), v.one(0))
+		t.Used, t.CSRHash = h.UID, csrHash
+		e.put(s.keys.joinToken(tokenID), t)
+		return e, nil
+	})
+	if err != nil || joined != nil {
+		return joined, err
+	}
+	h.Revision = rev
+	return h, nil
+}
+
+// joinedBefore answers a token that was used: with the host, if it is the same CSR and the host is still that one.
+func (s *Store) joinedBefore(v *view, t *model.JoinToken, csrHash []byte, joined **model.Host) error {
+	kv := v.one(1)
+	if !bytes.Equal(t.CSRHash, csrHash) || kv == nil {
+		return usedJoinToken(t)
+	}
+	old, err := decode[model.Host](kv)
+	if err != nil {
+		return err
+	}
+	if old.UID != t.Used {
+		return usedJoinToken(t)
+	}
+	old.Revision = v.meta.revision(kv.ModRevision)
+	*joined = old
+	return nil
+}
+
+// unbindBatch is how many ports one transaction unbinds: four operations each, within etcd's default of 128.
+const unbindBatch = 30
+
+// DeleteHost removes a host, its facts and its join tokens, and takes it out of every quarantine. It is refused while ports
+// are bound to it, unless forced: then those are unbound first, which raises their epochs, and their uids are returned. An
+// error midway leaves the host with the ports that are still bound; doing it again goes on.
+func (s *Store) DeleteHost(ctx context.Context, name string, force bool, now time.Time) (model.Revision, []model.UID, error) {
+	var unbound []model.UID
+	var uid model.UID
+	key := s.keys.host(name)
+	rev, err := s.write(ctx, func(ctx context.Context) (*edit, error) {
+		v, err := s.look(ctx, get(key), list(s.keys.in("jointoken")))
+		if err != nil {
+			return nil, err
+		}
+		kv := v.one(0)
+		if kv == nil {
+			return nil, missing("host", "host "+name, "weft host list")
+		}
+		h, err := decode[model.Host](kv)
+		if err != nil {
+			return nil, err
+		}
+		uid = h.UID
+		e := v.edit("delete", "host "+name)
+		e.same(key, kv)
+		e.empty(s.keys.in("idx/on", string(uid)))
+		e.remove(key)
+		e.remove(s.keys.idxUID("host", uid))
+		e.remove(s.keys.facts(uid))
+		for _, kv := range v.all(1) {
+			t, err := decode[model.JoinToken](kv)
+			if err != nil {
+				return nil, err
+			}
+			if t.Host == name {
+				e.remove(string(kv.Key))
+			}
+		}
+		more, err := s.unbindAll(ctx, h, force)
+		unbound = append(unbound, more...)
+		return e, err
+	})
+	if err != nil {
+		return 0, unbound, err
+	}
+	// Uids are not used again, so a quarantine that still names this one is swept now or at the next upkeep.
+	if err := s.sweep(ctx); err != nil {
+		s.cfg.Log.Warn("a removed host is left in quarantines until the next upkeep", "host", name, "err", err)
+	}
+	return rev, dedupe(unbound), nil
+}
+
+// unbindAll takes the host out of all bindings, or refuses if it is in one.
+func (s *Store) unbindAll(ctx context.Context, h *model.Host, force bool) ([]model.UID, error) {
+	var unbound []model.UID
+	on := s.keys.in("idx/on", string(h.UID))
+	for {
+		v, err := s.look(ctx, clientv3.OpGet(on, clientv3.WithPrefix(), clientv3.WithLimit(unbindBatch)))
+		if err != nil {
+			return unbound, err
+		}
+		if len(v.all(0)) == 0 {
+			return unbound, nil
+		}
+		if !force {
+			return nil, model.Errorf(model.Conflict, "host", "move or detach them first (`weft port move`), or use --force to unbind them",
+				"host %s has %d bound ports", h.Name, v.ranges[0].Count)
+		}
+		ports := make([]model.UID, 0, unbindBatch)
+		for _, kv := range v.all(0) {
+			ports = append(ports, model.UID(last(kv.Key)))
+		}
+		done, err := s.unbind(ctx, h, ports)
+		if err != nil {
+			return unbound, err
+		}
+		unbound = append(unbound, done...)
+	}
+}
+
+// unbind takes the host out of some ports' bindings.
+func (s *Store) unbind(ctx context.Context, h *model.Host, ports []model.UID) ([]model.UID, error) {
+	var done []model.UID
+	_, err := s.write(ctx, func(ctx context.Context) (*edit, error) {
+		done = nil
+		var gets []clientv3.Op
+		for _, port := range ports {
+			gets = append(gets, get(s.keys.binding(port)))
+		}
+		v, err := s.look(ctx, gets...)
+		if err != nil {
+			return nil, err
+		}
+		e := v.edit("unbind", fmt.Sprintf("%d ports of host %s", len(ports), h.Name))
+		for i, port := range ports {
+			kv := v.one(i)
+			e.same(s.keys.binding(port), kv)
+			e.remove(s.keys.idxOn(h.UID, port))
+			if kv == nil {
+				continue
+			}
+			b, err := decode[model.Binding](kv)
+			if err != nil {
+				return nil, err
+			}
+			for _, role := range []*model.UID{&b.Active, &b.Incoming, &b.Draining} {
+				if *role == h.UID {
+					*role = ""
+				}
+			}
+			e.put(s.keys.binding(port), b)
+			done = append(done, port)
+		}
+		return e, nil
+	})
+	return done, err
+}
+
+// PutFacts keeps what a host says of itself. Nothing is written when nothing differs.
+func (s *Store) PutFacts(ctx context.Context, f model.HostFacts) error {
+	_, err := s.write(ctx, func(ctx context.Context) (*edit, error) {
+		v, err := s.look(ctx, get(s.keys.facts(f.Host)), get(s.keys.idxUID("host", f.Host)))
+		if err != nil {
+			return nil, err
+		}
+		if v.one(1) == nil {
+			return nil, missing("host", "host with uid "+string(f.Host), "weft host list")
+		}
+		if kv := v.one(0); kv != nil && unchanged(kv, f) {
+			return nil, nil
+		}
+		who, err := decode[ref](v.one(1))
+		if err != nil {
+			return nil, err
+		}
+		e := v.edit("report", "host "+who.Name)
+		e.present(s.keys.idxUID("host", f.Host))
+		e.same(s.keys.facts(f.Host), v.one(0))
+		e.put(s.keys.facts(f.Host), f)
+		return e, nil
+	})
+	return err
+}
+
+// hostName is a host's name for an error, or its uid.
+func (s *Store) hostName(ctx context.Context, uid model.UID) string {
+	v, err := s.look(ctx, get(s.keys.idxUID("host", uid)))
+	if err != nil || v.one(0) == nil {
+		return string(uid)
+	}
+	r, err := decode[ref](v.one(0))
+	if err != nil {
+		return string(uid)
+	}
+	return r.Name
+}
