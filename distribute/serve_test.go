@@ -1,0 +1,216 @@
+package distribute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/compile"
+	"github.com/weftnet/weft/model"
+	"github.com/weftnet/weft/plan"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// receiver is an agent behind Serve: it stages what it is sent, and may be stuck or break its stream.
+type receiver struct {
+	*agent
+	mu      sync.Mutex
+	updates int
+	gate    chan struct{} // nil: never stuck
+	breaks  int           // breaks the stream after so many messages, 0 never
+}
+
+var errBroken = errors.New("broken")
+
+func (r *receiver) serve(ctx context.Context, d *Distributor) error {
+	r.mu.Lock()
+	r.staging = plan.NewStaging(string(r.host), r.staging.Set(), r.staging.StoreID(), r.staging.Revision())
+	hello := r.staging.Hello("test", nil)
+	r.mu.Unlock()
+	messages := 0
+	return d.Serve(ctx, string(r.host), hello, func(m *planv1.ServerMessage) error {
+		if r.gate != nil {
+			select {
+			case <-r.gate:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if messages++; messages == r.breaks {
+			return errBroken
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		step, err := r.staging.Receive(m.GetUpdate())
+		if step != nil {
+			r.updates++
+		}
+		return err
+	})
+}
+
+func (r *receiver) at() (int64, int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.staging.Revision(), r.updates
+}
+
+// TestStuckStreamBlocksNobody: h0's stream takes nothing; publishing and h1 go on, and h0 catches up in one update. Red
+// when Serve holds the lock while it sends.
+func TestStuckStreamBlocksNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		f := newFleet(Config{RingEntries: 64})
+		f.host("h0")
+		f.host("h1")
+		f.network("n0")
+		stuck := &receiver{agent: f.agent("h0"), gate: make(chan struct{})}
+		free := &receiver{agent: f.agent("h1")}
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = stuck.serve(ctx, f.d) })
+		wg.Go(func() { _ = free.serve(ctx, f.d) })
+		synctest.Wait()
+		for i := range 200 {
+			uid := model.UID(fmt.Sprint("p", i))
+			f.port(uid, "n0")
+			f.bind(uid, model.UID(fmt.Sprint("h", i%2)))
+		}
+		synctest.Wait()
+		if rev, _ := free.at(); rev != int64(f.world.Revision) {
+			t.Fatalf("h1 is at %d of %d while h0 is stuck", rev, f.world.Revision)
+		}
+		if rev, _ := stuck.at(); rev != 0 {
+			t.Fatalf("h0 is at %d and should be stuck", rev)
+		}
+		close(stuck.gate)
+		synctest.Wait()
+		rev, updates := stuck.at()
+		if rev != int64(f.world.Revision) || updates != 2 {
+			t.Fatalf("h0 caught up to %d of %d in %d updates", rev, f.world.Revision, updates)
+		}
+		cancel()
+		wg.Wait()
+		for _, r := range []*receiver{stuck, free} {
+			if !r.staging.Set().Equal(f.want(r.host)) {
+				t.Fatalf("%s holds %v", r.host, names(r.staging.Set()))
+			}
+		}
+		if s := f.d.Stats(); s.Overruns == 0 || s.Streams != 0 {
+			t.Fatalf("stats are %+v", s)
+		}
+	})
+}
+
+// TestAdvanceIsCoalesced: a host that 100 changes do not concern hears of the revision a few times, and of the last one
+// within AdvanceEvery. Red when signal wakes every stream.
+func TestAdvanceIsCoalesced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		f := newFleet(Config{AdvanceEvery: 200 * time.Millisecond})
+		f.host("h0")
+		r := &receiver{agent: f.agent("h0")}
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = r.serve(ctx, f.d) })
+		synctest.Wait()
+		_, first := r.at()
+		for i := range 100 {
+			f.network(model.UID(fmt.Sprint("n", i)))
+			time.Sleep(10 * time.Millisecond) // the bubble's clock
+		}
+		time.Sleep(200 * time.Millisecond)
+		synctest.Wait()
+		rev, updates := r.at()
+		if rev != int64(f.world.Revision) || updates-first > 6 {
+			t.Fatalf("at %d of %d after %d updates", rev, f.world.Revision, updates-first)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+// TestManyStreams: publishes, breaking streams and reconnects at once, for the race detector; all converge.
+func TestManyStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		f := newFleet(Config{RingEntries: 16, ChunkOctets: 300})
+		var world sync.RWMutex
+		f.cfg.Evidence = func(host, scope string, since int64, subscribed bool) []plan.Removal {
+			world.RLock()
+			defer world.RUnlock()
+			return compile.Evidence(f.world, model.UID(host), scope, since, subscribed)
+		}
+		f.restart()
+		var receivers []*receiver
+		for i := range 8 {
+			h := model.UID(fmt.Sprint("h", i))
+			f.host(h)
+			receivers = append(receivers, &receiver{agent: f.agent(h)})
+		}
+		f.network("n0")
+		f.network("n1")
+		var wg sync.WaitGroup
+		calm := make(chan struct{})
+		for i, r := range receivers {
+			wg.Go(func() {
+				for {
+					if r.breaks = 2 + i; isClosed(calm) {
+						r.breaks = 0
+					}
+					if err := r.serve(ctx, f.d); !errors.Is(err, errBroken) {
+						return
+					}
+				}
+			})
+		}
+		rnd := rand.New(rand.NewPCG(1, 2))
+		for i := range 400 {
+			world.Lock()
+			uid := model.UID(fmt.Sprint("p", rnd.IntN(30)))
+			switch {
+			case f.world.Ports[uid] == nil && f.world.Tombstones[uid] == nil:
+				f.port(uid, model.UID(fmt.Sprint("n", rnd.IntN(2))))
+			case i%10 == 9:
+				f.deletePort(uid)
+			case f.world.Ports[uid] != nil:
+				f.bind(uid, receivers[rnd.IntN(len(receivers))].host)
+			}
+			world.Unlock()
+			f.d.Subscribers("network/n0")
+		}
+		close(calm)
+		// A last change wakes the streams that are to break once more.
+		for _, r := range receivers {
+			world.Lock()
+			f.port("last-"+r.host, "n0")
+			f.bind("last-"+r.host, r.host)
+			world.Unlock()
+		}
+		time.Sleep(time.Minute) // the bubble's clock
+		synctest.Wait()
+		cancel()
+		wg.Wait()
+		for _, r := range receivers {
+			if rev, _ := r.at(); rev != int64(f.world.Revision) || !r.staging.Set().Equal(f.want(r.host)) {
+				t.Errorf("%s is at %d of %d and holds %v, not %v", r.host, rev, f.world.Revision, names(r.staging.Set()), names(f.want(r.host)))
+			}
+		}
+	})
+}
+
+func isClosed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
