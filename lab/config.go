@@ -1,0 +1,111 @@
+package lab
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+)
+
+// Limits of a lab: of addresses (a host and a leaf have an octet, of which half belongs to guests of the underlay), and of
+// what one machine can run.
+const (
+	MaxHosts  = 64
+	MaxSpines = 16
+	minMTU    = 1280 + overhead
+	maxMTU    = 65535
+	overhead  = 50 // outer IPv4, UDP, VXLAN and inner Ethernet headers
+)
+
+// DefaultMTU of the underlay: an inner packet of 1500 octets fits.
+const DefaultMTU = 1500 + overhead
+
+// Config is what a lab is built from. The zero Config is three hosts and two spines.
+type Config struct {
+	// Name tells labs on one machine apart; empty is the lab that the weft commands find by themselves.
+	Name string
+	// Prefix of its namespaces; empty is "weft-", or "weft-NAME-".
+	Prefix string
+	// Dir keeps its state, sockets, logs and data; empty is /run/weft-lab, or /run/weft-lab-NAME.
+	Dir string
+	// PinRoot holds a directory of BPF pins for each host; empty is /sys/fs/bpf/weft-lab, or /sys/fs/bpf/weft-lab-NAME.
+	PinRoot string
+	// Hosts and Spines; 0 is 3 and 2.
+	Hosts, Spines int
+	// MTU of the underlay in octets of an IP packet; 0 is DefaultMTU.
+	MTU int
+	// Binary is the weft program; empty is the running one.
+	Binary string
+	// Bare builds namespaces, links and routes, and starts no process.
+	Bare bool
+	Log  *slog.Logger
+	// Step, if set, is told in plain words what is being done.
+	Step func(string)
+}
+
+// UsageError is a mistake in what was asked; nothing was changed. Its exit status is 2.
+type UsageError struct{ Field, Reason, Fix string }
+
+func (e *UsageError) Error() string { return e.Field + ": " + e.Reason + "; " + e.Fix }
+
+// ExitCode is the exit status of a usage error.
+func (e *UsageError) ExitCode() int { return 2 }
+
+var nameForm = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+
+// withDefaults checks a Config and fills in what is empty.
+func (c Config) withDefaults() (Config, error) {
+	if c.Name != "" && (!nameForm.MatchString(c.Name) || len(c.Name) > 40) {
+		return c, &UsageError{"name", fmt.Sprintf("%q is not a lab's name", c.Name), "use at most 40 of a-z, 0-9 and -"}
+	}
+	suffix := ""
+	if c.Name != "" {
+		suffix = "-" + c.Name
+	}
+	fill(&c.Prefix, "weft"+suffix+"-")
+	fill(&c.Dir, "/run/weft-lab"+suffix)
+	fill(&c.PinRoot, "/sys/fs/bpf/weft-lab"+suffix)
+	fill(&c.Hosts, 3)
+	fill(&c.Spines, 2)
+	fill(&c.MTU, DefaultMTU)
+	if c.Hosts < 1 || c.Hosts > MaxHosts {
+		return c, &UsageError{"--hosts", fmt.Sprintf("%d is out of range", c.Hosts), fmt.Sprintf("use 1 to %d", MaxHosts)}
+	}
+	if c.Spines < 1 || c.Spines > MaxSpines {
+		return c, &UsageError{"--spines", fmt.Sprintf("%d is out of range", c.Spines), fmt.Sprintf("use 1 to %d", MaxSpines)}
+	}
+	if c.MTU < minMTU || c.MTU > maxMTU {
+		return c, &UsageError{"--mtu", fmt.Sprintf("%d is out of range", c.MTU), fmt.Sprintf("use %d to %d", minMTU, maxMTU)}
+	}
+	if c.Binary == "" {
+		exe, err := os.Executable()
+		if err != nil {
+			return c, fmt.Errorf("find the weft program: %w", err)
+		}
+		c.Binary = exe
+	}
+	var err error
+	if c.Binary, err = filepath.Abs(c.Binary); err != nil {
+		return c, fmt.Errorf("find the weft program: %w", err)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Step == nil {
+		c.Step = func(string) {}
+	}
+	return c, nil
+}
+
+func fill[T comparable](v *T, def T) {
+	if *v == *new(T) {
+		*v = def
+	}
+}
+
+func (c Config) statePath() string           { return filepath.Join(c.Dir, "lab.json") }
+func (c Config) namespace(n string) string   { return c.Prefix + n }
+func (c Config) serverSocket() string        { return filepath.Join(c.Dir, "server", "weft.sock") }
+func (c Config) agentSocket(h string) string { return filepath.Join(c.Dir, h, "agent.sock") }
+func (c Config) log(process string) string   { return filepath.Join(c.Dir, process, process+".log") }

@@ -1,0 +1,234 @@
+package lab
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strconv"
+
+	"github.com/weftnet/weft/datapath/netdev"
+)
+
+// The addresses. Everything of the underlay lies in 198.18.0.0/15 (RFC 2544, for benchmarks: nobody's) and fd18::/15.
+//
+//	host H   198.18.H.1/31      fd18:0:0:H::1/127     on "uplink0", the leaf has the even one
+//	guest G  198.18.128+G.1/31  ...                   a further node on leaf G, for comparisons
+//	leaf L to spine S  198.19.S.2L+1/31, the spine has the even one; fd19:0:0:S::2L+1/127
+//	server   172.31.0.1/16, host H 172.31.1.H/16      on "mgmt0"
+const (
+	uplink     = "uplink0"
+	management = "mgmt0"
+	guestBase  = 128
+)
+
+var (
+	underlay4  = netip.MustParsePrefix("198.18.0.0/15")
+	underlay6  = netip.MustParsePrefix("fd18::/15")
+	serverAddr = netip.MustParseAddr("172.31.0.1")
+	infraNames = regexp.MustCompile(`^(server|h[0-9]+|leaf[0-9]+|spine[0-9]+|guest[0-9]+)$`)
+)
+
+func hostName(i int) string  { return "h" + strconv.Itoa(i) }
+func leafName(i int) string  { return "leaf" + strconv.Itoa(i) }
+func spineName(i int) string { return "spine" + strconv.Itoa(i) }
+func guestName(i int) string { return "guest" + strconv.Itoa(i) }
+
+// edge are the two ends of a link between a leaf and what hangs below it: octet is a host's number or guestBase + a guest's.
+func edge(octet int) (leaf, node [2]netip.Prefix) {
+	v4 := func(last byte) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(octet), last}), 31)
+	}
+	v6 := func(last byte) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x18, 7: byte(octet), 15: last}), 127)
+	}
+	return [2]netip.Prefix{v4(0), v6(0)}, [2]netip.Prefix{v4(1), v6(1)}
+}
+
+// fabric are the two ends of a link between a leaf and a spine.
+func fabric(leaf, spine int) (low, high [2]netip.Prefix) {
+	v4 := func(last int) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 19, byte(spine), byte(last)}), 31)
+	}
+	v6 := func(last int) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x19, 7: byte(spine), 15: byte(last)}), 127)
+	}
+	return [2]netip.Prefix{v4(2*leaf + 1), v6(2*leaf + 1)}, [2]netip.Prefix{v4(2 * leaf), v6(2 * leaf)}
+}
+
+func managementAddr(host int) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 31, 1, byte(host)}), 16)
+}
+
+// vtepAddr is the underlay address of a host.
+func vtepAddr(host int) netip.Addr {
+	_, node := edge(host)
+	return node[0].Addr()
+}
+
+// infrastructure names every namespace of a lab but its workloads'.
+func infrastructure(hosts, spines int) []string {
+	names := []string{"server"}
+	for i := range hosts {
+		names = append(names, leafName(i+1), hostName(i+1))
+	}
+	for s := range spines {
+		names = append(names, spineName(s+1))
+	}
+	return names
+}
+
+// topology builds nodes and links. Its handles stay open: they become the Lab's.
+type topology struct {
+	cfg   Config
+	nodes map[string]*netdev.Handle
+}
+
+// build makes everything; what it made before an error stays, for Down to find.
+func (t *topology) build() error {
+	for _, n := range infrastructure(t.cfg.Hosts, t.cfg.Spines) {
+		if err := t.node(n); err != nil {
+			return err
+		}
+	}
+	for s := 1; s <= t.cfg.Spines; s++ {
+		if err := router(t.nodes[spineName(s)]); err != nil {
+			return err
+		}
+	}
+	server := t.nodes["server"]
+	if err := server.AddBridge(management, 1500); err != nil {
+		return err
+	}
+	if err := server.AddAddress(management, netip.PrefixFrom(serverAddr, 16)); err != nil {
+		return err
+	}
+	if err := server.SetUp(management); err != nil {
+		return err
+	}
+	for i := 1; i <= t.cfg.Hosts; i++ {
+		if err := t.rack(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rack makes leaf i, its links to every spine, and host i below it.
+func (t *topology) rack(i int) error {
+	leaf := t.nodes[leafName(i)]
+	if err := router(leaf); err != nil {
+		return err
+	}
+	var up4, up6 []netdev.Hop
+	for s := 1; s <= t.cfg.Spines; s++ {
+		low, high := fabric(i, s)
+		near, _, err := leaf.EnsureVeth(netdev.Veth{Name: "to-" + spineName(s), MTU: t.cfg.MTU, Addresses: low[:],
+			Peer: netdev.VethPeer{Namespace: t.nodes[spineName(s)], Name: "to-" + leafName(i), Addresses: high[:]}})
+		if err != nil {
+			return err
+		}
+		up4 = append(up4, netdev.Hop{Gateway: high[0].Addr(), Index: near.Index})
+		up6 = append(up6, netdev.Hop{Gateway: high[1].Addr(), Index: near.Index})
+	}
+	if err := leaf.ReplaceRoute(netdev.Route{Dst: underlay4, Hops: up4}); err != nil {
+		return err
+	}
+	if err := leaf.ReplaceRoute(netdev.Route{Dst: underlay6, Hops: up6}); err != nil {
+		return err
+	}
+	host := t.nodes[hostName(i)]
+	if err := t.below(i, i, host); err != nil {
+		return err
+	}
+	server := t.nodes["server"]
+	_, _, err := server.EnsureVeth(netdev.Veth{Name: "to-" + hostName(i), MTU: 1500,
+		Peer: netdev.VethPeer{Namespace: host, Name: management, Addresses: []netip.Prefix{managementAddr(i)}}})
+	if err != nil {
+		return err
+	}
+	return server.SetMaster("to-"+hostName(i), management)
+}
+
+// below hangs a node under leaf i, and tells every spine the way to it.
+func (t *topology) below(i, octet int, node *netdev.Handle) error {
+	leafEnd, nodeEnd := edge(octet)
+	name := "to-" + hostName(octet)
+	if octet >= guestBase {
+		name = "to-" + guestName(octet-guestBase)
+	}
+	_, far, err := t.nodes[leafName(i)].EnsureVeth(netdev.Veth{Name: name, MTU: t.cfg.MTU, Addresses: leafEnd[:],
+		Peer: netdev.VethPeer{Namespace: node, Name: uplink, Addresses: nodeEnd[:]}})
+	if err != nil {
+		return err
+	}
+	for f, dst := range []netip.Prefix{underlay4, underlay6} {
+		r := netdev.Route{Dst: dst, Hops: []netdev.Hop{{Gateway: leafEnd[f].Addr(), Index: far.Index}}}
+		if err := node.ReplaceRoute(r); err != nil {
+			return err
+		}
+	}
+	for s := 1; s <= t.cfg.Spines; s++ {
+		spine := t.nodes[spineName(s)]
+		l, err := spine.LinkByName("to-" + leafName(i))
+		if err != nil {
+			return err
+		}
+		low, _ := fabric(i, s)
+		for f := range leafEnd {
+			r := netdev.Route{Dst: leafEnd[f].Masked(), Hops: []netdev.Hop{{Gateway: low[f].Addr(), Index: l.Index}}}
+			if err := spine.ReplaceRoute(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (t *topology) node(name string) error {
+	ns := t.cfg.namespace(name)
+	if err := netdev.CreateNamespace(ns); err != nil {
+		return fmt.Errorf("make %s: %w", name, err)
+	}
+	if err := t.open(name); err != nil {
+		return err
+	}
+	// A router asks for a neighbour from its link-local address, and has none for the second or two that the search for
+	// duplicates takes. Here nobody else can have it.
+	for _, scope := range []string{"all", "default"} {
+		if err := t.nodes[name].SetSysctl("net/ipv6/conf/"+scope+"/accept_dad", "0"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *topology) open(name string) error {
+	if t.nodes[name] != nil {
+		return nil
+	}
+	h, err := netdev.OpenName(t.cfg.namespace(name))
+	if err != nil {
+		return fmt.Errorf("open %s: %w", name, err)
+	}
+	if t.nodes == nil {
+		t.nodes = map[string]*netdev.Handle{}
+	}
+	t.nodes[name] = h
+	return nil
+}
+
+// router lets a namespace forward, and choose among equal paths by addresses, protocol and L4 ports: with the default policy
+// 0 all tunnel packets between two hosts would take one spine. A reverse path filter inherited from the machine would drop
+// what returns by another spine.
+func router(h *netdev.Handle) error {
+	for _, s := range [][2]string{
+		{"net/ipv4/conf/all/rp_filter", "0"}, {"net/ipv4/conf/default/rp_filter", "0"},
+		{"net/ipv4/ip_forward", "1"}, {"net/ipv4/fib_multipath_hash_policy", "1"},
+		{"net/ipv6/conf/all/forwarding", "1"}, {"net/ipv6/fib_multipath_hash_policy", "1"},
+	} {
+		if err := h.SetSysctl(s[0], s[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
