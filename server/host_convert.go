@@ -1,8 +1,6 @@
 package server
 
 import (
-	"net/netip"
-
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/model"
@@ -26,17 +24,17 @@ func factsIn(host model.UID, f *planv1.Facts, version string, features []string)
 		Host: host, UplinkMTU: int(f.GetUplinkMtu()), Uplink: f.GetUplink(), Kernel: f.GetKernel(),
 		Version: version, Features: features,
 	}
-	if f.GetUdpPort() == 0 || f.GetUdpPort() > 65535 {
-		return out, model.Errorf(model.Invalid, "facts.udp_port", "use 1..65535", "%d is not a UDP port", f.GetUdpPort())
+	port, bad := model.ParseUDPPort("udp_port", f.GetUdpPort())
+	if bad != nil {
+		return out, bad
 	}
-	out.UDPPort = uint16(f.GetUdpPort())
+	out.UDPPort = port
 	for i, text := range f.GetVtepAddresses() {
-		a, err := netip.ParseAddr(text)
-		if err != nil || !a.IsValid() || a.Zone() != "" || a.IsMulticast() || a.IsUnspecified() {
-			return out, model.Errorf(model.Invalid, item("facts.vtep_addresses", i), "use a unicast address of the uplink",
-				"%q cannot be a VTEP address", text)
+		a, bad := model.ParseAddr(item("vtep_addresses", i), text)
+		if bad != nil {
+			return out, bad
 		}
-		out.VTEPAddresses = append(out.VTEPAddresses, a.Unmap())
+		out.VTEPAddresses = append(out.VTEPAddresses, a)
 	}
 	return out, nil
 }

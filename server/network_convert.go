@@ -11,9 +11,9 @@ func networkSpecIn(s *weftv1.NetworkSpec) (model.NetworkSpec, error) {
 		VNI: wire.VNI(s.GetVni()), VNIPool: s.GetVniPool(), MTU: int(s.GetMtu()), Description: s.GetDescription(),
 	}
 	for i, text := range s.GetSubnets() {
-		p, err := prefixIn(item("spec.subnets", i), text)
-		if err != nil {
-			return out, err
+		p, bad := model.ParseSubnet(item("spec.subnets", i), text)
+		if bad != nil {
+			return out, bad
 		}
 		out.Subnets = append(out.Subnets, p)
 	}

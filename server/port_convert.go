@@ -3,7 +3,6 @@ package server
 import (
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/model"
-	"github.com/weftnet/weft/wire"
 )
 
 func portSpecIn(s *weftv1.PortSpec) (model.PortSpec, error) {
@@ -15,9 +14,9 @@ func portSpecIn(s *weftv1.PortSpec) (model.PortSpec, error) {
 		return out, err
 	}
 	for i, text := range s.GetIps() {
-		a, err := addrIn(item("spec.ips", i), text)
-		if err != nil {
-			return out, err
+		a, bad := model.ParseAddr(item("spec.ips", i), text)
+		if bad != nil {
+			return out, bad
 		}
 		out.IPs = append(out.IPs, a)
 	}
@@ -35,16 +34,16 @@ func portSpecIn(s *weftv1.PortSpec) (model.PortSpec, error) {
 func addressPairIn(field string, p *weftv1.AddressPair) (model.AddressPair, error) {
 	var out model.AddressPair
 	if p.GetMac() != "" {
-		mac, err := wire.ParseMAC(p.GetMac())
-		if err != nil {
-			return out, model.Errorf(model.Invalid, field+".mac", "write six octets: 02:00:5e:10:00:01", "%v", err)
+		mac, bad := model.ParseMAC(field+".mac", p.GetMac())
+		if bad != nil {
+			return out, bad
 		}
 		out.MAC = mac
 	}
 	if p.GetIp() != "" {
-		a, err := addrIn(field+".ip", p.GetIp())
-		if err != nil {
-			return out, err
+		a, bad := model.ParseAddr(field+".ip", p.GetIp())
+		if bad != nil {
+			return out, bad
 		}
 		out.IP = a
 	}

@@ -55,8 +55,9 @@ func newRealisation() *realisation {
 	}
 }
 
-// open makes s the host's session and returns the one it replaces, or nil.
-func (r *realisation) open(s *session, storeID string, applied model.Revision, now time.Time) *session {
+// open makes s the host's session and returns the one it replaces, or nil. What the host has applied counts from its
+// first acknowledgement on: what it holds in its snapshot may not be in the kernel yet.
+func (r *realisation) open(s *session, now time.Time) *session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := r.hosts[s.host]
@@ -65,7 +66,7 @@ func (r *realisation) open(s *session, storeID string, applied model.Revision, n
 		r.hosts[s.host] = h
 	}
 	old := h.session
-	h.session, h.seen, h.storeID, h.applied = s, now, storeID, applied
+	h.session, h.seen, h.storeID, h.applied = s, now, "", 0
 	h.refused, h.errors = "", nil
 	r.notify()
 	return old

@@ -2,10 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
 
+	"github.com/weftnet/weft/compile"
 	"github.com/weftnet/weft/model"
 	"github.com/weftnet/weft/wire"
 )
@@ -19,30 +21,43 @@ type view struct {
 	published model.Revision
 	// generation grows when the store was replaced, so that a wait across a restore does not wait for ever.
 	generation uint64
+	// unready is why no world was loaded yet; nil from the first one on.
+	unready error
 	// advanced is closed and replaced when published or generation grows.
 	advanced chan struct{}
 
+	// compiler remembers what it made of world.
+	compiler *compile.Compiler
+
 	// addresses in use, by network: what allocation must not hand out.
-	addresses map[model.UID]map[netip.Addr]model.UID
+	addresses map[model.UID]addresses
 	// tokens by their public id, as a bearer token names it.
 	tokens map[string]*model.APIToken
 	// quarantined VNIs: few, and asked about at each acknowledgement.
 	quarantined map[wire.VNI]*model.VNIUse
 }
 
+// addresses of one network, and the ports that have them.
+type addresses struct {
+	ips  map[netip.Addr]model.UID
+	macs map[wire.MAC]model.UID
+}
+
 func newView() *view {
-	v := &view{advanced: make(chan struct{})}
+	v := &view{advanced: make(chan struct{}), compiler: compile.New()}
 	v.load(model.NewWorld(""))
+	v.unready = errors.New("the server is starting and has not loaded the store yet")
 	return v
 }
 
-// load replaces the world. Only the loop calls it.
-func (v *view) load(w *model.World) {
+// load replaces the world, and compiles all of it. Only the loop calls it.
+func (v *view) load(w *model.World) compile.Output {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.world = w
 	v.generation++
-	v.addresses = map[model.UID]map[netip.Addr]model.UID{}
+	v.published, v.unready = 0, nil
+	v.addresses = map[model.UID]addresses{}
 	v.tokens = map[string]*model.APIToken{}
 	v.quarantined = map[wire.VNI]*model.VNIUse{}
 	for _, p := range w.Ports {
@@ -54,10 +69,11 @@ func (v *view) load(w *model.World) {
 	for _, u := range w.VNIs {
 		v.index(model.Change{VNI: u}, nil)
 	}
+	return v.compiler.All(w)
 }
 
-// apply takes changes in, in order. Only the loop calls it.
-func (v *view) apply(rev model.Revision, changes []model.Change) {
+// apply takes changes in, in order, and compiles what they touch. Only the loop calls it.
+func (v *view) apply(rev model.Revision, changes []model.Change) compile.Output {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, c := range changes {
@@ -69,28 +85,17 @@ func (v *view) apply(rev model.Revision, changes []model.Change) {
 		v.world.Apply(c)
 	}
 	v.world.Revision = max(v.world.Revision, rev)
+	return v.compiler.Changed(v.world, changes)
 }
+
+// mtu is the effective MTU of a network. Only for use inside read.
+func (v *view) mtu(n *model.Network) int { return v.compiler.MTU(n.UID) }
 
 // index keeps the view's own indices; old is the port as it was before the change.
 func (v *view) index(c model.Change, old *model.Port) {
 	switch {
 	case c.Port != nil:
-		if old != nil {
-			for _, ip := range old.Alloc.IPs {
-				delete(v.addresses[old.Alloc.NetworkUID], ip.Addr())
-			}
-		}
-		if c.Deleted {
-			return
-		}
-		in := v.addresses[c.Port.Alloc.NetworkUID]
-		if in == nil {
-			in = map[netip.Addr]model.UID{}
-			v.addresses[c.Port.Alloc.NetworkUID] = in
-		}
-		for _, ip := range c.Port.Alloc.IPs {
-			in[ip.Addr()] = c.Port.UID
-		}
+		v.indexPort(c.Port, old, c.Deleted)
 	case c.Network != nil && c.Deleted:
 		delete(v.addresses, c.Network.UID)
 	case c.APIToken != nil && c.Deleted:
@@ -101,6 +106,31 @@ func (v *view) index(c model.Change, old *model.Port) {
 		v.quarantined[c.VNI.VNI] = c.VNI
 	case c.VNI != nil:
 		delete(v.quarantined, c.VNI.VNI)
+	}
+}
+
+func (v *view) indexPort(p, old *model.Port, deleted bool) {
+	in := v.addresses[p.Alloc.NetworkUID]
+	if in.ips == nil {
+		in = addresses{ips: map[netip.Addr]model.UID{}, macs: map[wire.MAC]model.UID{}}
+		v.addresses[p.Alloc.NetworkUID] = in
+	}
+	if old != nil {
+		for _, ip := range old.Alloc.IPs {
+			delete(in.ips, ip.Addr())
+		}
+		for _, m := range old.Alloc.MACs {
+			delete(in.macs, m)
+		}
+	}
+	if deleted {
+		return
+	}
+	for _, ip := range p.Alloc.IPs {
+		in.ips[ip.Addr()] = p.UID
+	}
+	for _, m := range p.Alloc.MACs {
+		in.macs[m] = p.UID
 	}
 }
 
@@ -175,4 +205,38 @@ func (v *view) holdsQuarantine(host model.UID, rev model.Revision) bool {
 		}
 	}
 	return false
+}
+
+// waitStore returns when the world of that store is loaded and published.
+func (v *view) waitStore(ctx context.Context, id string) error {
+	for {
+		v.mu.RLock()
+		done := v.world.StoreID == id && v.published >= v.world.Revision
+		advanced := v.advanced
+		v.mu.RUnlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-advanced:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for store %s to be loaded: %w", id, ctx.Err())
+		}
+	}
+}
+
+// ready says whether a world was ever loaded; the error is why not.
+func (v *view) ready() error {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.unready
+}
+
+// fail notes why there is no world yet. What was loaded once is kept and answered from.
+func (v *view) fail(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.unready != nil {
+		v.unready = err
+	}
 }

@@ -7,14 +7,16 @@ import (
 
 func vtepSpecIn(s *weftv1.VTEPSpec) (model.VTEPSpec, error) {
 	out := model.VTEPSpec{OuterChecksum: s.GetOuterChecksum(), Description: s.GetDescription()}
-	if s.GetUdpPort() > 65535 {
-		return out, model.Errorf(model.Invalid, "spec.udp_port", "use 1..65535, or leave it out for 4789",
-			"%d is not a UDP port", s.GetUdpPort())
+	port, bad := model.ParseUDPPort("spec.udp_port", s.GetUdpPort())
+	if bad != nil {
+		return out, bad
 	}
-	out.UDPPort = uint16(s.GetUdpPort())
-	a, err := addrIn("spec.address", s.GetAddress())
-	out.Address = a
-	return out, err
+	addr, bad := model.ParseAddr("spec.address", s.GetAddress())
+	if bad != nil {
+		return out, bad
+	}
+	out.UDPPort, out.Address = port, addr
+	return out, nil
 }
 
 func vtepOut(v *model.VTEP, status *weftv1.VTEPStatus) *weftv1.VTEP {

@@ -1,0 +1,141 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/weftnet/weft/model"
+	"github.com/weftnet/weft/store"
+)
+
+const (
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 5 * time.Second
+)
+
+// loop owns the world: load it, follow what changes, and begin again when the store says so. It calls attempted after
+// each load, with what became of it.
+func (a *api) loop(ctx context.Context, attempted func(error)) {
+	retry := firstRetry
+	for ctx.Err() == nil {
+		w, err := a.store.Load(ctx)
+		if err != nil && ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			a.log.Error("the store cannot be loaded, trying again", "err", err)
+			a.view.fail(err)
+			attempted(err)
+			if !pause(ctx, retry) {
+				return
+			}
+			retry = min(2*retry, lastRetry)
+			continue
+		}
+		retry = firstRetry
+		a.begin(w)
+		attempted(nil)
+		a.follow(ctx, w.Revision)
+	}
+}
+
+// pause waits, and reports whether ctx lives on.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// begin takes a whole world in. Streams go on, but for those of hosts that are not in it.
+func (a *api) begin(w *model.World) {
+	out := a.view.load(w)
+	a.dist.Reset(w.StoreID, int64(w.Revision), out.Upserts)
+	a.sweepHeard()
+	a.view.publish()
+	a.log.Info("the store is loaded", "store", w.StoreID, "revision", int64(w.Revision),
+		"networks", len(w.Networks), "ports", len(w.Ports), "hosts", len(w.Hosts))
+}
+
+// follow takes changes in until the store wants a new load.
+func (a *api) follow(ctx context.Context, from model.Revision) {
+	ctx, cancel := context.WithCancel(ctx)
+	events := a.store.Watch(ctx, from)
+	defer func() {
+		cancel()
+		for range events { // until the watch has ended
+		}
+	}()
+	for ev := range events {
+		if ev.Err != nil {
+			a.log.Warn("the watch of the store broke", "err", ev.Err)
+		}
+		if ev.Reset || ev.Err != nil || !a.takeEvent(ev) {
+			return
+		}
+	}
+}
+
+// takeEvent applies one transaction of the store, and reports whether the plan could be published on top of the last.
+func (a *api) takeEvent(ev store.Event) bool {
+	out := a.view.apply(ev.Revision, ev.Changes)
+	for _, c := range ev.Changes {
+		if c.Host != nil && c.Deleted {
+			if s := a.heard.hostGone(c.Host.UID); s != nil {
+				s.cancel(errHostRemoved)
+			}
+		}
+	}
+	var storeID string
+	var rev model.Revision
+	a.view.read(func(w *model.World) { storeID, rev = w.StoreID, w.Revision })
+	if err := a.dist.Publish(storeID, int64(rev), out.Upserts, out.Removals); err != nil {
+		a.log.Warn("a plan could not be published, loading the store anew", "err", err)
+		return false
+	}
+	a.view.publish()
+	return true
+}
+
+// sweepHeard forgets hosts and ports that are gone, and closes the streams of such hosts.
+func (a *api) sweepHeard() {
+	var gone []*session
+	a.view.read(func(w *model.World) {
+		gone = a.heard.forget(
+			func(uid model.UID) bool { return w.Hosts[uid] != nil },
+			func(uid model.UID) bool { return w.Ports[uid] != nil })
+	})
+	for _, s := range gone {
+		s.cancel(errHostRemoved)
+	}
+}
+
+// housekeep takes away what has served its time, now and then.
+func (a *api) housekeep(ctx context.Context) {
+	for {
+		ctx := store.WithActor(ctx, "server")
+		if n, err := a.store.PruneTombstones(ctx, a.now().Add(-a.cfg.Limits.Tombstones)); err != nil {
+			a.complain("old tombstones could not be pruned", err)
+		} else if n > 0 {
+			a.log.Info("old tombstones were pruned", "count", n)
+		}
+		if _, err := a.store.PruneJoinTokens(ctx, a.now()); err != nil {
+			a.complain("old join tokens could not be pruned", err)
+		}
+		a.sweepHeard()
+		if !pause(ctx, a.cfg.Limits.Housekeeping) {
+			return
+		}
+	}
+}
+
+func (a *api) complain(what string, err error) {
+	if !errors.Is(err, context.Canceled) {
+		a.log.Warn(what, "err", err)
+	}
+}

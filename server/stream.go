@@ -1,0 +1,188 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
+
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/compile"
+	"github.com/weftnet/weft/model"
+	"github.com/weftnet/weft/plan"
+)
+
+// lastWords is how long a stream that was ended from this side may still take to tell its agent why.
+const lastWords = time.Second
+
+var (
+	errReplaced  = connect.NewError(connect.CodeAborted, errors.New("this host opened a newer stream"))
+	errSilent    = connect.NewError(connect.CodeDeadlineExceeded, errors.New("no hello came"))
+	errExpired   = connect.NewError(connect.CodeUnavailable, errors.New("the certificate of this connection expired: connect again with the renewed one"))
+	errAgentDone = errors.New("the agent ended the stream")
+)
+
+// Stream implements plan.v1. Two goroutines work for it, one a direction: what the agent says is taken in here, what it
+// must hold is sent by distribute. A third ends both when the host is removed, opens a newer stream, or the server stops.
+func (a *api) Stream(ctx context.Context, stream *connect.BidiStream[planv1.AgentMessage, planv1.ServerMessage]) error {
+	id, conn := identityOf(ctx), connectionOf(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if leaf := peerLeaf(conn.tls); leaf != nil {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeoutCause(ctx, leaf.NotAfter.Sub(a.now()), errExpired)
+		defer stop()
+	}
+	defer context.AfterFunc(a.stopping, func() { cancel(errStopping) })()
+
+	s := &session{host: id.Host, cancel: cancel}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		<-gctx.Done()
+		// Neither Receive nor Send listens to a context: deadlines end them. What is left of the write side is for the
+		// error that tells the agent why.
+		_ = conn.control.SetReadDeadline(time.Unix(1, 0))
+		_ = conn.control.SetWriteDeadline(time.Now().Add(lastWords))
+		return nil
+	})
+	g.Go(func() error { return a.converse(gctx, g, s, stream) })
+	err := g.Wait()
+	a.heard.closed(s, a.now())
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		err = cause
+	}
+	if errors.Is(err, errAgentDone) {
+		return nil
+	}
+	return err
+}
+
+// converse reads what the agent says until the stream ends, and starts the other direction after the hello.
+func (a *api) converse(ctx context.Context, g *errgroup.Group, s *session, stream *connect.BidiStream[planv1.AgentMessage, planv1.ServerMessage]) error {
+	silence := time.AfterFunc(a.cfg.Limits.Hello, func() { s.cancel(errSilent) })
+	first, err := stream.Receive()
+	silence.Stop()
+	if err != nil {
+		return ended(err)
+	}
+	hello := first.GetHello()
+	if hello == nil {
+		return model.Errorf(model.Invalid, "hello", "upgrade the agent", "a stream begins with a hello")
+	}
+	if err := a.learn(ctx, s, hello, hello.GetFacts()); err != nil {
+		return err
+	}
+	if old := a.heard.open(s, a.now()); old != nil {
+		old.cancel(errReplaced)
+	}
+	// It may have been removed between the check of its certificate and now.
+	if !a.view.hostExists(s.host) {
+		return errHostRemoved
+	}
+	a.log.Info("a host opened its stream", "host", s.host, "version", hello.GetVersion())
+	g.Go(func() error {
+		err := a.dist.Serve(ctx, string(s.host), hello, stream.Send)
+		if err == nil {
+			err = errAgentDone
+		}
+		return err
+	})
+	for {
+		m, err := stream.Receive()
+		if err != nil {
+			return ended(err)
+		}
+		if err := a.take(ctx, s, hello, m); err != nil {
+			return err
+		}
+	}
+}
+
+// take takes in one message.
+func (a *api) take(ctx context.Context, s *session, hello *planv1.Hello, m *planv1.AgentMessage) error {
+	switch m := m.GetMessage().(type) {
+	case *planv1.AgentMessage_Applied:
+		a.heard.acknowledge(s, m.Applied, a.now())
+		return a.freeVNIs(ctx, s, m.Applied)
+	case *planv1.AgentMessage_Report:
+		a.heard.report(s, m.Report, a.boundTo(s.host), a.now())
+	case *planv1.AgentMessage_Facts:
+		return a.learn(ctx, s, hello, m.Facts)
+	case *planv1.AgentMessage_Hello:
+		return model.Errorf(model.Invalid, "hello", "open a new stream", "a stream has one hello")
+	}
+	return nil
+}
+
+// learn keeps what others' plans depend upon. Facts that cannot be are refused, and the stream with them.
+func (a *api) learn(ctx context.Context, s *session, hello *planv1.Hello, said *planv1.Facts) error {
+	facts, err := factsIn(s.host, said, hello.GetVersion(), hello.GetFeatures())
+	if err != nil {
+		return err
+	}
+	if err := facts.Validate(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.Limits.Unary)
+	defer cancel()
+	if err := a.store.PutFacts(ctx, facts); err != nil {
+		return fmt.Errorf("keep the host's facts: %w", err)
+	}
+	return nil
+}
+
+// freeVNIs ends the host's part in the quarantine of VNIs whose removal it has applied. Most acknowledgements end none,
+// and cost no transaction.
+func (a *api) freeVNIs(ctx context.Context, s *session, applied *planv1.Applied) error {
+	rev := model.Revision(applied.GetRevision())
+	storeID, _ := a.dist.Revision()
+	if applied.GetRefused() != "" || applied.GetStoreId() != storeID || failedNetwork(applied) || !a.view.holdsQuarantine(s.host, rev) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.Limits.Unary)
+	defer cancel()
+	if err := a.store.AcknowledgeVNIs(ctx, s.host, rev); err != nil {
+		// The next acknowledgement tries again.
+		a.log.Warn("a quarantined VNI could not be freed", "host", s.host, "err", err)
+	}
+	return nil
+}
+
+// failedNetwork reports whether the host could not apply some network: then it may still hold one that is gone.
+func failedNetwork(applied *planv1.Applied) bool {
+	for _, e := range applied.GetErrors() {
+		if e.GetKind() == planv1.Kind_KIND_NETWORK {
+			return true
+		}
+	}
+	return false
+}
+
+// boundTo tells of ports whether that host is in their binding.
+func (a *api) boundTo(host model.UID) func(model.UID) bool {
+	here := map[model.UID]bool{}
+	a.view.read(func(w *model.World) {
+		for p := range w.PortsOn(host) {
+			here[p.UID] = true
+		}
+	})
+	return func(port model.UID) bool { return here[port] }
+}
+
+// ended tells an agent that is done from one that broke off.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errAgentDone
+	}
+	return fmt.Errorf("receive from the agent: %w", err)
+}
+
+// evidence is compile's, for distribute: what took something away from a host since a revision.
+func (a *api) evidence(host, scope string, since int64, subscribed bool) (out []plan.Removal) {
+	a.view.read(func(w *model.World) { out = compile.Evidence(w, model.UID(host), scope, since, subscribed) })
+	return out
+}
