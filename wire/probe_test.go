@@ -1,0 +1,74 @@
+package wire_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/weftnet/weft/wire"
+)
+
+func TestSequence(t *testing.T) {
+	s := wire.Sequence{Stream: 7, Number: 1<<40 + 5, Sent: time.Unix(1700000000, 123)}
+	b := s.Append(nil)
+	if len(b) != wire.SequenceLen {
+		t.Errorf("%d octets, want %d", len(b), wire.SequenceLen)
+	}
+	got, err := wire.ParseSequence(append(b, make([]byte, 10)...))
+	if err != nil || got.Stream != s.Stream || got.Number != s.Number || !got.Sent.Equal(s.Sent) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err = wire.ParseSequence(b[:23]); !errors.Is(err, wire.ErrTruncated) {
+		t.Errorf("one octet missing: %v", err)
+	}
+	b[0]++
+	if _, err = wire.ParseSequence(b); !errors.Is(err, wire.ErrMalformed) {
+		t.Errorf("another magic: %v", err)
+	}
+	if got, err = wire.ParseSequence((wire.Sequence{Number: 1}).Append(nil)); err != nil || !got.Sent.IsZero() {
+		t.Errorf("without a time: %+v, %v", got, err)
+	}
+}
+
+func TestFlowBack(t *testing.T) {
+	b := flow4.Back()
+	if b.SrcMAC != macB || b.DstMAC != macA || b.Src != flow4.Dst || b.Dst != flow4.Src {
+		t.Errorf("%+v", b)
+	}
+}
+
+func TestMAC(t *testing.T) {
+	for s, ok := range map[string]bool{
+		"02:00:5e:10:00:01": true, "FF:ff:FF:ff:FF:ff": true, "": false, "02-00-5e-10-00-01": false, "02:00:5e:10:00:1": false,
+		"02:00:5e:10:00:0g": false, "2:00:5e:10:00:001": false, "02:00:5e:10:00:01:02": false, "0200.5e10.0001": false,
+	} {
+		if _, err := wire.ParseMAC(s); (err == nil) != ok {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+	for s, want := range map[string][4]bool{ // multicast, broadcast, reserved, local
+		"ff:ff:ff:ff:ff:ff": {true, true, false, true},
+		"01:00:5e:00:00:01": {true, false, false, false},
+		"02:6f:77:00:00:01": {false, false, true, true},
+		"00:00:5e:00:01:01": {false, false, false, false},
+	} {
+		var m wire.MAC
+		if err := m.UnmarshalText([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
+		if got := [4]bool{m.IsMulticast(), m.IsBroadcast(), m.IsReserved(), m.IsLocal()}; got != want {
+			t.Errorf("%s: %v, want %v", s, got, want)
+		}
+		if text, _ := m.MarshalText(); string(text) != s {
+			t.Errorf("%s is written as %s", s, text)
+		}
+	}
+}
+
+func TestVNI(t *testing.T) {
+	for v, ok := range map[wire.VNI]bool{0: false, 1: true, wire.MaxVNI: true, wire.MaxVNI + 1: false} {
+		if (v.Validate() == nil) != ok {
+			t.Errorf("VNI %d: %v", v, v.Validate())
+		}
+	}
+}
