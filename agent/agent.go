@@ -1,0 +1,468 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/datapath/netdev"
+	"github.com/weftnet/weft/plan"
+	"github.com/weftnet/weft/trust"
+)
+
+// Agent is one host's. Its state is owned by the goroutine of Run: others reach it through do.
+type Agent struct {
+	cfg    Config
+	log    *slog.Logger
+	kernel Datapath
+	links  Links
+	server server
+	rec    *Reconciler
+	// staging is of the current stream; its set is the plan.
+	staging *plan.Staging
+	// known: there is a plan, from the snapshot or a server. Without one the kernel is left as it is.
+	known bool
+	// swept: what the plan does not explain of an earlier agent's work was taken in or removed.
+	swept  bool
+	atts   *attachments
+	uplink *uplink
+	prober *Prober
+	wall   *wall
+
+	work chan func()
+	// connected is the server that is spoken to, and trouble why there is none.
+	connected string
+	trouble   error
+	// waiting are those who wait for the plan to bring something; asked after every change.
+	waiting map[*waiter]bool
+	// attaching serialises what changes attachments from outside.
+	attaching sync.Mutex
+
+	snapshotAt, reportAt, uplinkAt time.Time
+	lastApplied                    *planv1.Applied
+	conditions                     map[string]string
+}
+
+// Datapath is Kernel and what is only read of it.
+type Datapath interface {
+	Kernel
+	PortCounters(datapath.PortID) (datapath.PortCounters, error)
+	Drops() ([]datapath.DropCount, error)
+	Tables() []datapath.TableUse
+	Programs() []string
+}
+
+// server is what the agent asks of the Speaker. Say does not block; the others do.
+type server interface {
+	Say(*planv1.Applied, *planv1.Facts, *planv1.Report)
+	Bind(ctx context.Context, tenant, port string) (*planv1.BindResponse, error)
+	Unbind(ctx context.Context, uid, tenant, port string) (*planv1.UnbindResponse, error)
+}
+
+type waiter struct {
+	ready func() bool
+	done  chan struct{}
+}
+
+// New checks the configuration. Nothing is touched before Run.
+func New(cfg Config) (*Agent, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return &Agent{
+		cfg: cfg, log: cfg.Log, work: make(chan func()), waiting: map[*waiter]bool{}, conditions: map[string]string{},
+	}, nil
+}
+
+// Run is the agent's life: join, open the datapath, reconcile what is there, and then serve plan, socket and events
+// until the context ends. What it leaves in the kernel goes on forwarding.
+func (a *Agent) Run(ctx context.Context) error {
+	if os.Geteuid() != 0 {
+		return errors.New("the agent must run as root: it makes interfaces and loads programs into the kernel")
+	}
+	if err := os.MkdirAll(a.cfg.Dir, 0o700); err != nil {
+		return err
+	}
+	unlock, err := lockDir(a.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	id, err := join(ctx, a.cfg)
+	if err != nil {
+		return err
+	}
+	ns, err := netdev.Current()
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	a.links = &hostLinks{Handle: ns, instance: a.cfg.Instance}
+	if a.uplink, err = waitUplink(ctx, a.cfg, a.links); err != nil {
+		return err
+	}
+	a.log.Info("the tunnel's end is found", "vtep", a.uplink.local.Addr4, "vtep6", a.uplink.local.Addr6, "uplink", a.uplink.name, "mtu", a.uplink.local.UplinkMTU)
+	dp, err := datapath.Open(datapath.Config{PinRoot: a.cfg.PinRoot, Uplink: a.uplink.name, Local: a.uplink.local, Log: a.log})
+	if err != nil {
+		return fmt.Errorf("open the datapath: %w", err)
+	}
+	defer dp.Close()
+	a.kernel = dp
+
+	var tasks sync.WaitGroup
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer tasks.Wait()
+	defer cancel(nil)
+	renewer := trust.NewRenewer(trust.RenewerConfig{
+		Dir: filepath.Join(a.cfg.Dir, "identity"), Identity: id, Clock: a.cfg.Clock, Log: a.log,
+		Renew: func(ctx context.Context, csr []byte) ([][]byte, error) { return a.server.(*Speaker).Renew(ctx, csr) },
+	})
+	speaker := NewSpeaker(a.cfg.Servers, renewer.ClientTLS, a, a.log)
+	a.server = speaker
+	if err := a.load(string(id.UID)); err != nil {
+		return err
+	}
+	if err := a.startProbes(ctx, &tasks); err != nil {
+		a.log.Warn("the kernel lane cannot be proved", "err", err)
+	}
+	a.reconcile()
+	events, err := a.links.Subscribe(ctx)
+	if err != nil {
+		return fmt.Errorf("watch interfaces: %w", err)
+	}
+	socket, err := a.listen()
+	if err != nil {
+		return err
+	}
+	tasks.Go(func() { socket.serve(ctx) })
+	tasks.Go(func() { speaker.Run(ctx) })
+	tasks.Go(func() {
+		if err := renewer.Run(ctx); err != nil {
+			a.log.Error("the host's certificate ended; forwarding goes on, but no server will listen", "err", err)
+		}
+	})
+	a.startWall(ctx, &tasks)
+	a.log.Info("the agent is ready", "host", a.cfg.Name, "plan", a.known, "ports", len(a.atts.byUID))
+	return a.loop(ctx, events)
+}
+
+// lockDir keeps a second agent out of the directory.
+func lockDir(dir string) (func(), error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another agent runs in %s (%w): stop it, or give this one a directory of its own with --dir", dir, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// load brings back what an earlier agent left: plan, attachments and the kernel's tables.
+func (a *Agent) load(uid string) error {
+	snap := readSnapshot(a.cfg.Dir, a.log)
+	a.known = snap.StoreID != ""
+	a.staging = plan.NewStaging(uid, snap.Set, snap.StoreID, snap.Revision)
+	var err error
+	if a.atts, err = openAttachments(a.cfg.Dir); err != nil {
+		return err
+	}
+	a.rec = NewReconciler(a.kernel, uid, a.uplink.local, a.log)
+	for port, epoch := range snap.Epochs {
+		a.rec.view.epochs[port] = epoch
+	}
+	var all []*plan.Resource
+	for r := range snap.Set.All() {
+		all = append(all, r)
+	}
+	a.rec.Apply(a.rec.changesOf(all, nil))
+	if err := a.rec.Load(); err != nil {
+		return err
+	}
+	a.checkLinks()
+	return a.kernel.SetLocal(a.uplink.local)
+}
+
+// do runs f in the loop and waits for it.
+func (a *Agent) do(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case a.work <- func() { defer close(done); f() }:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	<-done
+	return nil
+}
+
+func (a *Agent) loop(ctx context.Context, events <-chan netdev.Event) error {
+	report := time.NewTicker(a.cfg.ReportEvery)
+	defer report.Stop()
+	audit := time.NewTicker(a.cfg.AuditEvery)
+	defer audit.Stop()
+	retry := time.NewTicker(retryEvery)
+	defer retry.Stop()
+	soon := time.NewTimer(0)
+	defer soon.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			a.saveSnapshot()
+			return nil
+		case f := <-a.work:
+			f()
+		case e, ok := <-events:
+			if !ok {
+				if ctx.Err() != nil {
+					continue
+				}
+				return errors.New("the kernel's interface events ended")
+			}
+			a.event(e)
+		case <-report.C:
+			a.report()
+		case <-audit.C:
+			a.audit()
+		case <-retry.C:
+			if a.rec.anyFailed() || a.rec.Dirty() {
+				a.rec.Retry()
+				a.reconcile()
+			}
+		case <-soon.C:
+			a.due()
+		}
+		a.arm(soon)
+	}
+}
+
+// arm sets the timer to the nearest of what waits to be done.
+func (a *Agent) arm(soon *time.Timer) {
+	var next time.Time
+	for _, at := range []time.Time{a.snapshotAt, a.reportAt, a.uplinkAt} {
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	if !next.IsZero() {
+		soon.Reset(max(0, time.Until(next)))
+	}
+}
+
+func (a *Agent) due() {
+	now := time.Now()
+	past := func(at *time.Time) bool {
+		if at.IsZero() || at.After(now) {
+			return false
+		}
+		*at = time.Time{}
+		return true
+	}
+	if past(&a.uplinkAt) {
+		a.checkUplink()
+	}
+	if past(&a.snapshotAt) {
+		a.saveSnapshot()
+	}
+	if past(&a.reportAt) {
+		a.report()
+	}
+}
+
+// later sets a deadline that is not set yet.
+func later(at *time.Time, delay time.Duration) {
+	if at.IsZero() {
+		*at = time.Now().Add(delay)
+	}
+}
+
+// Hello is the plan that is held, for a new stream.
+func (a *Agent) Hello(ctx context.Context) (hello *planv1.Hello, err error) {
+	err = a.do(ctx, func() {
+		a.staging = plan.NewStaging(a.rec.self, a.staging.Set(), a.staging.StoreID(), a.staging.Revision())
+		hello = a.staging.Hello(a.cfg.Version, a.uplink.facts(a.cfg))
+		a.lastApplied = nil
+	})
+	return hello, err
+}
+
+// Connection notes which server is spoken to. At the start of a stream everything is said anew.
+func (a *Agent) Connection(ctx context.Context, server string, why error) {
+	// The context ends with the agent: then nobody needs to know.
+	_ = a.do(ctx, func() {
+		a.connected, a.trouble = server, why
+		if server != "" {
+			a.log.Info("the plan stream is up", "server", server)
+			a.acknowledge()
+			later(&a.reportAt, 0)
+		}
+	})
+}
+
+// Receive takes a message of the plan in.
+func (a *Agent) Receive(ctx context.Context, u *planv1.Update) (err error) {
+	derr := a.do(ctx, func() { err = a.take(u) })
+	return errors.Join(derr, err)
+}
+
+func (a *Agent) take(u *planv1.Update) error {
+	store := a.staging.StoreID()
+	step, err := a.staging.Receive(u)
+	if err != nil {
+		a.log.Error("the plan was refused, and the last good one is kept", "err", err)
+		a.conditions["plan refused"] = err.Error()
+		a.server.Say(&planv1.Applied{StoreId: a.staging.StoreID(), Revision: a.staging.Revision(), Refused: err.Error()}, nil, nil)
+		return err
+	}
+	if step == nil {
+		return nil
+	}
+	delete(a.conditions, "plan refused")
+	first := !a.known
+	a.known = true
+	if store != step.StoreID && store != "" {
+		a.log.Warn("the plan is of another store", "was", store, "is", step.StoreID)
+	}
+	if len(step.Upserts)+len(step.Removed) > 0 || first {
+		a.rec.Apply(a.rec.changesOf(step.Upserts, step.Removed))
+		a.rec.view.pruneEpochs()
+		a.reconcile()
+		later(&a.reportAt, reportDelay)
+		if a.touchesVTEPs(step) {
+			later(&a.uplinkAt, uplinkDelay)
+		}
+	}
+	later(&a.snapshotAt, snapshotDelay)
+	a.acknowledge()
+	return nil
+}
+
+func (a *Agent) touchesVTEPs(step *plan.Step) bool {
+	for _, list := range [][]*plan.Resource{step.Upserts, step.Removed} {
+		for _, r := range list {
+			if r.Kind == planv1.Kind_KIND_VTEP {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// mostErrors bounds what one acknowledgement lists.
+const mostErrors = 100
+
+// acknowledge says what is in the kernel now.
+func (a *Agent) acknowledge() {
+	if !a.known {
+		return
+	}
+	applied := &planv1.Applied{StoreId: a.staging.StoreID(), Revision: a.staging.Revision(), Errors: a.rec.Errors()}
+	if extra := len(applied.Errors) - mostErrors; extra > 0 {
+		applied.Errors = append(applied.Errors[:mostErrors], &planv1.ResourceError{
+			Kind: planv1.Kind_KIND_HOST, Uid: a.rec.self, Message: fmt.Sprintf("and %d more", extra),
+		})
+	}
+	a.lastApplied = applied
+	a.server.Say(applied, nil, nil)
+}
+
+// reconcile writes what differs, and lets go of interfaces whose ports went elsewhere.
+func (a *Agent) reconcile() {
+	if !a.known {
+		return
+	}
+	fresh := !a.swept
+	if fresh {
+		a.swept = true
+		a.adopt()
+	}
+	for range 3 { // an eviction makes a second round, its detachment none
+		if !a.rec.Dirty() {
+			break
+		}
+		a.rec.Flush()
+		if !a.evict() {
+			break
+		}
+	}
+	if fresh {
+		a.sweep()
+	}
+	for w := range a.waiting {
+		if w.ready() {
+			delete(a.waiting, w)
+			close(w.done)
+		}
+	}
+}
+
+// evict takes the interfaces away of ports that the plan has elsewhere, or nowhere. They are held already. It reports
+// whether there were any.
+func (a *Agent) evict() bool {
+	var gone []string
+	for uid := range a.atts.byUID {
+		if p := a.rec.view.ports[uid]; p == nil || !p.place.on(a.rec.self) && p.stale == 0 {
+			gone = append(gone, uid)
+		}
+	}
+	if len(gone) == 0 {
+		return false
+	}
+	// The newer epoch reaches the disk before anything else: a restart without a server must not open the port again.
+	a.saveSnapshot()
+	links := map[string]attachment{}
+	for _, uid := range gone {
+		links[uid] = a.atts.byUID[uid]
+	}
+	if err := a.atts.remove(gone...); err != nil {
+		a.log.Error("ports that went away stay held, as the attachments cannot be written", "err", err)
+		return false
+	}
+	for uid, at := range links {
+		a.log.Info("the port is not on this host any more", "port", at.Tenant+"/"+at.Port, "uid", uid, "interface", at.Interface)
+		if at.Kind == kindVeth {
+			if err := a.links.Delete(at.Interface); err != nil {
+				a.log.Error("an interface could not be removed", "interface", at.Interface, "err", err)
+			}
+		}
+		a.rec.SetAttached(uid, nil)
+	}
+	later(&a.reportAt, reportDelay)
+	return true
+}
+
+func (a *Agent) saveSnapshot() {
+	if !a.known {
+		return
+	}
+	a.snapshotAt = time.Time{}
+	err := writeSnapshot(a.cfg.Dir, plan.Snapshot{
+		StoreID: a.staging.StoreID(), Revision: a.staging.Revision(), Set: a.staging.Set(),
+		Epochs: a.rec.view.epochs, Written: a.cfg.Clock(),
+	})
+	if err != nil {
+		a.log.Error("the plan's snapshot could not be written; it is tried again", "err", err)
+		later(&a.snapshotAt, retryEvery)
+	}
+}
+
+// audit reads the kernel's tables and puts right what somebody else changed.
+func (a *Agent) audit() {
+	if err := a.rec.Load(); err != nil {
+		a.log.Error("the audit could not read the tables", "err", err)
+		return
+	}
+	a.checkLinks()
+	a.reconcile()
+	later(&a.uplinkAt, 0)
+}

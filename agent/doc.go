@@ -1,0 +1,7 @@
+// Package agent keeps one host as the plan says: it receives resources from a server, compares what they ask for with
+// what the kernel holds, writes the difference, and reports.
+//
+// It never decides where a port is and never forwards a packet: the first is the server's, the second the datapath's.
+// Stopping it, at any moment, changes nothing in the kernel. One goroutine, the loop in agent.go, owns all state; the
+// others (Speaker, Prober, watchers) hand it messages. Read Agent, Reconciler and Speaker first.
+package agent

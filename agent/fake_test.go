@@ -1,0 +1,279 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/wire"
+)
+
+// fakeKernel is Kernel in memory. It refuses what would open a hole or leave something dangling, can be told to fail
+// at the n-th write, and counts writes.
+type fakeKernel struct {
+	local   datapath.Local
+	vteps   map[datapath.VTEPID]datapath.VTEP
+	nets    map[wire.VNI]datapath.Network
+	fdb     map[datapath.FDBKey]datapath.FDBEntry
+	accepts map[datapath.Accept]bool
+	ports   map[uint32]datapath.Port
+	links   map[uint32]bool // interfaces that exist; nil: all
+
+	writes   int
+	crashAt  int // panics with crashed before this write; 0: never
+	fdbLimit int
+	// unsafe are orders that must not happen; the test fails if there is one.
+	unsafe []string
+}
+
+type crashed struct{}
+
+var errFull = errors.New("table is full")
+
+func newFakeKernel() *fakeKernel {
+	return &fakeKernel{
+		vteps: map[datapath.VTEPID]datapath.VTEP{}, nets: map[wire.VNI]datapath.Network{},
+		fdb: map[datapath.FDBKey]datapath.FDBEntry{}, accepts: map[datapath.Accept]bool{}, ports: map[uint32]datapath.Port{},
+	}
+}
+
+func (f *fakeKernel) write() {
+	f.writes++
+	if f.writes == f.crashAt {
+		panic(crashed{})
+	}
+}
+
+func (f *fakeKernel) bad(format string, args ...any) error {
+	s := fmt.Sprintf(format, args...)
+	f.unsafe = append(f.unsafe, s)
+	return errors.New(s)
+}
+
+func (f *fakeKernel) SetLocal(l datapath.Local) error { f.local = l; return nil }
+
+func (f *fakeKernel) PutVTEPs(list []datapath.VTEP) error {
+	for _, v := range list {
+		f.write()
+		if v.ID == 0 || !v.Addr.IsValid() || v.UDPPort == 0 {
+			return f.bad("VTEP %+v is not whole", v)
+		}
+		f.vteps[v.ID] = v
+	}
+	return nil
+}
+
+func (f *fakeKernel) DeleteVTEPs(list []datapath.VTEPID) error {
+	for _, id := range list {
+		f.write()
+		for _, e := range f.fdb {
+			if e.VTEP == id {
+				return f.bad("VTEP %d is deleted while FDB entry %v names it", id, e.FDBKey)
+			}
+		}
+		for _, n := range f.nets {
+			if slices.Contains(n.Remotes, id) {
+				return f.bad("VTEP %d is deleted while network %d floods to it", id, n.VNI)
+			}
+		}
+		delete(f.vteps, id)
+	}
+	return nil
+}
+
+func (f *fakeKernel) VTEPs() ([]datapath.VTEP, error) {
+	return slices.Collect(maps.Values(f.vteps)), nil
+}
+
+func (f *fakeKernel) PutNetwork(n datapath.Network) error {
+	f.write()
+	for _, id := range n.Remotes {
+		if _, ok := f.vteps[id]; !ok {
+			return f.bad("network %d floods to VTEP %d, which is not there", n.VNI, id)
+		}
+	}
+	for _, i := range n.LocalPorts {
+		if p, ok := f.ports[i]; !ok || p.VNI != n.VNI {
+			return f.bad("network %d floods to interface %d, which is no port of it", n.VNI, i)
+		}
+	}
+	f.nets[n.VNI] = n
+	return nil
+}
+
+func (f *fakeKernel) DeleteNetwork(vni wire.VNI) error {
+	f.write()
+	for _, p := range f.ports {
+		if p.VNI == vni && !p.Held {
+			return f.bad("network %d is deleted while port %s is open", vni, p.UID)
+		}
+	}
+	delete(f.nets, vni)
+	return nil
+}
+
+func (f *fakeKernel) Networks() ([]datapath.Network, error) {
+	return slices.Collect(maps.Values(f.nets)), nil
+}
+
+func (f *fakeKernel) PutFDB(list []datapath.FDBEntry) error {
+	for _, e := range list {
+		f.write()
+		if _, ok := f.vteps[e.VTEP]; e.VTEP != 0 && !ok {
+			return f.bad("FDB %v names VTEP %d, which is not there", e.FDBKey, e.VTEP)
+		}
+		if p, ok := f.ports[e.Ifindex]; e.VTEP == 0 && (!ok || p.VNI != e.VNI) {
+			return f.bad("FDB %v names interface %d, which is no port of that network", e.FDBKey, e.Ifindex)
+		}
+		if _, ok := f.nets[e.VNI]; !ok {
+			return f.bad("FDB %v is of a network that is not there", e.FDBKey)
+		}
+		if _, ok := f.fdb[e.FDBKey]; !ok && f.fdbLimit > 0 && len(f.fdb) >= f.fdbLimit {
+			return errFull
+		}
+		f.fdb[e.FDBKey] = e
+	}
+	return nil
+}
+
+func (f *fakeKernel) DeleteFDB(list []datapath.FDBKey) error {
+	for _, k := range list {
+		f.write()
+		delete(f.fdb, k)
+	}
+	return nil
+}
+
+func (f *fakeKernel) FDB() ([]datapath.FDBEntry, error) {
+	return slices.Collect(maps.Values(f.fdb)), nil
+}
+
+func (f *fakeKernel) PutAccepts(list []datapath.Accept) error {
+	for _, a := range list {
+		f.write()
+		f.accepts[a] = true
+	}
+	return nil
+}
+
+func (f *fakeKernel) DeleteAccepts(list []datapath.Accept) error {
+	for _, a := range list {
+		f.write()
+		delete(f.accepts, a)
+	}
+	return nil
+}
+
+func (f *fakeKernel) Accepts() ([]datapath.Accept, error) {
+	return slices.Collect(maps.Keys(f.accepts)), nil
+}
+
+func (f *fakeKernel) AttachPort(p datapath.Port) error {
+	f.write()
+	if f.links != nil && !f.links[p.Ifindex] {
+		return fmt.Errorf("no interface %d", p.Ifindex)
+	}
+	if !p.Held {
+		return f.bad("port %s is attached open", p.UID)
+	}
+	if p.ID == 0 {
+		return f.bad("port %s has no id", p.UID)
+	}
+	f.ports[p.Ifindex] = p
+	return nil
+}
+
+// UpdatePort checks rule 2: what is opened has everything that it needs.
+func (f *fakeKernel) UpdatePort(p datapath.Port) error {
+	f.write()
+	have, ok := f.ports[p.Ifindex]
+	if !ok {
+		return f.bad("port %s is updated and was not attached", p.UID)
+	}
+	if have.Held && !p.Held {
+		n, ok := f.nets[p.VNI]
+		if !ok {
+			return f.bad("port %s is opened without its network", p.UID)
+		}
+		for _, id := range n.Remotes {
+			if !f.accepts[datapath.Accept{VNI: p.VNI, Addr: f.vteps[id].Addr}] {
+				return f.bad("port %s is opened while VTEP %d is not accepted", p.UID, id)
+			}
+		}
+		found := false
+		for _, e := range f.fdb {
+			found = found || e.VNI == p.VNI && e.Ifindex == p.Ifindex
+		}
+		if !found {
+			return f.bad("port %s is opened without an FDB entry", p.UID)
+		}
+	}
+	f.ports[p.Ifindex] = p
+	return nil
+}
+
+func (f *fakeKernel) DetachPort(ifindex uint32) error {
+	f.write()
+	if p, ok := f.ports[ifindex]; ok && !p.Held {
+		return f.bad("port %s is detached while it is open", p.UID)
+	}
+	for _, e := range f.fdb {
+		if e.VTEP == 0 && e.Ifindex == ifindex {
+			return f.bad("interface %d is detached while FDB entry %v names it", ifindex, e.FDBKey)
+		}
+	}
+	for _, n := range f.nets {
+		if slices.Contains(n.LocalPorts, ifindex) {
+			return f.bad("interface %d is detached while network %d floods to it", ifindex, n.VNI)
+		}
+	}
+	delete(f.ports, ifindex)
+	return nil
+}
+
+func (f *fakeKernel) Ports() ([]datapath.Port, error) {
+	return slices.Collect(maps.Values(f.ports)), nil
+}
+
+func (f *fakeKernel) ResetPort(datapath.PortID) error { return nil }
+
+func (f *fakeKernel) PortCounters(id datapath.PortID) (datapath.PortCounters, error) {
+	return datapath.PortCounters{IngressPackets: uint64(id)}, nil
+}
+func (f *fakeKernel) Drops() ([]datapath.DropCount, error) { return nil, nil }
+func (f *fakeKernel) Tables() []datapath.TableUse          { return nil }
+func (f *fakeKernel) Programs() []string                   { return nil }
+
+// String is every table, one line an entry, sorted: what stories expect.
+func (f *fakeKernel) String() string {
+	var lines []string
+	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	for _, v := range f.vteps {
+		add("vtep %d %s", v.ID, v.Addr)
+	}
+	for _, n := range f.nets {
+		add("net %d mtu %d local %v remotes %v external %d", n.VNI, n.MTU, n.LocalPorts, n.Remotes, n.External)
+	}
+	for _, e := range f.fdb {
+		if e.VTEP != 0 {
+			add("fdb %d %s vtep %d", e.VNI, e.MAC, e.VTEP)
+		} else {
+			add("fdb %d %s if %d", e.VNI, e.MAC, e.Ifindex)
+		}
+	}
+	for a := range f.accepts {
+		add("accept %d %s", a.VNI, a.Addr)
+	}
+	for _, p := range f.ports {
+		state := "open"
+		if p.Held {
+			state = "held"
+		}
+		add("port %s id %d if %d vni %d %s", p.UID, p.ID, p.Ifindex, p.VNI, state)
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n") + "\n"
+}

@@ -1,0 +1,107 @@
+package agent
+
+import (
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/wire"
+)
+
+// Kernel is what the agent asks of the datapath. Every write is idempotent, does not block, and is in force when it
+// returns. A batch that fails may have been written in part. Order matters and is the caller's: a VTEP before what
+// names it, a port before what delivers to it, and the other way round to delete. *datapath.Datapath is the real one.
+type Kernel interface {
+	SetLocal(datapath.Local) error
+
+	PutVTEPs([]datapath.VTEP) error
+	DeleteVTEPs([]datapath.VTEPID) error
+	VTEPs() ([]datapath.VTEP, error)
+
+	PutNetwork(datapath.Network) error
+	DeleteNetwork(wire.VNI) error
+	Networks() ([]datapath.Network, error)
+
+	PutFDB([]datapath.FDBEntry) error
+	DeleteFDB([]datapath.FDBKey) error
+	FDB() ([]datapath.FDBEntry, error)
+
+	PutAccepts([]datapath.Accept) error
+	DeleteAccepts([]datapath.Accept) error
+	Accepts() ([]datapath.Accept, error)
+
+	AttachPort(datapath.Port) error
+	UpdatePort(datapath.Port) error
+	DetachPort(ifindex uint32) error
+	Ports() ([]datapath.Port, error)
+	ResetPort(datapath.PortID) error
+}
+
+// tables mirrors what the kernel holds: filled by a dump, then kept by every write that succeeded.
+type tables struct {
+	vteps   map[datapath.VTEPID]datapath.VTEP
+	nets    map[wire.VNI]datapath.Network
+	fdb     map[datapath.FDBKey]datapath.FDBEntry
+	accepts map[wire.VNI]map[datapath.Accept]bool
+	ports   map[uint32]datapath.Port
+}
+
+// dump reads every table.
+func dump(k Kernel) (*tables, error) {
+	t := &tables{
+		vteps:   map[datapath.VTEPID]datapath.VTEP{},
+		nets:    map[wire.VNI]datapath.Network{},
+		fdb:     map[datapath.FDBKey]datapath.FDBEntry{},
+		accepts: map[wire.VNI]map[datapath.Accept]bool{},
+		ports:   map[uint32]datapath.Port{},
+	}
+	vteps, err := k.VTEPs()
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range vteps {
+		t.vteps[v.ID] = v
+	}
+	nets, err := k.Networks()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range nets {
+		t.nets[n.VNI] = n
+	}
+	fdb, err := k.FDB()
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range fdb {
+		t.fdb[e.FDBKey] = e
+	}
+	accepts, err := k.Accepts()
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range accepts {
+		t.accept(a)
+	}
+	ports, err := k.Ports()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range ports {
+		t.ports[p.Ifindex] = p
+	}
+	return t, nil
+}
+
+func (t *tables) accept(a datapath.Accept) {
+	of := t.accepts[a.VNI]
+	if of == nil {
+		of = map[datapath.Accept]bool{}
+		t.accepts[a.VNI] = of
+	}
+	of[a] = true
+}
+
+func (t *tables) refuse(a datapath.Accept) {
+	delete(t.accepts[a.VNI], a)
+	if len(t.accepts[a.VNI]) == 0 {
+		delete(t.accepts, a.VNI)
+	}
+}

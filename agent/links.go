@@ -1,0 +1,87 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/weftnet/weft/datapath/netdev"
+	"github.com/weftnet/weft/wire"
+)
+
+// Links is what the agent asks of the host's network interfaces. Making is idempotent; what weft did not make is never
+// changed, but for being set up. *hostLinks is the real one.
+type Links interface {
+	// Link looks one up; netdev.ErrNotFound.
+	Link(name string) (netdev.Link, error)
+	// MakeVeth makes or adopts a pair to another namespace, both ends up.
+	MakeVeth(veth) (netdev.Link, error)
+	// MakeOAM makes or adopts the probes' pair and returns the end that carries programs.
+	MakeOAM(near, far wire.MAC, mtu int) (netdev.Link, error)
+	// SetUp brings an interface of somebody else up.
+	SetUp(name string) error
+	// Delete removes an interface made here. A missing one is no error.
+	Delete(name string) error
+	// Owned lists the interfaces made here, by any earlier agent of this instance.
+	Owned() ([]netdev.Link, error)
+
+	Links() ([]netdev.Link, error)
+	Addresses(name string) ([]netdev.Address, error)
+	Routes() ([]netdev.Route, error)
+	ManageNeighbour(index int, ip netip.Addr) error
+	ReleaseNeighbour(index int, ip netip.Addr) error
+	Subscribe(ctx context.Context) (<-chan netdev.Event, error)
+}
+
+// veth is a port's interface as the agent makes it.
+type veth struct {
+	uid string
+	// near is its name on the host; netns and far are the place and the name of the other end.
+	near, netns, far string
+	mac              wire.MAC
+	ips              []netip.Prefix
+	mtu              int
+}
+
+// hostLinks is Links in the namespace the agent runs in.
+type hostLinks struct {
+	*netdev.Handle
+	instance string
+}
+
+func (h *hostLinks) Link(name string) (netdev.Link, error) { return h.LinkByName(name) }
+
+func (h *hostLinks) MakeVeth(v veth) (netdev.Link, error) {
+	ns, err := netdev.OpenPath(v.netns)
+	if err != nil {
+		return netdev.Link{}, fmt.Errorf("open network namespace %s: %w", v.netns, err)
+	}
+	defer ns.Close()
+	if ns.Same(h.Handle) {
+		return netdev.Link{}, fmt.Errorf("network namespace %s is the host's own: a workload needs one of its own", v.netns)
+	}
+	near, _, err := h.EnsureVeth(netdev.Veth{
+		Name: v.near, Mark: netdev.Mark{Instance: h.instance, Port: v.uid}, MTU: v.mtu, Quiet: true,
+		Peer: netdev.VethPeer{Namespace: ns, Name: v.far, MAC: v.mac, Addresses: v.ips},
+	})
+	return near, err
+}
+
+func (h *hostLinks) MakeOAM(near, far wire.MAC, mtu int) (netdev.Link, error) {
+	link, _, err := h.EnsureVeth(netdev.Veth{
+		Name: oamInterface, Mark: netdev.Mark{Instance: h.instance, Port: "oam"}, MTU: mtu, MAC: near, Quiet: true,
+		Peer: netdev.VethPeer{Name: oamSocket, MAC: far},
+	})
+	if err != nil {
+		return link, err
+	}
+	return link, h.Quiet(oamSocket)
+}
+
+func (h *hostLinks) Delete(name string) error { return h.DeleteOwned(name, h.instance) }
+
+func (h *hostLinks) Owned() ([]netdev.Link, error) { return h.Handle.Owned(h.instance) }
+
+// isNotFound reports that an interface is not there.
+func isNotFound(err error) bool { return errors.Is(err, netdev.ErrNotFound) }

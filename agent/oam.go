@@ -1,0 +1,127 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"net/netip"
+
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/wire"
+)
+
+// The OAM network, VNI 0, lets agents prove the tunnel to each other. It is no tenant's and never floods. Each host has
+// a veth pair in its own namespace:
+//
+//	agent's socket -- weft-oam1 ===== weft-oam0 -- from_port / to_port, as any port
+//
+// and two MACs, made from its VTEP address so that peers know them without being told. What is sent to the first is
+// delivered as any packet; what is sent to the second takes the kernel lane, where the host's firewall sees it.
+const (
+	oamInterface = "weft-oam0"
+	oamSocket    = "weft-oam1"
+	oamUID       = "weft-oam"
+)
+
+// lane says by which way a probe is delivered.
+type lane byte
+
+const (
+	nativeLane lane = iota
+	kernelLane
+)
+
+// oamMAC is the MAC of a VTEP for a lane: the prefix 02:6f:77, which no tenant may use, 23 bits of the address's
+// hash, and the lane.
+func oamMAC(vtep netip.Addr, l lane) wire.MAC {
+	h := sha256.Sum256(vtep.AsSlice())
+	return wire.MAC{0x02, 0x6f, 0x77, h[0], h[1], h[2]&^1 | byte(l)}
+}
+
+// oam is the reconciler's part of the OAM network.
+type oam struct {
+	ifindex uint32
+	self    netip.Addr
+	// peers are the MACs of the other hosts' VTEPs; those on which two hosts fall are in none.
+	peers map[wire.MAC]string
+}
+
+func (o *oam) macs() []wire.MAC {
+	return []wire.MAC{oamMAC(o.self, nativeLane), oamMAC(o.self, kernelLane)}
+}
+
+func (o *oam) network(local datapath.Local) (datapath.Network, bool) {
+	if o.ifindex == 0 {
+		return datapath.Network{}, false
+	}
+	return datapath.Network{VNI: wire.OAMVNI, MTU: innerMTU(local), Unknown: datapath.UnknownDrop, LocalPorts: nil}, true
+}
+
+func (o *oam) fdb(key datapath.FDBKey, id func(string) (datapath.VTEPID, bool)) (datapath.FDBEntry, bool) {
+	entry := datapath.FDBEntry{FDBKey: key}
+	if o.ifindex == 0 {
+		return entry, false
+	}
+	for l, mac := range o.macs() {
+		if key.MAC == mac {
+			entry.Ifindex = o.ifindex
+			if lane(l) == kernelLane {
+				entry.Flags = datapath.FDBAllByKernel
+			}
+			return entry, true
+		}
+	}
+	var ok bool
+	entry.VTEP, ok = id(o.peers[key.MAC])
+	return entry, ok
+}
+
+// index works out the peers' MACs and returns every MAC that changed hands.
+func (o *oam) index(r *Reconciler) []wire.MAC {
+	peers := map[wire.MAC]string{}
+	if o.ifindex != 0 {
+		twice := map[wire.MAC]bool{}
+		for _, mac := range o.macs() {
+			twice[mac] = true
+		}
+		for uid, v := range r.view.vteps {
+			addr, ok := r.target(v)
+			if v.external || r.own(uid) || !ok {
+				continue
+			}
+			for _, l := range []lane{nativeLane, kernelLane} {
+				mac := oamMAC(addr, l)
+				if twice[mac] || peers[mac] != "" {
+					twice[mac] = true
+					delete(peers, mac)
+					continue
+				}
+				peers[mac] = uid
+			}
+		}
+	}
+	var changed []wire.MAC
+	for mac, uid := range peers {
+		if o.peers[mac] != uid {
+			changed = append(changed, mac)
+		}
+	}
+	for mac := range o.peers {
+		if peers[mac] == "" {
+			changed = append(changed, mac)
+		}
+	}
+	o.peers = peers
+	return changed
+}
+
+func (o *oam) port(id datapath.PortID) datapath.Port {
+	return datapath.Port{Ifindex: o.ifindex, ID: id, UID: oamUID, VNI: wire.OAMVNI, MACs: o.macs()}
+}
+
+// innerMTU is what the uplink carries of an inner IP packet: less 20 or 40 octets of outer IP, 8 of UDP, 8 of VXLAN
+// and 14 of inner Ethernet.
+func innerMTU(local datapath.Local) int {
+	if local.Addr4.IsValid() {
+		return local.UplinkMTU - 50
+	}
+	return local.UplinkMTU - 70
+}

@@ -1,0 +1,754 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/wire"
+)
+
+// Reconciler turns plan and attachments into kernel tables. It is owned by the loop and not safe for concurrent use.
+//
+// Flush writes in an order that is safe to stop after any write (rules 2 and 3):
+//
+//	hold -> VTEPs -> accepts -> attach, held -> networks -> FDB -> open ->
+//	delete FDB -> delete networks -> detach -> delete accepts -> delete VTEPs
+type Reconciler struct {
+	kernel Kernel
+	self   string
+	local  datapath.Local
+	view   *view
+	tables *tables
+	locals map[string]*local
+	oam    oam
+
+	ids     map[string]datapath.VTEPID
+	uids    map[datapath.VTEPID]string
+	portIDs map[string]datapath.PortID
+
+	dirty  *dirty
+	failed failures
+	log    *slog.Logger
+	// deleted counts deletions of a pass: room for what did not fit before.
+	deleted int
+}
+
+// failures are writes that did not succeed, by what was to be written.
+type failures struct {
+	vteps   map[string]error
+	nets    map[wire.VNI]error
+	accepts map[datapath.Accept]error
+	fdb     map[datapath.FDBKey]error
+	ports   map[string]error
+}
+
+// mostFailures is how many entries of a failed batch are tried one by one before the rest is given the same error.
+const mostFailures = 256
+
+// NewReconciler starts with no plan, no attachments and no knowledge of the kernel: call Load, Adopt and Flush.
+func NewReconciler(k Kernel, self string, end datapath.Local, log *slog.Logger) *Reconciler {
+	return &Reconciler{
+		kernel: k, self: self, local: end, view: newView(), locals: map[string]*local{}, log: log,
+		ids: map[string]datapath.VTEPID{}, uids: map[datapath.VTEPID]string{}, portIDs: map[string]datapath.PortID{},
+		dirty: newDirty(),
+		failed: failures{
+			vteps: map[string]error{}, nets: map[wire.VNI]error{}, accepts: map[datapath.Accept]error{},
+			fdb: map[datapath.FDBKey]error{}, ports: map[string]error{},
+		},
+	}
+}
+
+// change is one resource of an update in decoded form; a nil value is a removal.
+type change struct {
+	kind  planv1.Kind
+	uid   string
+	value any
+	// lacks is a feature the resource requires and this agent does not know.
+	lacks string
+}
+
+// Apply takes an update of the plan in. Nothing is written before Flush.
+func (r *Reconciler) Apply(changes []change) {
+	for _, c := range changes {
+		if c.value == nil {
+			r.view.remove(c.kind, c.uid, r.dirty)
+		} else {
+			r.view.unclaim(c.value, r.dirty)
+		}
+	}
+	for _, c := range changes {
+		if c.value == nil {
+			continue
+		}
+		r.lack(c)
+		r.view.put(c.value, r.dirty)
+	}
+}
+
+// lack notes or forgets a feature that a resource requires; the host's own concerns every port.
+func (r *Reconciler) lack(c change) {
+	if c.lacks == r.view.lacking[c.uid] {
+		return
+	}
+	r.view.lacking[c.uid] = c.lacks
+	if c.lacks == "" {
+		delete(r.view.lacking, c.uid)
+	}
+	if c.kind == planv1.Kind_KIND_HOST {
+		for uid := range r.locals {
+			r.dirty.ports[uid] = true
+		}
+	}
+}
+
+// SetAttached says which interface a port has here now; nil is none.
+func (r *Reconciler) SetAttached(uid string, l *local) {
+	if l == nil {
+		delete(r.locals, uid)
+	} else {
+		r.locals[uid] = l
+	}
+	r.dirty.ports[uid] = true
+	if p := r.view.ports[uid]; p != nil {
+		r.view.touchFDB(p, r.dirty)
+	}
+}
+
+// SetLocal changes this host's own end; every VTEP's choice of address may follow.
+func (r *Reconciler) SetLocal(l datapath.Local) error {
+	if err := r.kernel.SetLocal(l); err != nil {
+		return fmt.Errorf("set local tunnel end: %w", err)
+	}
+	if l != r.local {
+		r.local = l
+		r.dirty.all = true
+	}
+	return nil
+}
+
+// SetOAM gives the probes' interface.
+func (r *Reconciler) SetOAM(ifindex uint32) {
+	self := r.local.Addr4
+	if !self.IsValid() {
+		self = r.local.Addr6
+	}
+	if r.oam.ifindex != ifindex || r.oam.self != self {
+		r.oam.ifindex, r.oam.self = ifindex, self
+		r.dirty.all = true
+	}
+}
+
+// Load reads the kernel's tables; the next Flush compares all of them. It returns how VTEPs and ports are numbered to
+// what they were.
+func (r *Reconciler) Load() error {
+	t, err := dump(r.kernel)
+	if err != nil {
+		return fmt.Errorf("read the kernel's tables: %w", err)
+	}
+	r.tables = t
+	for _, p := range t.ports {
+		if r.portIDs[p.UID] == 0 {
+			r.portIDs[p.UID] = p.ID
+		}
+	}
+	r.dirty.all = true
+	return nil
+}
+
+// Dirty reports whether Flush has something to compare.
+func (r *Reconciler) Dirty() bool {
+	d := r.dirty
+	return d.all || len(d.vteps)+len(d.nets)+len(d.accepts)+len(d.fdb)+len(d.ports)+len(d.portsOf) > 0
+}
+
+// Flush writes the difference. What could not be written stands in Errors and is tried again by Retry.
+func (r *Reconciler) Flush() {
+	for range 2 {
+		r.deleted = 0
+		r.pass()
+		if r.deleted == 0 || !r.anyFailed() {
+			return
+		}
+		r.Retry() // the deletions may have made room
+	}
+}
+
+// Retry marks what failed.
+func (r *Reconciler) Retry() {
+	for uid := range r.failed.vteps {
+		r.dirty.vteps[uid] = true
+		r.view.touchUsers(uid, r.dirty)
+	}
+	for vni := range r.failed.nets {
+		r.dirty.nets[vni] = true
+		r.touchPortsOf(vni)
+	}
+	for a := range r.failed.accepts {
+		r.dirty.accepts[a.VNI] = true
+		r.touchPortsOf(a.VNI)
+	}
+	for key := range r.failed.fdb {
+		r.dirty.fdb[key] = true
+		if c := r.view.claims[key]; c.port != "" {
+			r.dirty.ports[c.port] = true
+		}
+	}
+	for uid := range r.failed.ports {
+		r.dirty.ports[uid] = true
+	}
+}
+
+func (r *Reconciler) touchPortsOf(vni wire.VNI) {
+	if uid := r.view.byVNI[vni]; uid != "" {
+		r.dirty.portsOf[uid] = true
+	}
+}
+
+func (r *Reconciler) anyFailed() bool {
+	f := &r.failed
+	return len(f.vteps)+len(f.nets)+len(f.accepts)+len(f.fdb)+len(f.ports) > 0
+}
+
+// pass is one way through the stages.
+func (r *Reconciler) pass() {
+	d := r.dirty
+	r.dirty = newDirty()
+	r.expand(d)
+	r.holdPorts(d)
+	r.putVTEPs(d)
+	r.putAccepts(d)
+	r.attachPorts(d)
+	r.putNetworks(d)
+	r.putFDB(d)
+	r.openPorts(d)
+	r.deleteFDB(d)
+	r.deleteNetworks(d)
+	r.detachPorts(d)
+	r.deleteAccepts(d)
+	r.deleteVTEPs(d)
+}
+
+// expand turns "all" and "this network's ports" into keys, and marks what a change to a port drags along.
+func (r *Reconciler) expand(d *dirty) {
+	if d.all {
+		r.expandAll(d)
+	}
+	if len(d.vteps) > 0 || d.all {
+		for _, mac := range r.oam.index(r) {
+			d.fdb[datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac}] = true
+		}
+	}
+	for net := range d.portsOf {
+		in := r.view.inNet[net]
+		for uid := range r.locals {
+			if in[uid] {
+				d.ports[uid] = true
+			}
+		}
+	}
+	for uid := range d.ports {
+		if p := r.view.ports[uid]; p != nil && (r.locals[uid] != nil || r.portIDs[uid] != 0) {
+			if n := r.view.nets[p.network]; n != nil {
+				d.nets[n.vni] = true
+				r.view.touchFDB(p, d)
+			}
+		}
+	}
+	for _, have := range r.tables.ports {
+		if d.ports[have.UID] {
+			d.nets[have.VNI] = true
+		}
+	}
+}
+
+func (r *Reconciler) expandAll(d *dirty) {
+	for uid := range r.view.vteps {
+		d.vteps[uid] = true
+	}
+	for uid := range r.ids {
+		d.vteps[uid] = true
+	}
+	for vni := range r.view.byVNI {
+		d.nets[vni], d.accepts[vni] = true, true
+	}
+	for vni := range r.tables.nets {
+		d.nets[vni] = true
+	}
+	for vni := range r.tables.accepts {
+		d.accepts[vni] = true
+	}
+	d.nets[wire.OAMVNI], d.accepts[wire.OAMVNI] = true, true
+	for key := range r.view.claims {
+		d.fdb[key] = true
+	}
+	for key := range r.tables.fdb {
+		d.fdb[key] = true
+	}
+	for mac := range r.oam.peers {
+		d.fdb[datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac}] = true
+	}
+	if r.oam.ifindex != 0 {
+		for _, mac := range r.oam.macs() {
+			d.fdb[datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac}] = true
+		}
+	}
+	for uid := range r.locals {
+		d.ports[uid] = true
+	}
+	for _, have := range r.tables.ports {
+		d.ports[have.UID] = true
+	}
+	d.ports[oamUID] = true
+}
+
+// holdPorts stops ports that may not send any more, before anything else.
+func (r *Reconciler) holdPorts(d *dirty) {
+	for ifindex, have := range r.tables.ports {
+		if !d.ports[have.UID] || have.Held {
+			continue
+		}
+		want, _, ok := r.portEntry(have.UID)
+		if ok && want.Ifindex == ifindex && !want.Held && want.VNI == have.VNI {
+			continue
+		}
+		have.Held = true
+		r.writePort(have.UID, have, r.kernel.UpdatePort)
+	}
+}
+
+// portEntry is wantPort, and the OAM network's own port.
+func (r *Reconciler) portEntry(uid string) (datapath.Port, string, bool) {
+	if uid == oamUID {
+		return r.oam.port(r.portIDs[uid]), "", r.oam.ifindex != 0
+	}
+	return r.wantPort(uid)
+}
+
+func (r *Reconciler) writePort(uid string, p datapath.Port, write func(datapath.Port) error) {
+	if err := write(p); err != nil {
+		r.failed.ports[uid] = err
+		return
+	}
+	delete(r.failed.ports, uid)
+	r.tables.ports[p.Ifindex] = p
+}
+
+func (r *Reconciler) putVTEPs(d *dirty) {
+	var put []datapath.VTEP
+	for _, uid := range slices.Sorted(maps.Keys(d.vteps)) {
+		want, ok := r.wantVTEP(uid)
+		if !ok {
+			delete(r.failed.vteps, uid)
+			continue
+		}
+		if want.ID == 0 {
+			want.ID = r.number(uid, want)
+		}
+		if r.tables.vteps[want.ID] != want {
+			put = append(put, want)
+		}
+	}
+	batch(put, r.kernel.PutVTEPs, func(v datapath.VTEP, err error) {
+		uid := r.uids[v.ID]
+		if err != nil {
+			r.failed.vteps[uid] = err
+			return
+		}
+		delete(r.failed.vteps, uid)
+		if _, known := r.tables.vteps[v.ID]; !known {
+			r.view.touchUsers(uid, d)
+		}
+		r.tables.vteps[v.ID] = v
+	})
+}
+
+// number finds a VTEP's id: the one the kernel has for the same end point, or else the lowest free one.
+func (r *Reconciler) number(uid string, want datapath.VTEP) datapath.VTEPID {
+	var id datapath.VTEPID
+	for _, have := range r.tables.vteps {
+		same := have
+		same.ID = 0
+		if _, taken := r.uids[have.ID]; !taken && same == want && (id == 0 || have.ID < id) {
+			id = have.ID
+		}
+	}
+	for next := datapath.VTEPID(1); id == 0; next++ {
+		_, held := r.tables.vteps[next]
+		if _, taken := r.uids[next]; !taken && !held {
+			id = next
+		}
+	}
+	r.ids[uid], r.uids[id] = id, uid
+	return id
+}
+
+func (r *Reconciler) putAccepts(d *dirty) {
+	var put []datapath.Accept
+	for vni := range d.accepts {
+		want := r.wantAccepts(vni)
+		for a := range want {
+			if !r.tables.accepts[vni][a] {
+				put = append(put, a)
+			}
+		}
+		for a := range r.failed.accepts {
+			if a.VNI == vni && !want[a] {
+				delete(r.failed.accepts, a)
+			}
+		}
+	}
+	batch(put, r.kernel.PutAccepts, func(a datapath.Accept, err error) {
+		if err != nil {
+			r.failed.accepts[a] = err
+			return
+		}
+		delete(r.failed.accepts, a)
+		r.tables.accept(a)
+	})
+}
+
+// attachPorts brings entries up to date, without opening any.
+func (r *Reconciler) attachPorts(d *dirty) {
+	for _, uid := range slices.Sorted(maps.Keys(d.ports)) {
+		want, _, ok := r.portEntry(uid)
+		if !ok {
+			delete(r.failed.ports, uid)
+			continue
+		}
+		have, known := r.tables.ports[want.Ifindex]
+		if known && have.UID == uid {
+			want.Held = have.Held
+			if !samePort(have, want) {
+				r.writePort(uid, want, r.kernel.UpdatePort)
+			}
+			continue
+		}
+		if want.ID == 0 {
+			want.ID = r.portNumber(uid)
+			if err := r.kernel.ResetPort(want.ID); err != nil {
+				r.failed.ports[uid] = err
+				continue
+			}
+		}
+		want.Held = true
+		r.writePort(uid, want, r.kernel.AttachPort)
+	}
+}
+
+func (r *Reconciler) portNumber(uid string) datapath.PortID {
+	taken := map[datapath.PortID]bool{}
+	for _, id := range r.portIDs {
+		taken[id] = true
+	}
+	id := datapath.PortID(1)
+	for taken[id] {
+		id++
+	}
+	r.portIDs[uid] = id
+	return id
+}
+
+func (r *Reconciler) putNetworks(d *dirty) {
+	for _, vni := range slices.Sorted(maps.Keys(d.nets)) {
+		want, ok := r.wantNetwork(vni)
+		if !ok {
+			delete(r.failed.nets, vni)
+			continue
+		}
+		if have, known := r.tables.nets[vni]; known && sameNetwork(have, want) {
+			delete(r.failed.nets, vni)
+			continue
+		}
+		if err := r.kernel.PutNetwork(want); err != nil {
+			r.failed.nets[vni] = err
+			continue
+		}
+		delete(r.failed.nets, vni)
+		r.tables.nets[vni] = want
+	}
+}
+
+func (r *Reconciler) putFDB(d *dirty) {
+	var put []datapath.FDBEntry
+	for key := range d.fdb {
+		want, ok := r.wantFDB(key)
+		if !ok {
+			delete(r.failed.fdb, key)
+			continue
+		}
+		if have, known := r.tables.fdb[key]; !known || have != want {
+			put = append(put, want)
+		} else {
+			delete(r.failed.fdb, key)
+		}
+	}
+	batch(put, r.kernel.PutFDB, func(e datapath.FDBEntry, err error) {
+		if err != nil {
+			r.failed.fdb[e.FDBKey] = err
+			return
+		}
+		delete(r.failed.fdb, e.FDBKey)
+		r.tables.fdb[e.FDBKey] = e
+	})
+}
+
+// openPorts lets ports send for which everything is in place.
+func (r *Reconciler) openPorts(d *dirty) {
+	for uid := range d.ports {
+		want, _, ok := r.portEntry(uid)
+		if !ok || want.Held {
+			continue
+		}
+		have, known := r.tables.ports[want.Ifindex]
+		if !known || have.UID != uid || !have.Held || r.missing(uid, want.VNI) != nil {
+			continue
+		}
+		r.writePort(uid, want, r.kernel.UpdatePort)
+	}
+}
+
+// missing says what of a port's surroundings is not in the kernel.
+func (r *Reconciler) missing(uid string, vni wire.VNI) error {
+	if err := r.failed.nets[vni]; err != nil {
+		return fmt.Errorf("its network could not be written: %w", err)
+	}
+	if _, ok := r.tables.nets[vni]; !ok {
+		return errors.New("its network is not in the kernel yet")
+	}
+	if err := r.failed.ports[uid]; err != nil {
+		return err
+	}
+	for a, err := range r.failed.accepts {
+		if a.VNI == vni {
+			return fmt.Errorf("VTEP %s could not be accepted: %w", a.Addr, err)
+		}
+	}
+	if p := r.view.ports[uid]; p != nil {
+		for _, mac := range p.macs {
+			if err := r.failed.fdb[datapath.FDBKey{VNI: vni, MAC: mac}]; err != nil {
+				return fmt.Errorf("MAC %s could not be written: %w", mac, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Reconciler) deleteFDB(d *dirty) {
+	var gone []datapath.FDBKey
+	for key := range d.fdb {
+		if _, known := r.tables.fdb[key]; !known {
+			continue
+		}
+		if _, ok := r.wantFDB(key); !ok {
+			gone = append(gone, key)
+		}
+	}
+	batch(gone, r.kernel.DeleteFDB, func(key datapath.FDBKey, err error) {
+		if err != nil {
+			r.failed.fdb[key] = err
+			return
+		}
+		r.deleted++
+		delete(r.tables.fdb, key)
+	})
+}
+
+func (r *Reconciler) deleteNetworks(d *dirty) {
+	for vni := range d.nets {
+		if _, known := r.tables.nets[vni]; !known {
+			continue
+		}
+		if _, ok := r.wantNetwork(vni); ok {
+			continue
+		}
+		if err := r.kernel.DeleteNetwork(vni); err != nil {
+			r.failed.nets[vni] = err
+			continue
+		}
+		r.deleted++
+		delete(r.tables.nets, vni)
+	}
+}
+
+func (r *Reconciler) detachPorts(d *dirty) {
+	for ifindex, have := range r.tables.ports {
+		if !d.ports[have.UID] {
+			continue
+		}
+		want, _, ok := r.portEntry(have.UID)
+		if ok && want.Ifindex == ifindex {
+			continue
+		}
+		if err := r.kernel.DetachPort(ifindex); err != nil {
+			r.failed.ports[have.UID] = err
+			continue
+		}
+		r.deleted++
+		delete(r.tables.ports, ifindex)
+	}
+	for uid := range d.ports {
+		if r.portIDs[uid] != 0 && r.locals[uid] == nil && uid != oamUID && !r.inKernel(uid) {
+			delete(r.portIDs, uid)
+			delete(r.failed.ports, uid)
+		}
+	}
+}
+
+func (r *Reconciler) inKernel(uid string) bool {
+	for _, have := range r.tables.ports {
+		if have.UID == uid {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Reconciler) deleteAccepts(d *dirty) {
+	var gone []datapath.Accept
+	for vni := range d.accepts {
+		want := r.wantAccepts(vni)
+		for a := range r.tables.accepts[vni] {
+			if !want[a] {
+				gone = append(gone, a)
+			}
+		}
+	}
+	batch(gone, r.kernel.DeleteAccepts, func(a datapath.Accept, err error) {
+		if err != nil {
+			r.failed.accepts[a] = err
+			return
+		}
+		r.deleted++
+		r.tables.refuse(a)
+	})
+}
+
+// deleteVTEPs removes those that nothing names any more; one that is still named stays until it is not.
+func (r *Reconciler) deleteVTEPs(d *dirty) {
+	gone := map[datapath.VTEPID]bool{}
+	for uid := range d.vteps {
+		if id := r.ids[uid]; id != 0 {
+			if _, ok := r.wantVTEP(uid); !ok {
+				gone[id] = true
+			}
+		}
+	}
+	if d.all {
+		for id := range r.tables.vteps {
+			if _, known := r.uids[id]; !known {
+				gone[id] = true
+			}
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	for _, e := range r.tables.fdb {
+		r.spare(gone, e.VTEP)
+	}
+	for _, n := range r.tables.nets {
+		for _, id := range n.Remotes {
+			r.spare(gone, id)
+		}
+	}
+	batch(slices.Sorted(maps.Keys(gone)), r.kernel.DeleteVTEPs, func(id datapath.VTEPID, err error) {
+		if err != nil {
+			r.failed.vteps[r.uids[id]] = err
+			return
+		}
+		r.deleted++
+		delete(r.tables.vteps, id)
+		delete(r.ids, r.uids[id])
+		delete(r.uids, id)
+	})
+}
+
+func (r *Reconciler) spare(gone map[datapath.VTEPID]bool, id datapath.VTEPID) {
+	if gone[id] {
+		delete(gone, id)
+		if uid := r.uids[id]; uid != "" {
+			r.dirty.vteps[uid] = true
+		} else {
+			r.dirty.all = true
+		}
+	}
+}
+
+// batch writes items at once, and one by one when that fails, to learn which did not fit.
+func batch[T any](items []T, write func([]T) error, done func(T, error)) {
+	if len(items) == 0 {
+		return
+	}
+	err := write(items)
+	if err == nil {
+		for _, item := range items {
+			done(item, nil)
+		}
+		return
+	}
+	failed := 0
+	for _, item := range items {
+		if failed < mostFailures {
+			err = write([]T{item})
+		}
+		if err != nil {
+			failed++
+		}
+		done(item, err)
+	}
+}
+
+// Errors are the objects that could not be put in the kernel, one line each.
+func (r *Reconciler) Errors() []*planv1.ResourceError {
+	var list []*planv1.ResourceError
+	add := func(kind planv1.Kind, uid string, format string, args ...any) {
+		list = append(list, &planv1.ResourceError{Kind: kind, Uid: uid, Message: fmt.Sprintf(format, args...)})
+	}
+	for uid, err := range r.failed.vteps {
+		add(planv1.Kind_KIND_VTEP, uid, "VTEP table: %v", err)
+	}
+	for vni, err := range r.failed.nets {
+		add(planv1.Kind_KIND_NETWORK, r.view.byVNI[vni], "network table: %v", err)
+	}
+	for a, err := range r.failed.accepts {
+		add(planv1.Kind_KIND_NETWORK, r.view.byVNI[a.VNI], "accept table, VTEP %s: %v", a.Addr, err)
+	}
+	for key, err := range r.failed.fdb {
+		c := r.view.claims[key]
+		if c.port != "" {
+			add(planv1.Kind_KIND_PORT, c.port, "FDB, MAC %s: %v", key.MAC, err)
+		} else {
+			add(planv1.Kind_KIND_NETWORK, r.view.byVNI[key.VNI], "FDB, MAC %s: %v", key.MAC, err)
+		}
+	}
+	for uid, err := range r.failed.ports {
+		add(planv1.Kind_KIND_PORT, uid, "port table: %v", err)
+	}
+	for uid := range r.view.stale {
+		add(planv1.Kind_KIND_PORT, uid, "binding refused: epoch %d is lower than %d, which was seen", r.view.ports[uid].stale, r.view.epochs[uid])
+	}
+	for uid, n := range r.view.nets {
+		if r.view.byVNI[n.vni] != uid {
+			add(planv1.Kind_KIND_NETWORK, uid, "VNI %d is held by network %s", n.vni, r.view.byVNI[n.vni])
+		}
+	}
+	for uid, lacks := range r.view.lacking {
+		add(r.view.kindOf(uid), uid, "requires %q, which this version of weft does not know", lacks)
+	}
+	for key, message := range r.view.broken {
+		add(key.Kind, key.UID, "%s", message)
+	}
+	slices.SortFunc(list, func(a, b *planv1.ResourceError) int {
+		if a.Kind != b.Kind {
+			return int(a.Kind) - int(b.Kind)
+		}
+		return strings.Compare(a.Uid+a.Message, b.Uid+b.Message)
+	})
+	return list
+}

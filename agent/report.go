@@ -1,0 +1,130 @@
+package agent
+
+import (
+	"maps"
+	"slices"
+
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/datapath"
+)
+
+var stateWord = map[planv1.PortState]string{
+	planv1.PortState_PORT_STATE_DETACHED: "detached",
+	planv1.PortState_PORT_STATE_HELD:     "held",
+	planv1.PortState_PORT_STATE_ACTIVE:   "active",
+}
+
+// report says the actual state: absolute values, so that a lost one costs nothing.
+func (a *Agent) report() {
+	if a.connected == "" {
+		return
+	}
+	rep := &planv1.Report{Conditions: a.conditionList()}
+	drops, err := a.kernel.Drops()
+	if err != nil {
+		a.log.Error("the drop counters cannot be read", "err", err)
+	}
+	of := map[datapath.PortID][]*planv1.Drop{}
+	byID := a.portsByID()
+	for _, d := range drops {
+		m := &planv1.Drop{Reason: d.Reason.String(), Packets: d.Packets, Source: sourceWord(d)}
+		if uid := byID[d.ID]; uid != "" && uid != oamUID {
+			of[d.ID] = append(of[d.ID], m)
+		} else {
+			rep.Drops = append(rep.Drops, m)
+		}
+	}
+	for _, uid := range slices.Sorted(maps.Keys(a.reported())) {
+		rep.Ports = append(rep.Ports, a.portReport(uid, of))
+	}
+	a.server.Say(nil, nil, rep)
+}
+
+// reported are the ports that this host answers for: attached ones, and those bound here without an interface.
+func (a *Agent) reported() map[string]bool {
+	uids := map[string]bool{}
+	for uid := range a.atts.byUID {
+		uids[uid] = true
+	}
+	for uid := range a.rec.view.atVTEP[a.ownVTEP()] {
+		uids[uid] = true
+	}
+	return uids
+}
+
+func (a *Agent) ownVTEP() string {
+	if h := a.rec.view.host; h != nil && h.Vtep != "" {
+		return h.Vtep
+	}
+	return a.rec.self
+}
+
+func (a *Agent) portReport(uid string, drops map[datapath.PortID][]*planv1.Drop) *planv1.PortReport {
+	r := &planv1.PortReport{Uid: uid}
+	r.State, r.Message = a.portState(uid)
+	if p := a.rec.view.ports[uid]; p != nil {
+		r.Epoch = p.place.epoch
+	}
+	if at, ok := a.atts.byUID[uid]; ok {
+		r.Interface = at.Interface
+	}
+	id := a.rec.portIDs[uid]
+	if id == 0 {
+		return r
+	}
+	r.Drops = drops[id]
+	c, err := a.kernel.PortCounters(id)
+	if err != nil {
+		a.log.Error("a port's counters cannot be read", "port", uid, "err", err)
+		return r
+	}
+	r.IngressPackets, r.IngressOctets, r.EgressPackets, r.EgressOctets = c.IngressPackets, c.IngressOctets, c.EgressPackets, c.EgressOctets
+	return r
+}
+
+// portState is what the kernel does with a port now, and why it is not active.
+func (a *Agent) portState(uid string) (planv1.PortState, string) {
+	at, attached := a.atts.byUID[uid]
+	if !attached {
+		return planv1.PortState_PORT_STATE_DETACHED, "bound here, and no interface is attached"
+	}
+	want, why, ok := a.rec.wantPort(uid)
+	if l := a.rec.locals[uid]; l == nil || l.ifindex == 0 {
+		return planv1.PortState_PORT_STATE_DETACHED, "interface " + at.Interface + " is not there"
+	}
+	have, known := a.rec.tables.ports[want.Ifindex]
+	switch {
+	case ok && known && have.UID == uid && !have.Held:
+		return planv1.PortState_PORT_STATE_ACTIVE, ""
+	case why != "":
+		return planv1.PortState_PORT_STATE_HELD, why
+	}
+	if err := a.rec.missing(uid, want.VNI); err != nil {
+		return planv1.PortState_PORT_STATE_HELD, err.Error()
+	}
+	return planv1.PortState_PORT_STATE_HELD, "not in the kernel yet"
+}
+
+func (a *Agent) portsByID() map[datapath.PortID]string {
+	byID := make(map[datapath.PortID]string, len(a.rec.portIDs))
+	for uid, id := range a.rec.portIDs {
+		byID[id] = uid
+	}
+	return byID
+}
+
+func sourceWord(d datapath.DropCount) string {
+	if d.Source.IsValid() {
+		return d.Source.String()
+	}
+	return ""
+}
+
+// conditionList are the host's conditions, in order.
+func (a *Agent) conditionList() []*planv1.Condition {
+	var list []*planv1.Condition
+	for _, name := range slices.Sorted(maps.Keys(a.conditions)) {
+		list = append(list, &planv1.Condition{Name: name, Message: a.conditions[name]})
+	}
+	return list
+}

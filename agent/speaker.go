@@ -1,0 +1,315 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/api/gen/plan/v1/planv1connect"
+)
+
+// Limits of talking to servers.
+const (
+	dialTimeout  = 3 * time.Second
+	callTimeout  = 10 * time.Second
+	firstBackoff = 100 * time.Millisecond
+	lastBackoff  = 5 * time.Second
+	// pingEvery finds a server that went away without a word.
+	pingEvery = 5 * time.Second
+)
+
+// listener is the loop as the Speaker sees it. Its methods block until the loop has done it.
+type listener interface {
+	// Hello is what opens a stream: what is held now.
+	Hello(ctx context.Context) (*planv1.Hello, error)
+	// Receive takes one message in; an error ends the stream.
+	Receive(ctx context.Context, u *planv1.Update) error
+	// Connection tells which server is spoken to; "" and why is none.
+	Connection(ctx context.Context, server string, why error)
+}
+
+// Speaker talks to one server at a time, and to the next when it goes away: the stream of plans in, and what the loop
+// says out. What is said while nobody listens is lost, and stands in the next hello or report.
+type Speaker struct {
+	servers []string
+	tls     func(server string) *tls.Config
+	loop    listener
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	next    int
+	clients map[string]planv1connect.AgentServiceClient
+	closers []func()
+
+	// out holds the newest of each kind of message that was not sent yet.
+	out   outbox
+	ready chan struct{}
+}
+
+type outbox struct {
+	applied *planv1.Applied
+	facts   *planv1.Facts
+	report  *planv1.Report
+}
+
+// NewSpeaker makes one; Run speaks.
+func NewSpeaker(servers []string, tls func(server string) *tls.Config, loop listener, log *slog.Logger) *Speaker {
+	return &Speaker{
+		servers: servers, tls: tls, loop: loop, log: log,
+		clients: map[string]planv1connect.AgentServiceClient{}, ready: make(chan struct{}, 1),
+	}
+}
+
+// Say queues messages; nil ones are left out. It never blocks: an older one of the same kind that was not sent yet is
+// replaced, as every message is absolute. A refusal is not replaced by a later acknowledgement.
+func (s *Speaker) Say(applied *planv1.Applied, facts *planv1.Facts, report *planv1.Report) {
+	s.mu.Lock()
+	if applied != nil && (s.out.applied == nil || s.out.applied.Refused == "") {
+		s.out.applied = applied
+	}
+	if facts != nil {
+		s.out.facts = facts
+	}
+	if report != nil {
+		s.out.report = report
+	}
+	s.mu.Unlock()
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Speaker) take() outbox {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.out
+	s.out = outbox{}
+	return out
+}
+
+// Run speaks until the context ends.
+func (s *Speaker) Run(ctx context.Context) {
+	defer s.close()
+	backoff := firstBackoff
+	for failed := 0; ctx.Err() == nil; {
+		server := s.server()
+		started := time.Now()
+		err := s.session(ctx, server)
+		if ctx.Err() != nil {
+			return
+		}
+		s.loop.Connection(ctx, "", fmt.Errorf("%s: %w", server, err))
+		if time.Since(started) > lastBackoff {
+			backoff, failed = firstBackoff, 0
+		}
+		s.log.Warn("no plan stream; forwarding goes on as it is", "server", server, "err", err)
+		s.turn()
+		if failed++; failed%len(s.servers) != 0 {
+			continue // the next server at once; wait only when none answered
+		}
+		wait := backoff/2 + rand.N(backoff)
+		backoff = min(2*backoff, lastBackoff)
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+func (s *Speaker) server() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.servers[s.next]
+}
+
+func (s *Speaker) turn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next = (s.next + 1) % len(s.servers)
+}
+
+// session is one stream's life; its error says why it ended and is never nil.
+func (s *Speaker) session(ctx context.Context, server string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream := s.client(server).Stream(ctx)
+	hello, err := s.loop.Hello(ctx)
+	if err != nil {
+		return err
+	}
+	s.take() // what was not sent stands in the hello, and is said anew below
+	if err := stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Hello{Hello: hello}}); err != nil {
+		_, rerr := stream.Receive() // Send says EOF; the reason is here
+		return errors.Join(streamError(err, rerr), stream.CloseResponse())
+	}
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		defer cancel()
+		s.send(ctx, stream)
+	})
+	err = s.receive(ctx, stream, server)
+	cancel()
+	sender.Wait()
+	stream.CloseResponse() // ended already: nothing to learn
+	return err
+}
+
+func (s *Speaker) receive(ctx context.Context, stream *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage], server string) error {
+	for said := false; ; {
+		m, err := stream.Receive()
+		if err != nil {
+			return streamError(err, nil)
+		}
+		if !said {
+			said = true
+			s.loop.Connection(ctx, server, nil)
+		}
+		if u := m.GetUpdate(); u != nil {
+			if err := s.loop.Receive(ctx, u); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func streamError(err, reason error) error {
+	if reason != nil {
+		err = reason
+	}
+	if ce := new(connect.Error); errors.As(err, &ce) {
+		return errors.New(ce.Message())
+	}
+	return err
+}
+
+func (s *Speaker) send(ctx context.Context, stream *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage]) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.ready:
+		}
+		out := s.take()
+		var list []*planv1.AgentMessage
+		if out.facts != nil {
+			list = append(list, &planv1.AgentMessage{Message: &planv1.AgentMessage_Facts{Facts: out.facts}})
+		}
+		if out.applied != nil {
+			list = append(list, &planv1.AgentMessage{Message: &planv1.AgentMessage_Applied{Applied: out.applied}})
+		}
+		if out.report != nil {
+			list = append(list, &planv1.AgentMessage{Message: &planv1.AgentMessage_Report{Report: out.report}})
+		}
+		for _, m := range list {
+			if err := stream.Send(m); err != nil {
+				return // Receive learns why
+			}
+		}
+	}
+}
+
+// client keeps one connection a server, so that calls go beside the stream and outlive a certificate's renewal.
+func (s *Speaker) client(server string) planv1connect.AgentServiceClient {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.clients[server]
+	if c == nil {
+		hc := httpClient(s.tls(server))
+		s.closers = append(s.closers, hc.CloseIdleConnections)
+		c = planv1connect.NewAgentServiceClient(hc, "https://"+server)
+		s.clients[server] = c
+	}
+	return c
+}
+
+func (s *Speaker) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.closers {
+		c()
+	}
+}
+
+func httpClient(cfg *tls.Config) *http.Client {
+	if len(cfg.NextProtos) == 0 {
+		cfg.NextProtos = []string{"h2"}
+	}
+	return &http.Client{Transport: &http.Transport{
+		TLSClientConfig:     cfg,
+		ForceAttemptHTTP2:   true,
+		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: pingEvery}).DialContext,
+		TLSHandshakeTimeout: dialTimeout,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: pingEvery, PingTimeout: pingEvery},
+	}}
+}
+
+// unreachable is the error of a call that no server answered.
+type unreachable struct{ tried []string }
+
+func (u *unreachable) Error() string { return "no server answers: " + strings.Join(u.tried, "; ") }
+
+// call asks the server that is spoken to, or else the others in turn. An answer, also a refusal, is final.
+func call[Req, Res any](ctx context.Context, s *Speaker, do func(planv1connect.AgentServiceClient, context.Context, *connect.Request[Req]) (*connect.Response[Res], error), req *Req) (*Res, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	s.mu.Lock()
+	first := s.next
+	s.mu.Unlock()
+	failure := &unreachable{}
+	for i := range s.servers {
+		server := s.servers[(first+i)%len(s.servers)]
+		res, err := do(s.client(server), ctx, connect.NewRequest(req))
+		if err == nil {
+			return res.Msg, nil
+		}
+		if !goneAway(err) {
+			return nil, err
+		}
+		failure.tried = append(failure.tried, server+": "+streamError(err, nil).Error())
+	}
+	return nil, failure
+}
+
+// goneAway tells a server that cannot answer from one that refuses. connect gives what the transport says, and what a
+// server without its store says, the same codes.
+func goneAway(err error) bool {
+	switch connect.CodeOf(err) {
+	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeCanceled:
+		return true
+	}
+	return false
+}
+
+// Bind asks for a port to be bound to this host.
+func (s *Speaker) Bind(ctx context.Context, tenant, port string) (*planv1.BindResponse, error) {
+	return call(ctx, s, planv1connect.AgentServiceClient.Bind, &planv1.BindRequest{Tenant: tenant, Port: port})
+}
+
+// Unbind asks for a port to be bound nowhere.
+func (s *Speaker) Unbind(ctx context.Context, uid, tenant, port string) (*planv1.UnbindResponse, error) {
+	return call(ctx, s, planv1connect.AgentServiceClient.Unbind, &planv1.UnbindRequest{PortUid: uid, Tenant: tenant, Port: port})
+}
+
+// Renew asks for a new certificate.
+func (s *Speaker) Renew(ctx context.Context, csr []byte) ([][]byte, error) {
+	res, err := call(ctx, s, planv1connect.AgentServiceClient.Renew, &planv1.RenewRequest{Csr: csr})
+	if err != nil {
+		return nil, err
+	}
+	return res.Certificates, nil
+}

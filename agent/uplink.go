@@ -1,0 +1,272 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/datapath/netdev"
+)
+
+// uplink is this host's own end of the underlay, as it was last seen.
+type uplink struct {
+	// name of the interface; several with commas between them.
+	name  string
+	local datapath.Local
+	// managed are the next hops that the kernel keeps resolved for us.
+	managed map[netdev.Hop]bool
+}
+
+func (u *uplink) facts(cfg Config) *planv1.Facts {
+	f := &planv1.Facts{
+		UdpPort: uint32(u.local.UDPPort), UplinkMtu: uint32(u.local.UplinkMTU), Uplink: u.name, Kernel: kernelRelease(),
+	}
+	for _, a := range []netip.Addr{u.local.Addr4, u.local.Addr6} {
+		if a.IsValid() {
+			f.VtepAddresses = append(f.VtepAddresses, a.String())
+		}
+	}
+	return f
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// waitUplink finds the uplink, and waits for it: at boot the agent may be up before the network.
+func waitUplink(ctx context.Context, cfg Config, links Links) (*uplink, error) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for said := false; ; {
+		u, err := findUplink(cfg, links)
+		if err == nil {
+			return u, nil
+		}
+		if !said {
+			cfg.Log.Warn("the uplink is not there yet", "err", err)
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-ticker.C:
+		}
+	}
+}
+
+// findUplink settles address, interface and MTU. What is configured goes before what is found: the VTEP address by flag,
+// or else the uplink's, or else the one from which the server is reached, or else the default route's.
+func findUplink(cfg Config, links Links) (*uplink, error) {
+	all, err := links.Addresses("")
+	if err != nil {
+		return nil, err
+	}
+	byIndex, byName, err := namedLinks(links)
+	if err != nil {
+		return nil, err
+	}
+	routes, err := links.Routes()
+	if err != nil {
+		return nil, err
+	}
+	name := cfg.Uplink
+	addr := cfg.VTEPAddress
+	if addr.IsValid() {
+		holder := 0
+		for _, a := range all {
+			if a.Prefix.Addr() == addr {
+				holder = a.Index
+			}
+		}
+		if holder == 0 {
+			return nil, fmt.Errorf("VTEP address %s is on no interface of this host", addr)
+		}
+		if name == "" {
+			name = byIndex[holder].Name
+		}
+		// A VTEP on the loopback is reached through every link that has a route: the default route's is the uplink.
+		if cfg.Uplink == "" && name == "lo" {
+			if name, err = routeLink(routes, byIndex, netip.IPv4Unspecified()); err != nil {
+				return nil, err
+			}
+		}
+	} else if name == "" {
+		if name, err = routeLink(routes, byIndex, serverAddress(cfg.Servers)); err != nil {
+			return nil, err
+		}
+	}
+	u := &uplink{name: name, local: datapath.Local{UDPPort: cfg.UDPPort}, managed: map[netdev.Hop]bool{}}
+	if addr.IsValid() {
+		u.set(addr)
+	}
+	for _, n := range strings.Split(name, ",") {
+		link, ok := byName[n]
+		if !ok {
+			return nil, fmt.Errorf("uplink %s: there is no such interface", n)
+		}
+		if mtu := u.local.UplinkMTU; mtu == 0 || link.MTU < mtu {
+			u.local.UplinkMTU = link.MTU
+		}
+		for _, a := range all {
+			if !addr.IsValid() && a.Index == link.Index && !a.LinkLocal && !a.Tentative {
+				u.set(a.Prefix.Addr())
+			}
+		}
+	}
+	if !u.local.Addr4.IsValid() && !u.local.Addr6.IsValid() {
+		return nil, fmt.Errorf("uplink %s has no address: give it one, or say --vtep-address", name)
+	}
+	return u, nil
+}
+
+func (u *uplink) has(name string) bool { return slices.Contains(strings.Split(u.name, ","), name) }
+
+func (u *uplink) set(a netip.Addr) {
+	a = a.Unmap()
+	switch {
+	case a.Is4() && !u.local.Addr4.IsValid():
+		u.local.Addr4 = a
+	case a.Is6() && !u.local.Addr6.IsValid():
+		u.local.Addr6 = a
+	}
+}
+
+func namedLinks(links Links) (map[int]netdev.Link, map[string]netdev.Link, error) {
+	list, err := links.Links()
+	if err != nil {
+		return nil, nil, err
+	}
+	byIndex, byName := map[int]netdev.Link{}, map[string]netdev.Link{}
+	for _, l := range list {
+		byIndex[l.Index], byName[l.Name] = l, l
+	}
+	return byIndex, byName, nil
+}
+
+func routeLink(routes []netdev.Route, byIndex map[int]netdev.Link, to netip.Addr) (string, error) {
+	var names []string
+	for _, dst := range []netip.Addr{to, netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		if !dst.IsValid() || dst.IsLoopback() {
+			continue
+		}
+		for _, hop := range netdev.NextHops(routes, dst) {
+			if l, ok := byIndex[hop.Index]; ok && l.Name != "lo" && !slices.Contains(names, l.Name) {
+				names = append(names, l.Name)
+			}
+		}
+		if len(names) > 0 {
+			return strings.Join(names, ","), nil
+		}
+	}
+	return "", errors.New("no route leads to the server or out of this host: say --uplink or --vtep-address")
+}
+
+// serverAddress is the first server's, if it can be known without asking anybody for long.
+func serverAddress(servers []string) netip.Addr {
+	for _, s := range servers {
+		host, _, err := net.SplitHostPort(s)
+		if err != nil {
+			host = s
+		}
+		if a, err := netip.ParseAddr(host); err == nil {
+			return a.Unmap()
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+		list, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		cancel()
+		if err == nil && len(list) > 0 {
+			return list[0].Unmap()
+		}
+	}
+	return netip.Addr{}
+}
+
+// checkUplink looks again, tells kernel and server what changed, and keeps the next hops of all VTEPs resolved.
+func (a *Agent) checkUplink() {
+	fixed := a.cfg
+	fixed.Uplink = a.uplink.name // programs are on it: another one needs a restart
+	now, err := findUplink(fixed, a.links)
+	if err != nil {
+		a.setCondition("uplink", err.Error())
+		return
+	}
+	a.setCondition("uplink", "")
+	if now.local != a.uplink.local {
+		a.log.Info("the tunnel's end changed", "vtep", now.local.Addr4, "vtep6", now.local.Addr6, "mtu", now.local.UplinkMTU)
+		if err := a.rec.SetLocal(now.local); err != nil {
+			a.log.Error("the tunnel's end could not be changed", "err", err)
+			later(&a.uplinkAt, retryEvery)
+			return
+		}
+		a.uplink.local = now.local
+		a.renewOAM()
+		a.reconcile()
+		a.server.Say(nil, a.uplink.facts(a.cfg), nil)
+	}
+	a.manageNextHops()
+}
+
+// manageNextHops asks the kernel to resolve and refresh what packets to VTEPs leave through: bpf_fib_lookup does neither.
+func (a *Agent) manageNextHops() {
+	routes, err := a.links.Routes()
+	if err != nil {
+		a.log.Error("the routes could not be read", "err", err)
+		return
+	}
+	want := map[netdev.Hop]bool{}
+	for uid, v := range a.rec.view.vteps {
+		addr, ok := a.rec.target(v)
+		if !ok || a.rec.own(uid) {
+			continue
+		}
+		for _, hop := range netdev.NextHops(routes, addr) {
+			if !hop.Gateway.IsValid() {
+				hop.Gateway = addr
+			}
+			want[hop] = true
+		}
+	}
+	for hop := range want {
+		if err := a.links.ManageNeighbour(hop.Index, hop.Gateway); err != nil {
+			a.log.Warn("a next hop cannot be kept resolved", "hop", hop.Gateway, "err", err)
+			continue
+		}
+		a.uplink.managed[hop] = true
+	}
+	for hop := range a.uplink.managed {
+		if want[hop] {
+			continue
+		}
+		if err := a.links.ReleaseNeighbour(hop.Index, hop.Gateway); err != nil {
+			a.log.Warn("a next hop cannot be let go", "hop", hop.Gateway, "err", err)
+		}
+		delete(a.uplink.managed, hop)
+	}
+}
+
+func (a *Agent) setCondition(name, message string) {
+	if a.conditions[name] == message {
+		return
+	}
+	if message == "" {
+		delete(a.conditions, name)
+		a.log.Info("a condition ended", "condition", name)
+	} else {
+		a.conditions[name] = message
+		a.log.Warn("a condition began", "condition", name, "err", message)
+	}
+	later(&a.reportAt, reportDelay)
+}

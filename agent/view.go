@@ -1,0 +1,540 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/plan"
+	"github.com/weftnet/weft/wire"
+)
+
+// view is the plan in decoded form, with the indexes that let one change touch only what it concerns.
+type view struct {
+	host    *planv1.Host
+	vteps   map[string]*vtep
+	nets    map[string]*network
+	ports   map[string]*port
+	byVNI   map[wire.VNI]string
+	claims  map[datapath.FDBKey]claim
+	atVTEP  map[string]map[string]bool // vtep uid -> port uids
+	netsOf  map[string]map[string]bool // vtep uid -> network uids
+	inNet   map[string]map[string]bool // network uid -> port uids, whichever came first
+	epochs  map[string]int64
+	stale   map[string]bool     // ports whose resource has a lower epoch than was seen
+	lacking map[string]string   // resource uid -> a feature it requires and we lack
+	broken  map[plan.Key]string // resources that could not be understood; the last good one stays
+}
+
+// vtep is a decoded Vtep resource.
+type vtep struct {
+	uid, name string
+	addrs     []netip.Addr
+	udpPort   uint16
+	checksum  bool
+	external  bool
+}
+
+// network is a decoded Network resource.
+type network struct {
+	uid, display string
+	vni          wire.VNI
+	mtu          int
+	unknown      datapath.UnknownUnicast
+	members      []string
+	external     []external
+}
+
+type external struct {
+	vtep string
+	macs []wire.MAC
+}
+
+// port is a decoded Port resource, and its place: that of the highest epoch seen, which may not be this resource's.
+type port struct {
+	uid, network, tenant, name string
+	macs, pairs                []wire.MAC
+	ips                        []netip.Prefix
+	unguarded, forwarding      bool
+	place                      place
+	// stale is the epoch of the resource when it is lower than the highest seen.
+	stale int64
+}
+
+// place is where a port is: host uids, and the uid of the active host's VTEP.
+type place struct {
+	epoch                            int64
+	active, incoming, draining, vtep string
+}
+
+// on reports whether the host has any part in the port.
+func (p place) on(host string) bool {
+	return p.active == host || p.incoming == host || p.draining == host
+}
+
+// claim is who says where a MAC is: a port, or a network's external VTEP.
+type claim struct {
+	port          string
+	network, vtep string
+}
+
+func newView() *view {
+	return &view{
+		vteps:   map[string]*vtep{},
+		nets:    map[string]*network{},
+		ports:   map[string]*port{},
+		byVNI:   map[wire.VNI]string{},
+		claims:  map[datapath.FDBKey]claim{},
+		atVTEP:  map[string]map[string]bool{},
+		netsOf:  map[string]map[string]bool{},
+		inNet:   map[string]map[string]bool{},
+		epochs:  map[string]int64{},
+		stale:   map[string]bool{},
+		lacking: map[string]string{},
+		broken:  map[plan.Key]string{},
+	}
+}
+
+// decode reads a resource's body into its type, and refuses what no kernel table could hold.
+func decode(kind planv1.Kind, uid string, body []byte) (any, error) {
+	switch kind {
+	case planv1.Kind_KIND_HOST:
+		h := &planv1.Host{}
+		return h, proto.Unmarshal(body, h)
+	case planv1.Kind_KIND_VTEP:
+		m := &planv1.Vtep{}
+		if err := proto.Unmarshal(body, m); err != nil {
+			return nil, err
+		}
+		return decodeVTEP(uid, m)
+	case planv1.Kind_KIND_NETWORK:
+		m := &planv1.Network{}
+		if err := proto.Unmarshal(body, m); err != nil {
+			return nil, err
+		}
+		return decodeNetwork(uid, m)
+	case planv1.Kind_KIND_PORT:
+		m := &planv1.Port{}
+		if err := proto.Unmarshal(body, m); err != nil {
+			return nil, err
+		}
+		return decodePort(uid, m)
+	}
+	// A kind of a newer server: its features stand in requires, so that what depends on it is held.
+	return nil, nil
+}
+
+func decodeVTEP(uid string, m *planv1.Vtep) (*vtep, error) {
+	v := &vtep{uid: uid, name: m.Name, checksum: m.OuterChecksum, external: m.External}
+	if m.UdpPort > 0xffff {
+		return nil, fmt.Errorf("UDP port %d is outside 1..65535", m.UdpPort)
+	}
+	v.udpPort = uint16(m.UdpPort)
+	if v.udpPort == 0 {
+		v.udpPort = wire.VXLANPort
+	}
+	for _, b := range m.Addresses {
+		a, ok := netip.AddrFromSlice(b)
+		if !ok || a.IsUnspecified() || a.IsMulticast() {
+			return nil, fmt.Errorf("address % x is not a unicast IP address", b)
+		}
+		v.addrs = append(v.addrs, a.Unmap())
+	}
+	return v, nil
+}
+
+func decodeNetwork(uid string, m *planv1.Network) (*network, error) {
+	n := &network{uid: uid, display: m.Display, vni: wire.VNI(m.Vni), mtu: int(m.Mtu)}
+	if err := n.vni.Validate(); err != nil {
+		return nil, err
+	}
+	if n.mtu < 68 || n.mtu > 65535 {
+		return nil, fmt.Errorf("MTU %d is outside 68..65535", n.mtu)
+	}
+	switch m.UnknownUnicast {
+	case planv1.UnknownUnicast_UNKNOWN_UNICAST_FLOOD:
+		n.unknown = datapath.UnknownFlood
+	case planv1.UnknownUnicast_UNKNOWN_UNICAST_DROP:
+		n.unknown = datapath.UnknownDrop
+	default:
+		n.unknown = datapath.UnknownExternal
+	}
+	n.members = slices.Clone(m.Vteps)
+	for _, e := range m.External {
+		macs, err := decodeMACs(e.Macs)
+		if err != nil {
+			return nil, err
+		}
+		n.external = append(n.external, external{vtep: e.Vtep, macs: macs})
+	}
+	return n, nil
+}
+
+func decodePort(uid string, m *planv1.Port) (*port, error) {
+	p := &port{
+		uid: uid, network: m.Network, tenant: m.TenantName, name: m.Name,
+		unguarded: m.Unguarded, forwarding: m.Forwarding,
+		place: place{epoch: m.Epoch, active: m.Active, incoming: m.Incoming, draining: m.Draining, vtep: m.Vtep},
+	}
+	var err error
+	if p.macs, err = decodeMACs(m.Macs); err != nil {
+		return nil, err
+	}
+	for _, pair := range m.AllowedAddressPairs {
+		macs, err := decodeMACs([][]byte{pair.Mac})
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(p.pairs, macs[0]) && !slices.Contains(p.macs, macs[0]) {
+			p.pairs = append(p.pairs, macs[0])
+		}
+	}
+	for _, s := range m.Ips {
+		ip, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, err
+		}
+		p.ips = append(p.ips, ip)
+	}
+	if len(uid) > 32 {
+		return nil, fmt.Errorf("uid of %d octets, 32 are the most", len(uid))
+	}
+	return p, nil
+}
+
+func decodeMACs(raw [][]byte) ([]wire.MAC, error) {
+	var macs []wire.MAC
+	for _, b := range raw {
+		if len(b) != 6 {
+			return nil, fmt.Errorf("MAC of %d octets", len(b))
+		}
+		m := wire.MAC(b)
+		if m.IsZero() || m.IsMulticast() {
+			return nil, fmt.Errorf("MAC %s is not a unicast address", m)
+		}
+		macs = append(macs, m)
+	}
+	return macs, nil
+}
+
+func (v *view) kindOf(uid string) planv1.Kind {
+	switch {
+	case v.ports[uid] != nil:
+		return planv1.Kind_KIND_PORT
+	case v.nets[uid] != nil:
+		return planv1.Kind_KIND_NETWORK
+	case v.host != nil && v.host.Uid == uid:
+		return planv1.Kind_KIND_HOST
+	}
+	return planv1.Kind_KIND_VTEP
+}
+
+// remove takes one resource out. What it touched is marked.
+func (v *view) remove(kind planv1.Kind, uid string, d *dirty) {
+	delete(v.lacking, uid)
+	delete(v.broken, plan.Key{Kind: kind, UID: uid})
+	switch kind {
+	case planv1.Kind_KIND_HOST:
+		v.host = nil
+		d.accepts[wire.OAMVNI] = true
+	case planv1.Kind_KIND_VTEP:
+		v.touchVTEP(uid, d)
+		delete(v.vteps, uid)
+	case planv1.Kind_KIND_NETWORK:
+		if n := v.nets[uid]; n != nil {
+			v.touchNetwork(n, d)
+			v.unclaimNetwork(n, d)
+			v.unclaimPorts(n, d)
+			delete(v.nets, uid)
+			if v.byVNI[n.vni] == uid {
+				delete(v.byVNI, n.vni)
+				v.heir(n.vni, d)
+			}
+		}
+	case planv1.Kind_KIND_PORT:
+		if p := v.ports[uid]; p != nil {
+			v.unclaimPort(p, d)
+			delete(v.ports, uid)
+			delete(v.stale, uid)
+			unindex(v.inNet, p.network, uid)
+			d.ports[uid] = true
+		}
+	}
+}
+
+// heir gives a VNI to another network that was refused it; the server never lets that happen, a bad plan might.
+func (v *view) heir(vni wire.VNI, d *dirty) {
+	for uid, n := range v.nets {
+		if n.vni == vni {
+			v.byVNI[vni] = uid
+			v.claimNetwork(n, d)
+			v.claimPorts(n, d)
+			v.touchNetwork(n, d)
+			return
+		}
+	}
+}
+
+// unclaim is the first half of an upsert: the old resource's claims go before any new one's come, so that a MAC
+// can pass from one port to another in one update.
+func (v *view) unclaim(decoded any, d *dirty) {
+	switch r := decoded.(type) {
+	case *network:
+		if old := v.nets[r.uid]; old != nil {
+			v.touchNetwork(old, d)
+			v.unclaimNetwork(old, d)
+		}
+	case *port:
+		if old := v.ports[r.uid]; old != nil {
+			v.unclaimPort(old, d)
+		}
+	}
+}
+
+// put is the second half.
+func (v *view) put(decoded any, d *dirty) {
+	switch r := decoded.(type) {
+	case *planv1.Host:
+		v.host = r
+		d.accepts[wire.OAMVNI] = true
+	case *vtep:
+		v.vteps[r.uid] = r
+		v.touchVTEP(r.uid, d)
+	case *network:
+		v.putNetwork(r, d)
+	case *port:
+		v.putPort(r, d)
+	}
+}
+
+func (v *view) putNetwork(n *network, d *dirty) {
+	old := v.nets[n.uid]
+	moved := old == nil || old.vni != n.vni
+	if old != nil && moved {
+		v.unclaimPorts(old, d)
+	}
+	v.nets[n.uid] = n
+	if old != nil && moved && v.byVNI[old.vni] == n.uid {
+		delete(v.byVNI, old.vni)
+		v.heir(old.vni, d)
+	}
+	if _, taken := v.byVNI[n.vni]; !taken {
+		v.byVNI[n.vni] = n.uid
+	}
+	if moved {
+		v.claimPorts(n, d)
+	}
+	v.claimNetwork(n, d)
+	v.touchNetwork(n, d)
+}
+
+func (v *view) putPort(p *port, d *dirty) {
+	old := v.ports[p.uid]
+	if old != nil && old.network != p.network {
+		unindex(v.inNet, old.network, p.uid)
+	}
+	switch seen := v.epochs[p.uid]; {
+	case p.place.epoch >= seen:
+		v.epochs[p.uid] = p.place.epoch
+	default:
+		p.stale = p.place.epoch
+		p.place = place{epoch: seen}
+		if old != nil {
+			p.place = old.place
+		}
+	}
+	delete(v.stale, p.uid)
+	if p.stale != 0 {
+		v.stale[p.uid] = true
+	}
+	v.ports[p.uid] = p
+	index(v.inNet, p.network, p.uid)
+	v.claimPort(p, d)
+	d.ports[p.uid] = true
+}
+
+// touchVTEP marks what depends on a VTEP: its entry, who is accepted, floods and the FDB entries that name it.
+func (v *view) touchVTEP(uid string, d *dirty) {
+	d.vteps[uid] = true
+	d.accepts[wire.OAMVNI] = true
+	v.touchUsers(uid, d)
+}
+
+// touchUsers marks what names a VTEP.
+func (v *view) touchUsers(uid string, d *dirty) {
+	for net := range v.netsOf[uid] {
+		n := v.nets[net]
+		if n == nil {
+			continue
+		}
+		d.nets[n.vni] = true
+		d.accepts[n.vni] = true
+		for _, e := range n.external {
+			for _, mac := range e.macs {
+				d.fdb[datapath.FDBKey{VNI: n.vni, MAC: mac}] = true
+			}
+		}
+	}
+	for port := range v.atVTEP[uid] {
+		if p := v.ports[port]; p != nil {
+			v.touchFDB(p, d)
+		}
+	}
+}
+
+// touchNetwork marks the network's entries and those of its local ports, not its whole FDB.
+func (v *view) touchNetwork(n *network, d *dirty) {
+	d.nets[n.vni] = true
+	d.accepts[n.vni] = true
+	d.portsOf[n.uid] = true
+}
+
+func (v *view) touchFDB(p *port, d *dirty) {
+	if n := v.nets[p.network]; n != nil {
+		for _, mac := range p.macs {
+			d.fdb[datapath.FDBKey{VNI: n.vni, MAC: mac}] = true
+		}
+	}
+}
+
+// claimNetwork enters a network in the indexes, and its externals' MACs. Ports come before externals: a port's MAC is
+// the server's word, an external's a user's.
+func (v *view) claimNetwork(n *network, d *dirty) {
+	for _, m := range n.members {
+		index(v.netsOf, m, n.uid)
+	}
+	for _, e := range n.external {
+		index(v.netsOf, e.vtep, n.uid)
+	}
+	if v.byVNI[n.vni] != n.uid {
+		return
+	}
+	for _, e := range n.external {
+		for _, mac := range e.macs {
+			key := datapath.FDBKey{VNI: n.vni, MAC: mac}
+			if _, taken := v.claims[key]; !taken {
+				v.claims[key] = claim{network: n.uid, vtep: e.vtep}
+			}
+			d.fdb[key] = true
+		}
+	}
+}
+
+func (v *view) unclaimNetwork(n *network, d *dirty) {
+	for _, m := range n.members {
+		unindex(v.netsOf, m, n.uid)
+	}
+	for _, e := range n.external {
+		unindex(v.netsOf, e.vtep, n.uid)
+		for _, mac := range e.macs {
+			key := datapath.FDBKey{VNI: n.vni, MAC: mac}
+			if c := v.claims[key]; c.port == "" && c.network == n.uid {
+				delete(v.claims, key)
+			}
+			d.fdb[key] = true
+		}
+	}
+}
+
+// claimPorts and unclaimPorts are for a network that gets or loses its VNI; every other change leaves its ports alone.
+func (v *view) claimPorts(n *network, d *dirty) {
+	if v.byVNI[n.vni] != n.uid {
+		return
+	}
+	for uid := range v.inNet[n.uid] {
+		if p := v.ports[uid]; p != nil {
+			v.claimMACs(n, p, d)
+		}
+	}
+}
+
+func (v *view) unclaimPorts(n *network, d *dirty) {
+	for uid := range v.inNet[n.uid] {
+		p := v.ports[uid]
+		if p == nil {
+			continue
+		}
+		for _, mac := range p.macs {
+			key := datapath.FDBKey{VNI: n.vni, MAC: mac}
+			if v.claims[key].port == uid {
+				delete(v.claims, key)
+				d.fdb[key] = true
+			}
+		}
+	}
+}
+
+func (v *view) claimPort(p *port, d *dirty) {
+	if p.place.vtep != "" {
+		index(v.atVTEP, p.place.vtep, p.uid)
+	}
+	if n := v.nets[p.network]; n != nil && v.byVNI[n.vni] == n.uid {
+		v.claimMACs(n, p, d)
+	}
+}
+
+func (v *view) claimMACs(n *network, p *port, d *dirty) {
+	for _, mac := range p.macs {
+		key := datapath.FDBKey{VNI: n.vni, MAC: mac}
+		if c, taken := v.claims[key]; !taken || c.port == "" {
+			v.claims[key] = claim{port: p.uid}
+		}
+		d.fdb[key] = true
+	}
+}
+
+func (v *view) unclaimPort(p *port, d *dirty) {
+	unindex(v.atVTEP, p.place.vtep, p.uid)
+	n := v.nets[p.network]
+	if n == nil {
+		return
+	}
+	for _, mac := range p.macs {
+		key := datapath.FDBKey{VNI: n.vni, MAC: mac}
+		if v.claims[key].port == p.uid {
+			delete(v.claims, key)
+			for _, e := range n.external {
+				if slices.Contains(e.macs, mac) {
+					v.claims[key] = claim{network: n.uid, vtep: e.vtep}
+				}
+			}
+		}
+		d.fdb[key] = true
+	}
+}
+
+func index(m map[string]map[string]bool, key, member string) {
+	if m[key] == nil {
+		m[key] = map[string]bool{}
+	}
+	m[key][member] = true
+}
+
+func unindex(m map[string]map[string]bool, key, member string) {
+	delete(m[key], member)
+	if len(m[key]) == 0 {
+		delete(m, key)
+	}
+}
+
+// dirty is what must be compared with the kernel.
+type dirty struct {
+	all     bool
+	vteps   map[string]bool
+	nets    map[wire.VNI]bool
+	accepts map[wire.VNI]bool
+	fdb     map[datapath.FDBKey]bool
+	ports   map[string]bool
+	portsOf map[string]bool // networks whose local ports are
+}
+
+func newDirty() *dirty {
+	return &dirty{
+		vteps: map[string]bool{}, nets: map[wire.VNI]bool{}, accepts: map[wire.VNI]bool{},
+		fdb: map[datapath.FDBKey]bool{}, ports: map[string]bool{}, portsOf: map[string]bool{},
+	}
+}
