@@ -44,20 +44,12 @@ type Config struct {
 	Step func(string)
 }
 
-// UsageError is a mistake in what was asked; nothing was changed. Its exit status is 2.
-type UsageError struct{ Field, Reason, Fix string }
-
-func (e *UsageError) Error() string { return e.Field + ": " + e.Reason + "; " + e.Fix }
-
-// ExitCode is the exit status of a usage error.
-func (e *UsageError) ExitCode() int { return 2 }
-
 var nameForm = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
 
 // withDefaults checks a Config and fills in what is empty.
 func (c Config) withDefaults() (Config, error) {
 	if c.Name != "" && (!nameForm.MatchString(c.Name) || len(c.Name) > 40) {
-		return c, &UsageError{"name", fmt.Sprintf("%q is not a lab's name", c.Name), "use at most 40 of a-z, 0-9 and -"}
+		return c, refuse("name", fmt.Sprintf("%q is not a lab's name", c.Name), "use at most 40 of a-z, 0-9 and -")
 	}
 	suffix := ""
 	if c.Name != "" {
@@ -70,13 +62,13 @@ func (c Config) withDefaults() (Config, error) {
 	fill(&c.Spines, 2)
 	fill(&c.MTU, DefaultMTU)
 	if c.Hosts < 1 || c.Hosts > MaxHosts {
-		return c, &UsageError{"--hosts", fmt.Sprintf("%d is out of range", c.Hosts), fmt.Sprintf("use 1 to %d", MaxHosts)}
+		return c, refuse("--hosts", fmt.Sprintf("%d is out of range", c.Hosts), fmt.Sprintf("use 1 to %d", MaxHosts))
 	}
 	if c.Spines < 1 || c.Spines > MaxSpines {
-		return c, &UsageError{"--spines", fmt.Sprintf("%d is out of range", c.Spines), fmt.Sprintf("use 1 to %d", MaxSpines)}
+		return c, refuse("--spines", fmt.Sprintf("%d is out of range", c.Spines), fmt.Sprintf("use 1 to %d", MaxSpines))
 	}
 	if c.MTU < minMTU || c.MTU > maxMTU {
-		return c, &UsageError{"--mtu", fmt.Sprintf("%d is out of range", c.MTU), fmt.Sprintf("use %d to %d", minMTU, maxMTU)}
+		return c, refuse("--mtu", fmt.Sprintf("%d is out of range", c.MTU), fmt.Sprintf("use %d to %d", minMTU, maxMTU))
 	}
 	if c.Binary == "" {
 		exe, err := os.Executable()

@@ -1,9 +1,5 @@
 package lab
 
-import (
-	"strings"
-)
-
 // SpineCounters are the packets that each spine has received for a host's leaf from all other leaves: what it sent to that
 // leaf, by its own interface counter.
 func (l *Lab) SpineCounters(host int) ([]uint64, error) {
@@ -21,6 +17,3 @@ func (l *Lab) SpineCounters(host int) ([]uint64, error) {
 	}
 	return counts, nil
 }
-
-// short is a node's name without the lab's prefix.
-func (l *Lab) short(namespace string) string { return strings.TrimPrefix(namespace, l.cfg.Prefix) }

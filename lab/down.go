@@ -27,6 +27,9 @@ func Down(ctx context.Context, cfg Config) error {
 		log, step := cfg.Log, cfg.Step
 		cfg = s.config()
 		cfg.Log, cfg.Step = log, step
+		if _, err := updateState(cfg.statePath(), func(s *State) error { s.Leaving = true; return nil }); err != nil {
+			return err
+		}
 	}
 	namespaces, err := cfg.namespaces(s)
 	if err != nil {

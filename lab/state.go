@@ -21,7 +21,9 @@ type State struct {
 	Spines  int    `json:"spines"`
 	MTU     int    `json:"mtu"`
 	// Ready is false while it is being built.
-	Ready        bool    `json:"ready"`
+	Ready bool `json:"ready"`
+	// Leaving is true while it is being taken away.
+	Leaving      bool    `json:"leaving,omitempty"`
 	ServerSocket string  `json:"server_socket"`
 	Server       Process `json:"server"`
 	Hosts        []Host  `json:"hosts"`
@@ -83,6 +85,10 @@ func (s *State) setWorkload(w Workload) {
 		return
 	}
 	s.Workloads = append(s.Workloads, w)
+}
+
+func (s *State) removeWorkload(name string) {
+	s.Workloads = slices.DeleteFunc(s.Workloads, func(w Workload) bool { return w.Name == name })
 }
 
 // config is the Config that the state was made from.

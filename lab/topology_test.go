@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
+	"github.com/weftnet/weft/client"
 	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/internal/testenv"
 	"github.com/weftnet/weft/lab/probe"
@@ -136,9 +139,8 @@ func TestUpRefusesASecondLabAndForeignNames(t *testing.T) {
 	if _, err := l.Node("h1"); err != nil {
 		t.Errorf("and the first one was damaged: %v", err)
 	}
-	var usage *UsageError
 	for _, bad := range []Config{{Hosts: -1}, {Hosts: MaxHosts + 1}, {Spines: 99}, {MTU: 100}, {Name: "Ü"}} {
-		if _, err := Up(t.Context(), bad); !asUsage(err, &usage) {
+		if _, err := Up(t.Context(), bad); !isUsage(err) {
 			t.Errorf("%+v: %v", bad, err)
 		}
 	}
@@ -169,6 +171,7 @@ func TestDownWithoutARecordAndTwice(t *testing.T) {
 	}
 }
 
-func asUsage(err error, target **UsageError) bool {
-	return errors.As(err, target) && (*target).ExitCode() == 2
+func isUsage(err error) bool {
+	var e *client.Error
+	return errors.As(err, &e) && e.Code == connect.CodeInvalidArgument && e.Fix != ""
 }
