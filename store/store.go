@@ -81,7 +81,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		Logger:               zap.New(slogCore{cfg.Log}),
 	})
 	if err == nil {
-		err = s.found(ctx)
+		err = s.foundWithin(ctx, cfg.Timeout)
 	}
 	if err != nil {
 		s.Close()
@@ -146,6 +146,26 @@ func (s *Store) status(ctx context.Context, endpoint string) (*clientv3.StatusRe
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	return s.cli.Status(ctx, endpoint)
+}
+
+// foundWithin gives a cluster that is starting its time.
+func (s *Store) foundWithin(ctx context.Context, d time.Duration) error {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	for {
+		err := s.found(ctx)
+		var away *UnavailableError
+		if !errors.As(err, &away) {
+			return err
+		}
+		away.Tried = time.Since(began)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(watchRetryFirst):
+		}
+	}
 }
 
 // found learns what store there is, or writes the meta record and the default pool into an empty etcd. It reads first: a
