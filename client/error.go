@@ -25,6 +25,13 @@ type Error struct {
 	err error
 }
 
+// codes of refusals that never went over a wire.
+var codes = map[trust.ErrorKind]connect.Code{
+	"invalid": connect.CodeInvalidArgument, "not found": connect.CodeNotFound, "taken": connect.CodeAlreadyExists,
+	"conflict": connect.CodeFailedPrecondition, "stale": connect.CodeAborted, "exhausted": connect.CodeResourceExhausted,
+	"denied": connect.CodePermissionDenied, "unauthenticated": connect.CodeUnauthenticated,
+}
+
 // Refusal is one of several things that are wrong.
 type Refusal struct{ Field, Reason, Fix string }
 
@@ -60,6 +67,9 @@ func Explain(err error) *Error {
 		e.Code, e.Field, e.Reason, e.Fix = connect.CodeUnavailable, unreachable.What, unreachable.Error(), unreachable.Fix()
 		return e
 	case errors.As(err, &refusal):
+		if code, ok := codes[refusal.Kind]; ok {
+			e.Code = code
+		}
 		e.Field, e.Reason, e.Fix = refusal.Field, refusal.Reason, refusal.Fix
 		return e
 	}

@@ -9,3 +9,6 @@ import "github.com/weftnet/weft/model"
 
 // Error is a refusal with a field and a fix, by the name under which client and agent, which do not see intent, may read it.
 type Error = model.Error
+
+// ErrorKind is the kind of an Error.
+type ErrorKind = model.ErrorKind

@@ -1,0 +1,191 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+)
+
+func hostCommand(a *app) *cobra.Command {
+	return a.asking(group("host", "Linux machines that run the agent",
+		group("token", "single-use tokens with which hosts join", hostTokenCreate(a)),
+		hostList(a), hostShow(a), hostSet(a), hostRemove(a)))
+}
+
+func hostTokenCreate(a *app) *cobra.Command {
+	var lifetime time.Duration
+	cmd := &cobra.Command{Use: "create HOST", Short: "make a token with which a host of that name joins, once", Args: names("HOST"),
+		Long:    "Prints the token and nothing else. It is for a host of that name only, once, until it expires, and it pins the deployment's CA.",
+		Example: "  weft agent --server 192.0.2.10 --token \"$(weft host token create h1)\"", ValidArgsFunction: a.complete(a.hostNames)}
+	cmd.Flags().DurationVar(&lifetime, "lifetime", time.Hour, "until it expires, `DURATION`")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if lifetime <= 0 {
+			return usagef("--lifetime", "give a time, such as 1h", "%s is no lifetime", lifetime)
+		}
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		res, err := call(cmd.Context(), c.Hosts.CreateHostToken, &weftv1.CreateHostTokenRequest{Host: args[0], Lifetime: durationpb.New(lifetime)})
+		if err != nil {
+			return err
+		}
+		return a.print(res, func() error { return a.say("%s", res.GetToken()) })
+	}
+	return a.formatted(cmd)
+}
+
+func hostList(a *app) *cobra.Command {
+	return a.formatted(&cobra.Command{Use: "list", Short: "list hosts", Args: names(), RunE: func(cmd *cobra.Command, _ []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		res, err := call(cmd.Context(), c.Hosts.ListHosts, &weftv1.ListHostsRequest{})
+		if err != nil {
+			return err
+		}
+		return a.print(res, func() error { return a.hostTable(res.GetHosts()) })
+	}})
+}
+
+func (a *app) hostTable(hosts []*weftv1.Host) error {
+	t := newTable("NAME", "STATE", "VTEP", "UPLINK", "MTU", "PORTS", "REVISION", "VERSION", "CONDITIONS")
+	for _, h := range hosts {
+		s := h.GetStatus()
+		var conditions []string
+		for _, c := range s.GetConditions() {
+			conditions = append(conditions, c.GetName())
+		}
+		t.add(h.GetName(), hostState(s.GetState()), strings.Join(s.GetVtepAddresses(), ","), s.GetUplink(), number(s.GetUplinkMtu()), s.GetPorts(),
+			number(s.GetAppliedRevision()), s.GetVersion(), strings.Join(conditions, "; "))
+	}
+	return a.table(t)
+}
+
+func hostState(s weftv1.HostState) cell {
+	c := cell{text: enum("HOST_STATE_", s)}
+	switch s {
+	case weftv1.HostState_HOST_STATE_READY:
+		c.colour = green
+	case weftv1.HostState_HOST_STATE_DEGRADED:
+		c.colour = yellow
+	case weftv1.HostState_HOST_STATE_UNREACHABLE:
+		c.colour = red
+	}
+	return c
+}
+
+func hostShow(a *app) *cobra.Command {
+	return a.formatted(&cobra.Command{Use: "show NAME", Short: "show a host", Args: names("NAME"), ValidArgsFunction: a.complete(a.hostNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			h, err := call(cmd.Context(), c.Hosts.GetHost, &weftv1.GetHostRequest{Name: args[0]})
+			if err != nil {
+				return err
+			}
+			return a.print(h, func() error { return a.sheet(func(s *sheet) { s.host(h) }) })
+		}})
+}
+
+func (s *sheet) host(h *weftv1.Host) {
+	status := h.GetStatus()
+	s.row("Name", h.GetName())
+	s.meta(h.GetMeta())
+	s.row("Description", h.GetSpec().GetDescription())
+	s.row("State", hostState(status.GetState()))
+	var conditions []string
+	for _, c := range status.GetConditions() {
+		text := c.GetName()
+		if c.GetMessage() != "" {
+			text += ": " + c.GetMessage()
+		}
+		conditions = append(conditions, text)
+	}
+	s.list("Conditions", conditions)
+	s.row("VTEP", orNone(status.GetVtepAddresses()))
+	s.row("UDP port", number(status.GetUdpPort()))
+	uplink := status.GetUplink()
+	if mtu := status.GetUplinkMtu(); mtu != 0 {
+		uplink += fmt.Sprintf(" (MTU %d)", mtu)
+	}
+	s.row("Uplink", uplink)
+	s.row("Kernel", status.GetKernel())
+	s.row("Version", status.GetVersion())
+	s.row("Features", strings.Join(status.GetFeatures(), ", "))
+	s.row("Ports", status.GetPorts())
+	s.row("Applied", number(status.GetAppliedRevision()))
+	s.row("Last seen", when(status.GetLastSeen()))
+}
+
+func hostSet(a *app) *cobra.Command {
+	var description string
+	cmd := &cobra.Command{Use: "set NAME --description TEXT", Short: "change a host: description", Args: names("NAME"),
+		ValidArgsFunction: a.complete(a.hostNames)}
+	cmd.Flags().StringVar(&description, "description", "", "what it is")
+	based := revisionFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := somethingToSet(cmd, "description"); err != nil {
+			return err
+		}
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		h, err := change(cmd.Context(), *based,
+			func(ctx context.Context) (*weftv1.Host, int64, error) {
+				h, err := call(ctx, c.Hosts.GetHost, &weftv1.GetHostRequest{Name: args[0]})
+				return h, h.GetMeta().GetRevision(), err
+			},
+			func(h *weftv1.Host) error {
+				h.Spec = &weftv1.HostSpec{Description: description}
+				return nil
+			},
+			func(ctx context.Context, h *weftv1.Host, revision int64) (*weftv1.Host, error) {
+				return call(ctx, c.Hosts.UpdateHost, &weftv1.UpdateHostRequest{Name: args[0], Revision: revision, Spec: h.GetSpec()})
+			})
+		if err != nil {
+			return err
+		}
+		return a.print(h, func() error { return a.say("host %s changed", h.GetName()) })
+	}
+	return a.formatted(cmd)
+}
+
+func hostRemove(a *app) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{Use: "remove NAME", Short: "remove a host: its certificate is worth nothing from then on", Args: names("NAME"),
+		Long: "Refused while ports are bound to the host. --force unbinds them: their epochs grow, other hosts stop sending to this one, and they can\n" +
+			"be attached elsewhere. A host that is cut off goes on as it was until it hears of it.",
+		ValidArgsFunction: a.complete(a.hostNames)}
+	cmd.Flags().BoolVar(&force, "force", false, "also if ports are bound to it: they are unbound")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		res, err := call(cmd.Context(), c.Hosts.RemoveHost, &weftv1.RemoveHostRequest{Name: args[0], Force: force})
+		if err != nil {
+			return err
+		}
+		if err := a.say("host %s removed", args[0]); err != nil {
+			return err
+		}
+		for _, p := range res.GetUnboundPorts() {
+			if err := a.say("port %s unbound", p); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return cmd
+}

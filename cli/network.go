@@ -1,0 +1,290 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/wire"
+)
+
+func networkCommand(a *app) *cobra.Command {
+	return a.owned(a.asking(group("network", "a tenant's segments: one broadcast domain and one VNI each",
+		networkCreate(a), networkList(a), networkShow(a), networkSet(a), networkDelete(a), networkVTEPCommand(a))))
+}
+
+const unknownUnicastHelp = "where frames to unknown MACs go, `WHERE`: external (VTEPs), flood or drop"
+
+func parseUnknownUnicast(s string) (weftv1.UnknownUnicast, error) {
+	v, ok := weftv1.UnknownUnicast_value["UNKNOWN_UNICAST_"+strings.ToUpper(s)]
+	if !ok || s != strings.ToLower(s) {
+		return 0, usagef("--unknown-unicast", "choose external, flood or drop", "%q is not one of its values", s)
+	}
+	return weftv1.UnknownUnicast(v), nil
+}
+
+func unknownUnicastFlag(cmd *cobra.Command) *string {
+	v := cmd.Flags().String("unknown-unicast", "external", unknownUnicastHelp)
+	_ = cmd.RegisterFlagCompletionFunc("unknown-unicast", cobra.FixedCompletions([]string{"external", "flood", "drop"}, cobra.ShellCompDirectiveNoFileComp))
+	return v
+}
+
+// vniFlag is checked here, as 0 means on the wire that none was given.
+func vniFlag(cmd *cobra.Command, name string, value int64) (uint32, error) {
+	if !cmd.Flags().Changed(name) {
+		return 0, nil
+	}
+	if value >= 0 && value <= int64(wire.MaxVNI) && wire.VNI(value).Validate() == nil {
+		return uint32(value), nil
+	}
+	fix := "choose one in that range"
+	if name == "vni" {
+		fix = "choose one in that range, or leave it out to have one allocated"
+	}
+	return 0, usagef("--"+name, fix, "VNI %d is outside 1..%d", value, wire.MaxVNI)
+}
+
+// mtuFlag is checked here, as the wire carries no negative one.
+func mtuFlag(value int64) (uint32, error) {
+	if value < 0 || value > 1<<16-1 {
+		return 0, usagef("--mtu", "choose one that fits, or 0 for whatever fits", "MTU %d is outside 0..65535", value)
+	}
+	return uint32(value), nil
+}
+
+func networkCreate(a *app) *cobra.Command {
+	spec := &weftv1.NetworkSpec{}
+	var vni, mtu int64
+	cmd := &cobra.Command{Use: "create NAME", Short: "make a network", Args: names("NAME"),
+		Example: "  weft network create blue --tenant acme --subnet 10.1.0.0/24 --subnet fd00:1::/64"}
+	f := cmd.Flags()
+	f.Int64Var(&vni, "vni", 0, "pin this VNI, `NUMBER`; left out, one is allocated")
+	f.StringVar(&spec.VniPool, "vni-pool", "", "`NAME` of the pool to allocate a VNI from")
+	f.StringSliceVar(&spec.Subnets, "subnet", nil, "IPv4 or IPv6 `PREFIX`, any number of times")
+	f.Int64Var(&mtu, "mtu", 0, "`OCTETS` of an inner IP packet; 0 is whatever fits")
+	f.StringVar(&spec.Description, "description", "", "what it is for")
+	unknown := unknownUnicastFlag(cmd)
+	a.waiting(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if spec.Vni, err = vniFlag(cmd, "vni", vni); err != nil {
+			return err
+		}
+		if spec.Mtu, err = mtuFlag(mtu); err != nil {
+			return err
+		}
+		if spec.UnknownUnicast, err = parseUnknownUnicast(*unknown); err != nil {
+			return err
+		}
+		tenant, err := a.tenant()
+		if err != nil {
+			return err
+		}
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		n, err := call(cmd.Context(), c.Networks.CreateNetwork, &weftv1.CreateNetworkRequest{Tenant: tenant, Name: args[0], Spec: spec})
+		if err != nil {
+			return err
+		}
+		if err := a.print(n, func() error { return a.sayNetwork(n, "created") }); err != nil {
+			return err
+		}
+		return a.applied(cmd.Context(), tenant, n.GetName(), n.GetMeta().GetRevision())
+	}
+	return a.formatted(cmd)
+}
+
+func (a *app) sayNetwork(n *weftv1.Network, what string) error {
+	text := fmt.Sprintf("network %s/%s %s: VNI %d", n.GetTenant(), n.GetName(), what, n.GetStatus().GetVni())
+	if mtu := n.GetStatus().GetMtu(); mtu != 0 {
+		text += fmt.Sprintf(", MTU %d", mtu)
+	}
+	return a.say("%s", text)
+}
+
+func networkList(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "list networks, of one tenant or of all", Args: names(), RunE: func(cmd *cobra.Command, _ []string) error {
+		tenant, err := a.tenantOrNone()
+		if err != nil {
+			return err
+		}
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		res, err := call(cmd.Context(), c.Networks.ListNetworks, &weftv1.ListNetworksRequest{Tenant: tenant})
+		if err != nil {
+			return err
+		}
+		return a.print(res, func() error {
+			t := newTable("TENANT", "NAME", "VNI", "SUBNETS", "MTU", "PORTS", "BOUND", "HOSTS")
+			for _, n := range res.GetNetworks() {
+				s := n.GetStatus()
+				t.add(n.GetTenant(), n.GetName(), s.GetVni(), strings.Join(n.GetSpec().GetSubnets(), ","), number(s.GetMtu()),
+					s.GetPorts(), s.GetBoundPorts(), strings.Join(s.GetHosts(), ","))
+			}
+			return a.table(t)
+		})
+	}}
+	return a.formatted(a.everyTenant(cmd))
+}
+
+// everyTenant gives a listing its -A.
+func (a *app) everyTenant(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().BoolVarP(&a.flags.allTenants, "all-tenants", "A", false, "of every tenant, whatever the default is")
+	return cmd
+}
+
+func networkShow(a *app) *cobra.Command {
+	return a.formatted(&cobra.Command{Use: "show NAME", Short: "show a network", Args: names("NAME"), ValidArgsFunction: a.complete(a.networkNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			tenant, err := a.tenant()
+			if err != nil {
+				return err
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			n, err := call(cmd.Context(), c.Networks.GetNetwork, &weftv1.GetNetworkRequest{Tenant: tenant, Name: args[0]})
+			if err != nil {
+				return err
+			}
+			return a.print(n, func() error { return a.sheet(func(s *sheet) { s.network(n) }) })
+		}})
+}
+
+func (s *sheet) network(n *weftv1.Network) {
+	spec, status := n.GetSpec(), n.GetStatus()
+	s.row("Name", n.GetName())
+	s.row("Tenant", n.GetTenant())
+	s.meta(n.GetMeta())
+	s.row("Description", spec.GetDescription())
+	vni := fmt.Sprint(status.GetVni())
+	switch {
+	case spec.GetVni() != 0:
+		vni += " (pinned)"
+	case spec.GetVniPool() != "":
+		vni += " (from pool " + spec.GetVniPool() + ")"
+	}
+	s.row("VNI", vni)
+	s.list("Subnets", spec.GetSubnets())
+	mtu := number(status.GetMtu())
+	if spec.GetMtu() == 0 && mtu != "" {
+		mtu += " (whatever fits)"
+	}
+	s.row("MTU", mtu)
+	s.row("Unknown unicast", enum("UNKNOWN_UNICAST_", spec.GetUnknownUnicast()))
+	s.row("Ports", fmt.Sprintf("%d, %d bound", status.GetPorts(), status.GetBoundPorts()))
+	s.row("Hosts", orNone(status.GetHosts()))
+	var vteps []string
+	for _, v := range spec.GetVteps() {
+		text := v.GetVtep()
+		if len(v.GetMacs()) > 0 {
+			text += ": " + strings.Join(v.GetMacs(), ", ")
+		}
+		vteps = append(vteps, text)
+	}
+	if len(vteps) > 0 {
+		s.list("External VTEPs", vteps)
+	}
+}
+
+func networkSet(a *app) *cobra.Command {
+	var next weftv1.NetworkSpec
+	var mtu int64
+	cmd := &cobra.Command{Use: "set NAME", Short: "change a network: mtu, subnets, unknown-unicast, description", Args: names("NAME"),
+		Long:              "Changes what is named and leaves the rest. VNI and pool of a network never change; its VTEPs are changed with `weft network vtep`.",
+		ValidArgsFunction: a.complete(a.networkNames)}
+	f := cmd.Flags()
+	f.StringSliceVar(&next.Subnets, "subnet", nil, "IPv4 or IPv6 `PREFIX`, any number of times: they replace all that were there")
+	f.Int64Var(&mtu, "mtu", 0, "`OCTETS` of an inner IP packet; 0 is whatever fits")
+	f.StringVar(&next.Description, "description", "", "what it is for")
+	unknown := unknownUnicastFlag(cmd)
+	based := revisionFlag(cmd)
+	a.waiting(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if err := somethingToSet(cmd, "mtu", "subnet", "unknown-unicast", "description"); err != nil {
+			return err
+		}
+		if next.Mtu, err = mtuFlag(mtu); err != nil {
+			return err
+		}
+		if next.UnknownUnicast, err = parseUnknownUnicast(*unknown); err != nil {
+			return err
+		}
+		n, err := a.changeNetwork(cmd.Context(), args[0], *based, func(spec *weftv1.NetworkSpec) {
+			if f.Changed("subnet") {
+				spec.Subnets = slices.DeleteFunc(next.Subnets, func(s string) bool { return s == "" })
+			}
+			if f.Changed("mtu") {
+				spec.Mtu = next.Mtu
+			}
+			if f.Changed("unknown-unicast") {
+				spec.UnknownUnicast = next.UnknownUnicast
+			}
+			if f.Changed("description") {
+				spec.Description = next.Description
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if err := a.print(n, func() error { return a.sayNetwork(n, "changed") }); err != nil {
+			return err
+		}
+		return a.applied(cmd.Context(), n.GetTenant(), n.GetName(), n.GetMeta().GetRevision())
+	}
+	return a.formatted(cmd)
+}
+
+func (a *app) changeNetwork(ctx context.Context, name string, based int64, edit func(*weftv1.NetworkSpec)) (*weftv1.Network, error) {
+	tenant, err := a.tenant()
+	if err != nil {
+		return nil, err
+	}
+	c, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	return change(ctx, based,
+		func(ctx context.Context) (*weftv1.Network, int64, error) {
+			n, err := call(ctx, c.Networks.GetNetwork, &weftv1.GetNetworkRequest{Tenant: tenant, Name: name})
+			return n, n.GetMeta().GetRevision(), err
+		},
+		func(n *weftv1.Network) error {
+			if n.Spec == nil {
+				n.Spec = &weftv1.NetworkSpec{}
+			}
+			edit(n.Spec)
+			return nil
+		},
+		func(ctx context.Context, n *weftv1.Network, revision int64) (*weftv1.Network, error) {
+			return call(ctx, c.Networks.UpdateNetwork,
+				&weftv1.UpdateNetworkRequest{Tenant: tenant, Name: name, Revision: revision, Spec: n.GetSpec()})
+		})
+}
+
+func networkDelete(a *app) *cobra.Command {
+	return &cobra.Command{Use: "delete NAME", Short: "delete a network that has no ports", Args: names("NAME"),
+		ValidArgsFunction: a.complete(a.networkNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			tenant, err := a.tenant()
+			if err != nil {
+				return err
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			if _, err := call(cmd.Context(), c.Networks.DeleteNetwork, &weftv1.DeleteNetworkRequest{Tenant: tenant, Name: args[0]}); err != nil {
+				return err
+			}
+			return a.say("network %s/%s deleted", tenant, args[0])
+		}}
+}
