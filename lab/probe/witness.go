@@ -1,0 +1,195 @@
+package probe
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weftnet/weft/datapath/netdev"
+)
+
+// Witness sits in a workload and knows it by an identity. It sees every frame that arrives on the interface, whatever its
+// addresses and type, and counts by sender those that carry a Shout. To a shout that is for an address of its own it answers,
+// with its own identity.
+type Witness struct {
+	identity string
+	raw      *os.File
+	udp      *net.UDPConn
+	wg       sync.WaitGroup
+
+	mu      sync.Mutex
+	seen    map[string]int
+	answers map[string]int
+}
+
+const (
+	// ShoutPort is the UDP port of shouts and answers.
+	ShoutPort  = 7349
+	shoutMark  = "weft-shout:"
+	answerMark = "weft-answer:"
+	markEnd    = ";"
+)
+
+// StartWitness begins to watch an interface of a namespace. Close ends it.
+func StartWitness(ctx context.Context, ns *netdev.Handle, iface, identity string) (*Witness, error) {
+	w := &Witness{identity: identity, seen: map[string]int{}, answers: map[string]int{}}
+	l, err := ns.LinkByName(iface)
+	if err == nil {
+		w.raw, err = packetSocket(ns, l.Index)
+	}
+	if err == nil {
+		if w.udp, err = bound(ctx, ns, false, ShoutPort); err != nil {
+			w.raw.Close()
+		} else {
+			err = allowBroadcast(w.udp)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("witness in %s: %w", ns, err)
+	}
+	w.wg.Add(2)
+	go w.watch()
+	go w.answer()
+	return w, nil
+}
+
+// packetSocket receives every frame of an interface.
+func packetSocket(ns *netdev.Handle, index int) (*os.File, error) {
+	all := htons(unix.ETH_P_ALL)
+	fd := -1
+	err := ns.Run(func() (err error) {
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(all))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index}); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "packet socket"), nil
+}
+
+func htons(v uint16) uint16 { return v<<8 | v>>8 }
+
+func allowBroadcast(c *net.UDPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return control(raw, func(fd uintptr) error { return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1) })
+}
+
+func (w *Witness) watch() {
+	defer w.wg.Done()
+	buf := make([]byte, 65536)
+	for {
+		n, err := w.raw.Read(buf)
+		if errors.Is(err, os.ErrClosed) {
+			return
+		}
+		if errors.Is(err, unix.ENETDOWN) {
+			continue // reported once when the interface goes
+		}
+		if err != nil {
+			return
+		}
+		// Frames that this workload sends are seen too: they carry its own identity.
+		if who, ok := marked(buf[:n], shoutMark); ok && who != w.identity {
+			w.mu.Lock()
+			w.seen[who]++
+			w.mu.Unlock()
+		}
+	}
+}
+
+func (w *Witness) answer() {
+	defer w.wg.Done()
+	buf := make([]byte, 2048)
+	for {
+		n, from, err := w.udp.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		if who, ok := marked(buf[:n], answerMark); ok {
+			w.mu.Lock()
+			w.answers[who]++
+			w.mu.Unlock()
+			continue
+		}
+		if who, ok := marked(buf[:n], shoutMark); ok && who != w.identity {
+			_, _ = w.udp.WriteToUDPAddrPort([]byte(answerMark+w.identity+markEnd), from) // whoever waits for it counts
+		}
+	}
+}
+
+// marked finds an identity in a frame.
+func marked(frame []byte, mark string) (string, bool) {
+	_, rest, ok := bytes.Cut(frame, []byte(mark))
+	if !ok {
+		return "", false
+	}
+	who, _, ok := bytes.Cut(rest, []byte(markEnd))
+	return strings.Clone(string(who)), ok
+}
+
+// Shout sends datagrams with the witness's identity to an address, which may be a broadcast address.
+func (w *Witness) Shout(dst netip.Addr, times int) error {
+	for range times {
+		if _, err := w.udp.WriteToUDPAddrPort([]byte(shoutMark+w.identity+markEnd), netip.AddrPortFrom(dst, ShoutPort)); err != nil {
+			return fmt.Errorf("shout from %s to %s: %w", w.identity, dst, err)
+		}
+	}
+	return nil
+}
+
+// Seen counts, by sender, the shouts whose frames arrived.
+func (w *Witness) Seen() map[string]int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.seen)
+}
+
+// Answers counts, by sender, the answers to this witness's shouts.
+func (w *Witness) Answers() map[string]int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.answers)
+}
+
+// Await waits until the condition about this witness's counts holds.
+func (w *Witness) Await(ctx context.Context, cond func(seen, answers map[string]int) bool) bool {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if cond(w.Seen(), w.Answers()) {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+}
+
+// Close ends the witness.
+func (w *Witness) Close() {
+	w.raw.Close()
+	w.udp.Close()
+	w.wg.Wait()
+}
