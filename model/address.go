@@ -34,6 +34,9 @@ func ParseSubnet(field, s string) (netip.Prefix, *Error) {
 		return p, validateSubnet(field, p)
 	}
 	if a, err := netip.ParseAddr(s); err == nil {
+		if a.Zone() != "" {
+			return netip.Prefix{}, validatePlain(field, a)
+		}
 		return netip.Prefix{}, Errorf(Invalid, field, "add the prefix length, as in 10.1.0.0/24 or fd00:1::/64",
 			"%s is an address without a prefix length", a)
 	}

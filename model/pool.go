@@ -38,9 +38,9 @@ func (p *VNIPool) ValidateUpdate(old *VNIPool) error {
 // Contains reports whether a VNI lies in the range.
 func (s VNIPoolSpec) Contains(v wire.VNI) bool { return s.First <= v && v <= s.Last }
 
-// Size is the number of VNIs in the range.
+// Size is the number of VNIs in the range, 0 if the range is not a valid one.
 func (s VNIPoolSpec) Size() int {
-	if s.Last < s.First {
+	if s.First == 0 || s.Last > wire.MaxVNI || s.Last < s.First {
 		return 0
 	}
 	return int(s.Last-s.First) + 1
