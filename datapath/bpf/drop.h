@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Every reason to drop a packet, once. ../drop_gen.go and docs/drops.md are generated from this list: keep one line a
+ * reason, "X(NAME, name, source, text)" - source is 1 where the drop is about who sent it and is counted per outer source too.
+ * Append only: numbers are kept in pinned maps. Reasons that begin with copy_ count copies of a flood, which stand apart
+ * from the books. */
+#pragma once
+
+/* clang-format off */
+#define DROP_REASONS(X) \
+	X(PORT_HELD, port_held, 0, "the port the frame comes from or goes to is held: its policy is not in place yet, or it lives on another host") \
+	X(UNKNOWN_PORT, unknown_port, 0, "the interface has no port entry, or the FDB names an interface without one in this network") \
+	X(TRUNCATED, truncated, 1, "the buffer ends inside a header that must be there") \
+	X(INNER_VLAN, inner_vlan, 1, "the inner frame carries a VLAN tag and none is configured (RFC 7348, section 6)") \
+	X(SOURCE_INVALID, source_invalid, 1, "the inner source MAC is a group address, zero, or weft's own reserved MAC") \
+	X(SOURCE_MAC, source_mac, 0, "the inner source MAC is not one of the port's") \
+	X(LINK_LOCAL, link_local, 1, "link-local multicast (01:80:c2:00:00:00 to 0f: STP, LACP, LLDP) does not leave its link") \
+	X(TOO_BIG, too_big, 0, "the inner packet, or a segment of it, does not fit the network's MTU or the path's") \
+	X(SAME_PORT, same_port, 0, "the destination MAC is at the port the frame came from") \
+	X(UNKNOWN_NETWORK, unknown_network, 0, "the network has no entry here") \
+	X(UNKNOWN_UNICAST, unknown_unicast, 0, "the destination MAC is not known and the network's setting drops such frames") \
+	X(NO_RECEIVER, no_receiver, 0, "a frame for several had nobody to go to") \
+	X(UNKNOWN_VTEP, unknown_vtep, 0, "the FDB names a VTEP that has no entry, or of an IP version in which this host has no address") \
+	X(NO_ROUTE, no_route, 0, "the kernel has no usable route to the VTEP") \
+	X(KERNEL_LANE_PORT, kernel_lane_port, 0, "the frame needs the kernel lane, which cannot send to this VTEP's UDP port") \
+	X(OUTER_VLAN, outer_vlan, 0, "a tunnel packet came with an outer VLAN tag and none is configured") \
+	X(OUTER_FRAGMENT, outer_fragment, 1, "a tunnel packet came as a fragment (RFC 7348, section 4.3)") \
+	X(BAD_IP_HEADER, bad_ip_header, 1, "the outer IP header's length or checksum is wrong") \
+	X(BAD_UDP_LENGTH, bad_udp_length, 1, "the outer UDP length is not what the IP header leaves for it") \
+	X(NO_VNI_FLAG, no_vni_flag, 1, "the I flag of the VXLAN header is not set (RFC 7348, section 5)") \
+	X(OWN_SOURCE, own_source, 1, "a tunnel packet came with this host's own address as its source") \
+	X(UNKNOWN_VNI, unknown_vni, 1, "a tunnel packet for a VNI that no network here has") \
+	X(SOURCE_NOT_ACCEPTED, source_not_accepted, 1, "a tunnel packet from an address that is not a VTEP of its VNI") \
+	X(UNKNOWN_UNICAST_FROM_TUNNEL, unknown_unicast_from_tunnel, 1, "a tunnel packet for a MAC that no local port has") \
+	X(SPLIT_HORIZON, split_horizon, 1, "a tunnel packet for a MAC behind another VTEP: what comes from a tunnel never goes back into one") \
+	X(UNMARKED, unmarked, 1, "a packet reached weft's vxlan device past the checks on the uplink") \
+	X(FORGED_TUNNEL, forged_tunnel, 0, "a packet to the tunnel's UDP port was about to leave on the uplink and weft had not written it") \
+	X(COPY_FAILED, copy_failed, 0, "the kernel refused a copy of a flood") \
+	X(COPY_NO_PORT, copy_no_port, 0, "a copy of a flood was for an interface that is not a port of the network") \
+	X(COPY_HELD, copy_held, 0, "a copy of a flood was for a held port") \
+	X(COPY_UNKNOWN_VTEP, copy_unknown_vtep, 0, "a copy of a flood was for a VTEP that has no entry") \
+	X(COPY_NO_ROUTE, copy_no_route, 0, "a copy of a flood was for a VTEP without a usable route") \
+	X(COPY_TOO_BIG, copy_too_big, 0, "a copy of a flood does not fit the path to its VTEP") \
+	X(COPY_KERNEL_LANE_PORT, copy_kernel_lane_port, 0, "a copy of a flood needs the kernel lane, which cannot send to its VTEP's UDP port") \
+	X(INTERNAL, internal, 0, "the program found its own invariant broken: please report it")
+
+/* Why a packet was left to the kernel lane. */
+#define LANE_REASONS(X) \
+	X(GSO_NON_IP, gso_non_ip, "a GSO frame that is not IP") \
+	X(TOO_LONG, too_long, "with its outer headers the aggregate passes 65535 octets") \
+	X(NO_ROOM, no_room, "the kernel gave no room for the headers, or cannot strip them here") \
+	X(CHECKSUM, checksum, "the outer UDP checksum has to be computed or verified") \
+	X(NEIGHBOUR, neighbour, "the next hop is not resolved and the frame is not IP") \
+	X(ENCAPSULATED_ROUTE, encapsulated_route, "the route to the VTEP has an encapsulation of its own") \
+	X(FAMILY, family, "a flood's VTEPs are of both IP versions") \
+	X(OPTIONS, options, "the outer IPv4 header has options") \
+	X(AGGREGATE, aggregate, "a GRO aggregate for a port that takes them from the kernel lane") \
+	X(ASKED, asked, "the FDB entry asks for it")
+/* clang-format on */
+
+#define DROP_ENUM(NAME, name, source, text) DROP_##NAME,
+enum drop_reason { DROP_NONE, DROP_REASONS(DROP_ENUM) DROP_MAX };
+#define DROP_SOURCE_BIT(NAME, name, source, text) | ((__u64)(source) << DROP_##NAME)
+#define DROPS_BY_SOURCE (0ULL DROP_REASONS(DROP_SOURCE_BIT))
+_Static_assert(DROP_MAX <= 64, "DROPS_BY_SOURCE has 64 bits");
+
+#define LANE_ENUM(NAME, name, text) LANE_##NAME,
+enum lane_reason { LANE_NONE, LANE_REASONS(LANE_ENUM) LANE_MAX };

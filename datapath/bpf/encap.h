@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Encapsulation: room, then outer headers.
+ *
+ *   before                [Ethernet][payload]
+ *   after adjust_room     [Ethernet][50 or 70 octets][payload]       all of it is then written, the inner Ethernet
+ *   after change_head     [50 or 70 octets][Ethernet][payload]       header last: one writer serves both
+ */
+#pragma once
+#include "nexthop.h"
+
+struct vxlanhdr {
+	__be32 flags;
+	__be32 vni;
+} __attribute__((packed));
+#define VXLAN_I bpf_htonl(0x08000000)
+
+struct outer4 {
+	struct ethhdr eth;
+	struct iphdr ip;
+	struct udphdr udp;
+	struct vxlanhdr vxlan;
+	struct ethhdr inner;
+} __attribute__((packed));
+
+struct outer6 {
+	struct ethhdr eth;
+	struct ipv6hdr ip;
+	struct udphdr udp;
+	struct vxlanhdr vxlan;
+	struct ethhdr inner;
+} __attribute__((packed));
+
+/* ENCAP_L2 is the inner Ethernet header alone: with the VXLAN header in it every GSO packet dies in segmentation. */
+#define ROOM_FLAGS                                                                                                      \
+	(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |                        \
+	 BPF_F_ADJ_ROOM_ENCAP_L2(ETH_LEN) | BPF_F_ADJ_ROOM_ENCAP_L2_ETH)
+
+/* 0, or what the kernel lane has to do it for. */
+static __always_inline int make_room(struct __sk_buff *skb, struct pkt *p, int ip6)
+{
+	__u32 len = ip6 ? OUTER6_LEN : OUTER4_LEN;
+	if (likely(is_ip(skb->protocol))) {
+		if (ip6)
+			return bpf_skb_adjust_room(skb, OUTER6_LEN, BPF_ADJ_ROOM_MAC, ROOM_FLAGS | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) ?
+				       LANE_NO_ROOM :
+				       0;
+		return bpf_skb_adjust_room(skb, OUTER4_LEN, BPF_ADJ_ROOM_MAC, ROOM_FLAGS | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4) ?
+			       LANE_NO_ROOM :
+			       0;
+	}
+	if (skb->gso_size)
+		return LANE_GSO_NON_IP;
+	return bpf_skb_change_head(skb, len, 0) ? LANE_NO_ROOM : 0;
+}
+
+static __always_inline __sum16 ip4_checksum(struct iphdr *ip)
+{
+	__u16 *w = (__u16 *)ip;
+	__u32 s = w[0];
+	s += w[1], s += w[2], s += w[3], s += w[4]; /* w[5] is the checksum itself */
+	s += w[6], s += w[7], s += w[8], s += w[9];
+	s = (s & 0xffff) + (s >> 16);
+	s = (s & 0xffff) + (s >> 16);
+	return ~s;
+}
+
+static __always_inline void write_tunnel(struct udphdr *udp, struct vxlanhdr *vxlan, struct ethhdr *inner, struct pkt *p,
+					 __u32 udp_len)
+{
+	udp->source = source_port(p->hash);
+	udp->len = bpf_htons(udp_len);
+	udp->check = 0;
+	vxlan->flags = VXLAN_I;
+	vxlan->vni = bpf_htonl(p->vni << 8);
+	put_mac(inner->h_dest, p->dst);
+	put_mac(inner->h_source, p->src);
+	inner->h_proto = p->proto;
+}
+
+/* Everything that is the same for every VTEP. */
+static __always_inline int write_outer(struct __sk_buff *skb, struct pkt *p, int ip6)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 len = skb->len - ETH_LEN;
+	if (ip6) {
+		struct outer6 *o = data;
+		if ((void *)(o + 1) > end)
+			return -DROP_INTERNAL;
+		o->eth.h_proto = bpf_htons(ETH_P_IPV6);
+		o->ip.ver_tc_flow = bpf_htonl(6 << 28 | (p->hash >> 12)); /* flow label: RFC 6438 */
+		o->ip.payload_len = bpf_htons(len - IP6_LEN);
+		o->ip.nexthdr = IPPROTO_UDP;
+		o->ip.hop_limit = 64;
+		for (int i = 0; i < 4; i++)
+			o->ip.saddr[i] = p->local->addr6.w[i];
+		write_tunnel(&o->udp, &o->vxlan, &o->inner, p, len - IP6_LEN);
+		return V_NEXT;
+	}
+	struct outer4 *o = data;
+	if ((void *)(o + 1) > end)
+		return -DROP_INTERNAL;
+	o->eth.h_proto = bpf_htons(ETH_P_IP);
+	o->ip.ver_ihl = 0x45;
+	o->ip.tos = 0;
+	o->ip.tot_len = bpf_htons(len);
+	o->ip.id = 0; /* atomic: never fragmented (RFC 6864) */
+	o->ip.frag_off = bpf_htons(IP_DF);
+	o->ip.ttl = 64;
+	o->ip.protocol = IPPROTO_UDP;
+	o->ip.saddr = p->local->addr4.w[3];
+	write_tunnel(&o->udp, &o->vxlan, &o->inner, p, len - IP4_LEN);
+	return V_NEXT;
+}
+
+/* What differs from VTEP to VTEP. */
+static __always_inline int write_destination(struct __sk_buff *skb, struct vtep *vtep, struct nexthop *nh, int ip6)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	if (ip6) {
+		struct outer6 *o = data;
+		if ((void *)(o + 1) > end)
+			return -DROP_INTERNAL;
+		memcpy(&o->eth, nh->macs, 12);
+		for (int i = 0; i < 4; i++)
+			o->ip.daddr[i] = vtep->addr.w[i];
+		o->udp.dest = vtep->udp_port;
+		return V_NEXT;
+	}
+	struct outer4 *o = data;
+	if ((void *)(o + 1) > end)
+		return -DROP_INTERNAL;
+	memcpy(&o->eth, nh->macs, 12);
+	o->ip.daddr = vtep->addr.w[3];
+	o->ip.check = ip4_checksum(&o->ip);
+	o->udp.dest = vtep->udp_port;
+	return V_NEXT;
+}
+
+/* The kernel lane: weft-vxlan encapsulates, with the same headers as above but for the source port, which is the kernel's
+ * own hash. 0 if the tunnel key is set. */
+static __always_inline int set_tunnel(struct __sk_buff *skb, struct local *local, struct vtep *vtep, __u32 vni)
+{
+	__u32 zero = 0;
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
+	__u64 flags = BPF_F_DONT_FRAGMENT;
+	if (!scratch)
+		return -DROP_INTERNAL;
+	struct bpf_tunnel_key *k = &scratch->tunnel;
+	memset(k, 0, sizeof(*k));
+	k->tunnel_id = vni;
+	k->tunnel_ttl = 64;
+	if (!(vtep->flags & VTEP_CHECKSUM))
+		flags |= BPF_F_ZERO_CSUM_TX;
+	if (vtep->udp_port != local->udp_port)
+		return -DROP_KERNEL_LANE_PORT; /* the helper cannot name another port */
+	if (vtep->flags & VTEP_IP6) {
+		flags |= BPF_F_TUNINFO_IPV6;
+		for (int i = 0; i < 4; i++) {
+			k->remote_ipv6[i] = vtep->addr.w[i];
+			k->local_ipv6[i] = local->addr6.w[i];
+		}
+	} else {
+		k->remote_ipv4 = bpf_ntohl(vtep->addr.w[3]);
+		k->local_ipv4 = bpf_ntohl(local->addr4.w[3]);
+	}
+	if (bpf_skb_set_tunnel_key(skb, k, sizeof(*k), flags))
+		return -DROP_INTERNAL;
+	skb->mark = local->mark;
+	return V_NEXT;
+}
+
+static __noinline int send_by_kernel(struct __sk_buff *skb, struct pkt *p, struct vtep *vtep, __u32 lane)
+{
+	int r;
+	if (!p || !vtep)
+		return -DROP_INTERNAL;
+	r = set_tunnel(skb, p->local, vtep, p->vni);
+	if (r < 0)
+		return r;
+	count_lane(p, lane);
+	p->out = p->local->vxlan_ifindex;
+	p->act = bpf_redirect(p->local->vxlan_ifindex, 0);
+	return V_ENCAPSULATED;
+}
+
+/* Send to one VTEP. */
+static __always_inline int send_to_vtep(struct __sk_buff *skb, struct pkt *p, __u32 id)
+{
+	struct vtep *vtep = bpf_map_lookup_elem(&vteps, &id);
+	if (unlikely(!vtep || !vtep->flags))
+		return -DROP_UNKNOWN_VTEP;
+	int ip6 = vtep->flags & VTEP_IP6;
+	__u32 room = ip6 ? OUTER6_LEN : OUTER4_LEN;
+	p->hash = flow_hash(skb, p);
+	struct nexthop *nh = find_nexthop(skb, p->local, vtep, id, p->hash);
+	if (unlikely(!nh || nh->state == NEXTHOP_NONE))
+		return -DROP_NO_ROUTE;
+	if (unlikely(p->seg + room > nh->mtu)) {
+		p->seg = segment_length(skb);
+		if (p->seg + room > nh->mtu)
+			return -DROP_TOO_BIG;
+	}
+	int lane = 0;
+	if (unlikely(vtep->flags & VTEP_CHECKSUM))
+		lane = LANE_CHECKSUM;
+	else if (unlikely(nh->state == NEXTHOP_KERNEL))
+		lane = LANE_ENCAPSULATED_ROUTE;
+	else if (unlikely(skb->len + room > 65535))
+		lane = LANE_TOO_LONG;
+	else if (unlikely(nh->state == NEXTHOP_RESOLVE && !is_ip(skb->protocol)))
+		lane = LANE_NEIGHBOUR;
+	else
+		lane = make_room(skb, p, ip6);
+	if (unlikely(lane))
+		return send_by_kernel(skb, p, vtep, lane);
+
+	int r = write_outer(skb, p, ip6);
+	if (r < 0)
+		return r;
+	r = write_destination(skb, vtep, nh, ip6);
+	if (r < 0)
+		return r;
+	skb->mark = p->local->mark;
+	p->out = nh->ifindex;
+	if (unlikely(nh->at - nh->confirmed > CONFIRM_JIFFIES || nh->state != NEXTHOP_READY) && is_ip(skb->protocol)) {
+		nh->confirmed = nh->at;
+		p->act = through_neighbour(nh);
+	} else {
+		p->act = bpf_redirect(nh->ifindex, 0);
+	}
+	return V_ENCAPSULATED;
+}

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Floods: one frame to many. Local copies first, then what the kernel lane must send, then one encapsulation whose outer
+ * addresses are rewritten for each VTEP left (a second adjust_room on one packet is refused). The last copy is the packet
+ * itself. */
+#pragma once
+#include "encap.h"
+
+struct flood {
+	struct __sk_buff *skb;
+	struct local *local;
+	struct scratch *state;
+};
+
+static long local_copy(__u32 i, struct flood *f)
+{
+	struct flood_key k = { .list = f->state->list, .index = i };
+	__u32 id = 0, *ifindex = bpf_map_lookup_elem(&floods, &k);
+	if (!ifindex || *ifindex == f->state->sender)
+		return 0;
+	struct port *port = port_at(*ifindex, 0, &id);
+	if (!port || port->vni != f->state->vni) {
+		count_drop(f->state->id, DROP_COPY_NO_PORT);
+		return 0;
+	}
+	if (port->flags & PORT_HELD) {
+		count_drop(id, DROP_COPY_HELD);
+		return 0;
+	}
+	/* Never redirect_peer: it would hand the frame over as if it were addressed to the workload. */
+	if (bpf_clone_redirect(f->skb, *ifindex, 0)) {
+		count_drop(id, DROP_COPY_FAILED);
+		return 0;
+	}
+	count_ingress(f->skb, id);
+	f->state->copies++;
+	return 0;
+}
+
+static __always_inline struct vtep *flood_vtep(struct flood *f, __u32 i, __u32 *id)
+{
+	struct flood_key k = { .list = f->state->list, .index = f->state->first + i };
+	__u32 *v = bpf_map_lookup_elem(&floods, &k);
+	if (!v)
+		return NULL;
+	*id = *v;
+	struct vtep *vtep = bpf_map_lookup_elem(&vteps, v);
+	return vtep && vtep->flags ? vtep : NULL;
+}
+
+static __always_inline int flood_by_kernel(struct flood *f, struct vtep *vtep, __u32 lane)
+{
+	int r = set_tunnel(f->skb, f->local, vtep, f->state->vni);
+	if (r < 0)
+		return r == -DROP_KERNEL_LANE_PORT ? DROP_COPY_KERNEL_LANE_PORT : DROP_COPY_FAILED;
+	if (bpf_clone_redirect(f->skb, f->local->vxlan_ifindex, 0))
+		return DROP_COPY_FAILED;
+	__u64 *n = bpf_map_lookup_elem(&lanes, &lane);
+	if (n)
+		*n += 1;
+	f->state->copies++;
+	return 0;
+}
+
+/* Decides one copy: 0 = the fast path sends it, else it is done with. */
+static __always_inline int prepare(struct flood *f, __u32 i)
+{
+	__u32 id = 0, lane = 0;
+	struct vtep *vtep = flood_vtep(f, i, &id);
+	if (!vtep)
+		return DROP_COPY_UNKNOWN_VTEP;
+	int ip6 = vtep->flags & VTEP_IP6;
+	__u32 room = ip6 ? OUTER6_LEN : OUTER4_LEN;
+	struct nexthop *nh = find_nexthop(f->skb, f->local, vtep, id, f->state->hash);
+	if (!nh || nh->state == NEXTHOP_NONE)
+		return DROP_COPY_NO_ROUTE;
+	if (f->state->seg + room > nh->mtu)
+		return DROP_COPY_TOO_BIG;
+	if (f->state->by_kernel)
+		lane = f->state->by_kernel;
+	else if (vtep->flags & VTEP_CHECKSUM)
+		lane = LANE_CHECKSUM;
+	else if (nh->state == NEXTHOP_KERNEL)
+		lane = LANE_ENCAPSULATED_ROUTE;
+	else if (nh->state == NEXTHOP_RESOLVE)
+		lane = LANE_NEIGHBOUR; /* a clone cannot be handed to the neighbour code after encapsulation */
+	else if (f->skb->len + room > 65535)
+		lane = LANE_TOO_LONG;
+	else if (f->state->left && !f->state->family6 != !ip6)
+		lane = LANE_FAMILY;
+	if (lane) {
+		int r = flood_by_kernel(f, vtep, lane);
+		return r ? r : -1;
+	}
+	f->state->family6 = !!ip6;
+	f->state->last = i;
+	f->state->left++;
+	return 0;
+}
+
+static long prepare_remote(__u32 i, struct flood *f)
+{
+	__u32 word = i / 64;
+	__u64 bit = 1ULL << (i & 63);
+	int r;
+	if (word >= FLOOD_MAX / 64)
+		return 1;
+	r = prepare(f, i);
+	if (r > 0)
+		count_drop(f->state->id, r);
+	if (r)
+		f->state->done[word] |= bit;
+	else
+		f->state->done[word] &= ~bit;
+	return 0;
+}
+
+static __noinline int aim(struct flood *f, __u32 i, __u32 *ifindex)
+{
+	__u32 id = 0;
+	if (!f || !ifindex)
+		return DROP_COPY_FAILED;
+	struct vtep *vtep = flood_vtep(f, i, &id);
+	if (!vtep)
+		return DROP_COPY_UNKNOWN_VTEP;
+	struct nexthop *nh = find_nexthop(f->skb, f->local, vtep, id, f->state->hash);
+	if (!nh || nh->state != NEXTHOP_READY)
+		return DROP_COPY_NO_ROUTE;
+	*ifindex = nh->ifindex;
+	return write_destination(f->skb, vtep, nh, f->state->family6) ? DROP_COPY_FAILED : 0;
+}
+
+static long remote_copy(__u32 i, struct flood *f)
+{
+	__u32 word = i / 64, ifindex = 0;
+	int r;
+	if (i >= f->state->last || word >= FLOOD_MAX / 64)
+		return 1;
+	if (f->state->done[word] >> (i & 63) & 1)
+		return 0;
+	r = aim(f, i, &ifindex);
+	if (!r && bpf_clone_redirect(f->skb, ifindex, 0))
+		r = DROP_COPY_FAILED;
+	if (r)
+		count_drop(f->state->id, r);
+	else
+		f->state->copies++;
+	return 0;
+}
+
+/* When the kernel gave no room after all: what is left goes by the kernel lane. */
+static long remaining_copy(__u32 i, struct flood *f)
+{
+	__u32 word = i / 64, id = 0;
+	int r = DROP_COPY_UNKNOWN_VTEP;
+	if (word >= FLOOD_MAX / 64)
+		return 1;
+	if (f->state->done[word] >> (i & 63) & 1)
+		return 0;
+	struct vtep *vtep = flood_vtep(f, i, &id);
+	if (vtep)
+		r = flood_by_kernel(f, vtep, LANE_NO_ROOM);
+	if (r)
+		count_drop(f->state->id, r);
+	return 0;
+}
+
+/* flow_hash in a frame of its own: the stack again. */
+static __noinline __u32 flood_hash(struct __sk_buff *skb, struct pkt *p)
+{
+	return p ? flow_hash(skb, p) : 0;
+}
+
+/* What a flood has to reach. */
+enum flood_scope { FLOOD_LOCAL = 1, FLOOD_REMOTE = 2, FLOOD_EXTERNAL = 4 };
+
+static __noinline int flood_remote(struct flood *f, struct pkt *p, __u32 n)
+{
+	__u32 ifindex = 0;
+	int r;
+	if (!f || !p)
+		return -DROP_INTERNAL;
+	if (f->skb->gso_size && !is_ip(f->skb->protocol))
+		f->state->by_kernel = LANE_GSO_NON_IP;
+	bpf_loop(n, prepare_remote, f, 0);
+	if (!f->state->left)
+		return V_NEXT;
+	if (make_room(f->skb, p, f->state->family6)) {
+		bpf_loop(n, remaining_copy, f, 0);
+		return V_NEXT;
+	}
+	if (write_outer(f->skb, p, f->state->family6) < 0)
+		return -DROP_INTERNAL;
+	f->skb->mark = f->local->mark;
+	if (f->state->left > 1)
+		bpf_loop(n, remote_copy, f, 0);
+	r = aim(f, f->state->last, &ifindex);
+	if (r) {
+		count_drop(f->state->id, r);
+		return V_NEXT;
+	}
+	p->out = ifindex;
+	p->act = bpf_redirect(ifindex, 0);
+	return V_ENCAPSULATED;
+}
+
+/* Copies apart, the packet itself counts as encapsulated if any copy left by a tunnel, else as delivered. */
+static __always_inline int flood(struct __sk_buff *skb, struct pkt *p, struct network *net, __u32 scope)
+{
+	__u32 zero = 0, n, local, tunnelled;
+	int r = V_NEXT;
+	struct flood f = { .skb = skb, .local = p->local, .state = bpf_map_lookup_elem(&scratches, &zero) };
+	struct scratch *state = f.state;
+	if (!state)
+		return -DROP_INTERNAL;
+	state->list = net->list;
+	state->vni = p->vni;
+	state->sender = p->ifindex;
+	state->id = p->id;
+	state->seg = p->seg;
+	state->by_kernel = 0;
+	state->copies = state->left = state->last = state->family6 = 0;
+	p->act = TCX_DROP; /* when all copies are made */
+	if (scope & FLOOD_LOCAL)
+		bpf_loop(net->local, local_copy, &f, 0);
+	local = state->copies;
+	if (scope & (FLOOD_REMOTE | FLOOD_EXTERNAL)) {
+		n = scope & FLOOD_REMOTE ? net->remote : net->external;
+		state->first = net->local + net->remote - n;
+		if (n > 0) {
+			linear(skb, ETH_LEN + IP6_LEN + 20);
+			p->hash = state->hash = flood_hash(skb, p);
+			r = flood_remote(&f, p, n);
+		}
+	}
+	tunnelled = state->copies - local;
+	p->copies = state->copies;
+	if (r < 0)
+		return r;
+	if (r == V_ENCAPSULATED || tunnelled)
+		return V_ENCAPSULATED;
+	return local ? V_DELIVERED : -DROP_NO_RECEIVER;
+}
+
+/* Where a frame without an FDB entry goes, or a group frame. */
+static __noinline int flood_from_port(struct __sk_buff *skb, struct pkt *p)
+{
+	__u32 scope = FLOOD_LOCAL | FLOOD_REMOTE;
+	if (!p)
+		return -DROP_INTERNAL;
+	struct network *net = bpf_map_lookup_elem(&networks, &p->vni);
+	if (!net)
+		return -DROP_UNKNOWN_NETWORK;
+	if (!is_group(p->dst) && net->unknown != UNKNOWN_FLOOD) {
+		if (net->unknown == UNKNOWN_DROP || !net->external)
+			return -DROP_UNKNOWN_UNICAST;
+		scope = FLOOD_EXTERNAL;
+	}
+	return flood(skb, p, net, scope);
+}
+
+static __noinline int flood_from_tunnel(struct __sk_buff *skb, struct pkt *p)
+{
+	if (!p)
+		return -DROP_INTERNAL;
+	struct network *net = bpf_map_lookup_elem(&networks, &p->vni);
+	if (!net)
+		return -DROP_UNKNOWN_NETWORK;
+	return flood(skb, p, net, FLOOD_LOCAL);
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//go:build ignore
+
+/* tcx ingress on the host side of every port: what a workload sends. */
+#include "flood.h"
+
+/* One way out a program: `goto out` keeps leave() in it once. */
+#define STAGE(call)                                                                                                     \
+	if ((v = (call)) != V_NEXT)                                                                                     \
+	goto out
+
+SEC("tcx/ingress")
+int from_port(struct __sk_buff *skb)
+{
+	struct pkt p = {};
+	struct fdb_entry *e;
+	__u32 id = 0;
+	int v;
+
+	STAGE(enter(skb, &p, FROM_PORT));
+	STAGE(find_port(skb, &p));
+	STAGE(parse_frame(skb, &p));
+	STAGE(check_identity(&p));
+	STAGE(check_network_mtu(skb, &p));
+	e = is_group(p.dst) ? NULL : find_fdb(&p);
+	if (!e) {
+		v = flood_from_port(skb, &p);
+		goto out;
+	}
+	if (!e->ifindex) {
+		v = send_to_vtep(skb, &p, e->vtep);
+		goto out;
+	}
+	if (e->ifindex == p.ifindex) {
+		v = -DROP_SAME_PORT;
+		goto out;
+	}
+	STAGE(check_receiver(&p, e, &id));
+	v = deliver(skb, &p, e, id, is_ip(skb->protocol));
+out:
+	return leave(skb, &p, v);
+}

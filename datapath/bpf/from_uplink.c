@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//go:build ignore
+
+/* tcx ingress on the uplink: tunnel packets are checked, stripped and delivered; everything else goes on as if weft were not
+ * there. */
+#include "tunnel.h"
+
+SEC("tcx/ingress")
+int from_uplink(struct __sk_buff *skb)
+{
+	struct pkt p = {};
+	struct fdb_entry *e = NULL;
+	__u32 id = 0;
+	int v, lane;
+
+	STAGE(enter(skb, &p, FROM_UPLINK));
+	STAGE(parse_outer(skb, &p));
+	STAGE(parse_tunnel(skb, &p));
+	STAGE(check_source(&p));
+	STAGE(check_inner(&p));
+	if (!is_group(p.dst)) {
+		e = find_fdb(&p);
+		if (!e) {
+			v = -DROP_UNKNOWN_UNICAST_FROM_TUNNEL;
+			goto out;
+		}
+		if (!e->ifindex) {
+			v = -DROP_SPLIT_HORIZON;
+			goto out;
+		}
+		STAGE(check_receiver(&p, e, &id));
+	}
+	lane = p.lane;
+	if (must_verify(skb, &p))
+		lane = LANE_CHECKSUM;
+	else if (e && e->flags & FDB_ALL_BY_KERNEL)
+		lane = LANE_ASKED;
+	else if (e && e->flags & FDB_AGGREGATES_BY_KERNEL && skb->gso_size)
+		lane = LANE_AGGREGATE;
+	if (likely(!lane))
+		lane = strip(skb, &p);
+	if (unlikely(lane)) {
+		v = pass_to_kernel(skb, &p, lane);
+		goto out;
+	}
+	if (e)
+		v = deliver(skb, &p, e, id, is_ip(p.proto));
+	else
+		v = flood_from_tunnel(skb, &p);
+out:
+	return leave(skb, &p, v);
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//go:build ignore
+
+/* tcx ingress on weft-vxlan: what the kernel lane stripped. The device's socket is open to every process and namespace that can
+ * reach an address of the host, so nothing gets through without from_uplink's mark, and VNI and source are checked again. */
+#include "tunnel.h"
+
+static __always_inline int check_mark(struct __sk_buff *skb, struct pkt *p)
+{
+	struct bpf_tunnel_key k = {};
+	__u32 mark = skb->mark;
+	if (!bpf_skb_get_tunnel_key(skb, &k, sizeof(k), 0)) {
+		p->source.w[2] = MAPPED4;
+		p->source.w[3] = bpf_htonl(k.remote_ipv4);
+	} else if (!bpf_skb_get_tunnel_key(skb, &k, sizeof(k), BPF_F_TUNINFO_IPV6)) {
+		p->ip6 = 1;
+		memcpy(&p->source, k.remote_ipv6, 16);
+	} else {
+		return -DROP_UNMARKED;
+	}
+	p->vni = k.tunnel_id;
+	if (!mark || mark != p->local->mark)
+		return -DROP_UNMARKED;
+	skb->mark = 0; /* no workload may see it */
+	return V_NEXT;
+}
+
+SEC("tcx/ingress")
+int from_vxlan(struct __sk_buff *skb)
+{
+	struct pkt p = {};
+	struct fdb_entry *e;
+	__u32 id = 0;
+	int v;
+
+	STAGE(enter(skb, &p, FROM_VXLAN));
+	STAGE(check_mark(skb, &p));
+	STAGE(check_source(&p));
+	STAGE(parse_frame(skb, &p));
+	if (is_group(p.dst)) {
+		v = flood_from_tunnel(skb, &p);
+		goto out;
+	}
+	e = find_fdb(&p);
+	if (!e) {
+		v = -DROP_UNKNOWN_UNICAST_FROM_TUNNEL;
+		goto out;
+	}
+	if (!e->ifindex) {
+		v = -DROP_SPLIT_HORIZON;
+		goto out;
+	}
+	STAGE(check_receiver(&p, e, &id));
+	v = deliver(skb, &p, e, id, is_ip(p.proto));
+out:
+	return leave(skb, &p, v);
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the maps hold, shared with Go (bpf2go generates its side). Fixed width, padding explicit. Integers are in host order
+ * unless their type says __be. An IPv4 address is kept as ::ffff:a.b.c.d. */
+#pragma once
+
+struct addr {
+	__be32 w[4];
+};
+
+#define MAPPED4 bpf_htonl(0xffff) /* third word of ::ffff:a.b.c.d */
+
+/* This host's own end. An address that is not there is all zero. */
+struct local {
+	struct addr addr4;
+	struct addr addr6;
+	__u32 vxlan_ifindex; /* weft-vxlan: the kernel lane, and where next hops are looked up from */
+	__u32 mark;          /* secret: what the packets carry that weft itself sends or lets in */
+	__be16 udp_port;
+	__u16 uplink_mtu;
+	__u32 pad;
+};
+
+enum { PORT_MACS_MAX = 16, PORT_UID_MAX = 32 };
+enum port_flags { PORT_HELD = 1, PORT_UNGUARDED = 2 } __attribute__((packed));
+
+struct port {
+	__u32 ifindex; /* 0: no such port */
+	__u32 vni;
+	__u32 mtu; /* of its network, octets of an inner IP packet; 0 is no limit */
+	enum port_flags flags;
+	__u8 mac_count;
+	__u8 uid_len;
+	__u8 pad;
+	__u64 macs[PORT_MACS_MAX]; /* octet 0 lowest */
+	__u8 uid[PORT_UID_MAX];
+};
+
+struct fdb_key {
+	__u32 vni;
+	__u8 mac[6];
+	__u16 pad;
+};
+
+enum fdb_flags { FDB_PEER = 1, FDB_AGGREGATES_BY_KERNEL = 2, FDB_ALL_BY_KERNEL = 4 } __attribute__((packed));
+
+struct fdb_entry {
+	__u32 vtep;    /* or 0 */
+	__u32 ifindex; /* or 0 */
+	__u32 port;    /* hint: the id of the port at ifindex; checked, and looked up when it is stale */
+	enum fdb_flags flags;
+	__u8 pad[3];
+};
+
+enum vtep_flags { VTEP_PRESENT = 1, VTEP_IP6 = 2, VTEP_CHECKSUM = 4 } __attribute__((packed));
+
+struct vtep {
+	struct addr addr;
+	__be16 udp_port;
+	enum vtep_flags flags;
+	__u8 pad[5];
+};
+
+enum unknown_unicast { UNKNOWN_EXTERNAL, UNKNOWN_FLOOD, UNKNOWN_DROP } __attribute__((packed));
+
+/* A network's flood list is {list, 0 .. local-1}: interfaces, then {list, local .. local+remote-1}: VTEPs, the last
+ * `external` of them run by others. A changed list is a new list number. */
+struct network {
+	__u32 list;
+	__u32 local;
+	__u32 remote;
+	__u32 external;
+	__u32 mtu;
+	enum unknown_unicast unknown;
+	__u8 pad[3];
+};
+
+struct flood_key {
+	__u32 list;
+	__u32 index;
+};
+
+struct accept_key {
+	__u32 vni;
+	struct addr source;
+};
+
+enum nexthop_state { NEXTHOP_NONE, NEXTHOP_READY, NEXTHOP_RESOLVE, NEXTHOP_KERNEL };
+
+/* The kernel's answer for one VTEP and one bucket of flows, valid for one jiffy. */
+struct nexthop {
+	__u64 at;        /* jiffies */
+	__u64 confirmed; /* jiffies of the last packet that went through the kernel's neighbour code */
+	__u32 ifindex;
+	__u16 mtu; /* of the path: octets of an outer IP packet */
+	__u8 state;
+	__u8 family; /* of the gateway */
+	struct addr gateway;
+	__u8 macs[12]; /* destination, source */
+	__u32 pad;
+};
+
+enum { NEXTHOP_BUCKETS = 8 };
+
+struct port_counters {
+	__u64 ingress_packets; /* ingress and egress as the workload sees them */
+	__u64 ingress_octets;
+	__u64 egress_packets;
+	__u64 egress_octets;
+};
+
+/* A stage returns 0 (go on), a verdict, or -DROP_X. */
+enum verdict_kind { V_NEXT = 0, V_DELIVERED, V_ENCAPSULATED, V_PASSED };
+
+enum program { FROM_PORT, FROM_UPLINK, FROM_VXLAN, TO_UPLINK, PROGRAM_MAX };
+
+struct program_books {
+	__u64 in;
+	__u64 delivered;
+	__u64 encapsulated;
+	__u64 passed;
+	__u64 dropped;
+	__u64 copies;
+};
+
+struct drop_key {
+	__u32 port;
+	__u32 reason;
+};
+
+struct drop_source_key {
+	__u32 reason;
+	struct addr source;
+};
+
+/* The last verdict, for tests: written when trace_verdicts is set before load. */
+struct verdict {
+	enum program program;
+	enum verdict_kind verdict;
+	enum drop_reason reason;
+	enum lane_reason lane;
+	__u32 ifindex;
+	__u32 copies;
+	__u32 mark;
+	__u32 pad;
+};
+
+_Static_assert(sizeof(struct local) == 48, "local");
+_Static_assert(sizeof(struct port) == 176, "port");
+_Static_assert(sizeof(struct fdb_key) == 12, "fdb_key");
+_Static_assert(sizeof(struct fdb_entry) == 16, "fdb_entry");
+_Static_assert(sizeof(struct vtep) == 24, "vtep");
+_Static_assert(sizeof(struct network) == 24, "network");
+_Static_assert(sizeof(struct accept_key) == 20, "accept_key");
+_Static_assert(sizeof(struct nexthop) == 56, "nexthop");
+_Static_assert(sizeof(struct verdict) == 32, "verdict");

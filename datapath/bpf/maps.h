@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Every map: who writes it, who reads it, how big, and what happens when it is full. The agent's side of the limits is set
+ * before load (Limits in ../limits.go); the numbers here are the defaults. All are pinned. */
+#pragma once
+#include "layout.h"
+
+/* Writer: Go. Reader: every program, once a packet. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct local);
+	__uint(max_entries, 1);
+} locals SEC(".maps");
+
+/* ifindex -> port id. Writer: Go. Reader: from_port. Full: Go refuses the port. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 10240);
+} port_ids SEC(".maps");
+
+/* Port id -> port. Writer: Go. Reader: from_port and every delivery. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct port);
+	__uint(max_entries, 10241);
+} ports SEC(".maps");
+
+/* Writer: Go. Reader: all. Full: Go refuses the entry. Never LRU: an entry that works is never evicted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct fdb_key);
+	__type(value, struct fdb_entry);
+	__uint(max_entries, 1048576);
+} fdb SEC(".maps");
+
+/* VTEP id -> VTEP. Writer: Go. Reader: from_port. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct vtep);
+	__uint(max_entries, 4097);
+} vteps SEC(".maps");
+
+/* VNI -> network. Writer: Go. Reader: floods and misses only. Full: Go refuses the network. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct network);
+	__uint(max_entries, 10240);
+} networks SEC(".maps");
+
+/* Writer: Go, whole lists, aside. Reader: floods. Full: Go refuses the network and the old list stays. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct flood_key);
+	__type(value, __u32);
+	__uint(max_entries, 1048576);
+} floods SEC(".maps");
+
+/* (VNI, outer source) -> 1. Writer: Go. Reader: from_uplink, from_vxlan. Full: Go refuses the entry. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct accept_key);
+	__type(value, __u32);
+	__uint(max_entries, 262144);
+} accepts SEC(".maps");
+
+/* VTEP id * NEXTHOP_BUCKETS + bucket. Writer and reader: from_port. Nothing in it outlives a jiffy. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct nexthop);
+	__uint(max_entries, 4097 * NEXTHOP_BUCKETS);
+} nexthops SEC(".maps");
+
+/* Port id -> counters. Writer: the programs; Go zeroes. Reader: Go. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct port_counters);
+	__uint(max_entries, 10241);
+} port_counts SEC(".maps");
+
+/* Program -> books. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct program_books);
+	__uint(max_entries, PROGRAM_MAX);
+} books SEC(".maps");
+
+/* (port id, reason) -> packets. Writer: the programs. Full: counted under port 0, whose keys Go makes first. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct drop_key);
+	__type(value, __u64);
+	__uint(max_entries, 65536);
+} drops SEC(".maps");
+
+/* (reason, outer source) -> packets. Writer: the programs. Full: the sender not seen for longest is forgotten, because an
+ * attacker chooses the keys. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct drop_source_key);
+	__type(value, __u64);
+	__uint(max_entries, 4096);
+} drop_sources SEC(".maps");
+
+/* lane_reason -> packets left to the kernel lane. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, LANE_MAX);
+} lanes SEC(".maps");
+
+/* The flood in hand. Kept in a map, not on the stack: the stack has 512 octets, and the verifier (6.6 to 6.18) follows every value
+ * that a loop counts up there and does not end; what a map holds it does not follow. */
+enum { FLOOD_MAX = 4096 };
+struct scratch {
+	struct bpf_fib_lookup fib;    /* for ask_kernel */
+	struct bpf_tunnel_key tunnel; /* for set_tunnel */
+	__u32 list;
+	__u32 first; /* index in the list of loop round 0 */
+	__u32 vni;
+	__u32 sender; /* ifindex that gets no copy */
+	__u32 id;     /* port that failed copies are counted for */
+	__u32 hash;
+	__u32 seg;
+	__u32 by_kernel; /* the lane reason, if all copies go there */
+	__u32 copies;	 /* made */
+	__u32 left;	 /* for the fast path, after prepare_remote */
+	__u32 last;	 /* round of the last of them */
+	__u32 family6;	 /* of the first of them */
+	__u64 done[FLOOD_MAX / 64]; /* one bit for each copy that needs no outer headers written here any more */
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct scratch);
+	__uint(max_entries, 1);
+} scratches SEC(".maps");
+
+/* For tests. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct verdict);
+	__uint(max_entries, 1);
+} verdicts SEC(".maps");
+const volatile __u8 trace_verdicts = 0;

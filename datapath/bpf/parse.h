@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Parsing: once, from the buffer, never by what a header says about lengths. */
+#pragma once
+#include "pkt.h"
+
+enum { ETH_LEN = 14, IP4_LEN = 20, IP6_LEN = 40, UDP_LEN = 8, VXLAN_LEN = 8 };
+enum { OUTER4_LEN = IP4_LEN + UDP_LEN + VXLAN_LEN + ETH_LEN, OUTER6_LEN = IP6_LEN + UDP_LEN + VXLAN_LEN + ETH_LEN };
+
+/* The cursor: `want` octets from the start are made linear, if there are so many. */
+static __always_inline void linear(struct __sk_buff *skb, __u32 want)
+{
+	__u32 have = (__u32)(skb->data_end - skb->data);
+	if (unlikely(have < want && have < skb->len))
+		bpf_skb_pull_data(skb, want < skb->len ? want : skb->len);
+}
+
+static __always_inline int is_vlan(__be16 proto)
+{
+	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD) || proto == bpf_htons(ETH_P_QINQ1);
+}
+
+static __always_inline int is_ip(__be16 proto)
+{
+	return proto == bpf_htons(ETH_P_IP) || proto == bpf_htons(ETH_P_IPV6);
+}
+
+static __always_inline int is_group(__u64 mac)
+{
+	return mac & 1;
+}
+
+/* The reserved MAC of weft-vxlan: the kernel drops frames from it without a word. 02:6f:77:00:00:01 */
+#define RESERVED_MAC 0x010000776f02ULL
+
+static __always_inline int check_macs(struct pkt *p)
+{
+	if (unlikely(is_group(p->src) || !p->src || p->src == RESERVED_MAC))
+		return -DROP_SOURCE_INVALID;
+	/* 01:80:c2:00:00:00 - 0f */
+	if (unlikely((p->dst & 0xf0ffffffffffULL) == 0xc28001ULL))
+		return -DROP_LINK_LOCAL;
+	return V_NEXT;
+}
+
+/* A frame as it comes from a port or from weft-vxlan. */
+static __always_inline int parse_frame(struct __sk_buff *skb, struct pkt *p)
+{
+	if (unlikely(skb->vlan_present)) /* the kernel moves a tag out of the frame before it gets here */
+		return -DROP_INNER_VLAN;
+	linear(skb, ETH_LEN + IP6_LEN + 20);
+	struct ethhdr *eth = (void *)(long)skb->data;
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+		return -DROP_TRUNCATED;
+	p->dst = get_mac(eth->h_dest);
+	p->src = get_mac(eth->h_source);
+	p->proto = eth->h_proto;
+	if (unlikely(is_vlan(p->proto)))
+		return -DROP_INNER_VLAN;
+	return check_macs(p);
+}
+
+/* Octets of the longest IP packet that an aggregate will be cut into. */
+static __noinline __u32 segment_length(struct __sk_buff *skb)
+{
+	__u32 gso = skb->gso_size, len = skb->len - ETH_LEN, l4 = 0;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = data;
+	__u8 proto, *h;
+	if (!gso)
+		return len;
+	if (data + ETH_LEN + IP4_LEN > end)
+		return len;
+	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = data + ETH_LEN;
+		l4 = (ip->ver_ihl & 15) * 4;
+		proto = ip->protocol;
+	} else if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = data + ETH_LEN;
+		if ((void *)(ip + 1) > end)
+			return len;
+		l4 = IP6_LEN;
+		proto = ip->nexthdr;
+	} else {
+		return len;
+	}
+	if (proto == IPPROTO_UDP)
+		return l4 + UDP_LEN + gso;
+	if (proto == IPPROTO_TCP) {
+		h = data + ETH_LEN + l4;
+		if ((void *)(h + 20) > end)
+			return len;
+		return l4 + (h[12] >> 4) * 4 + gso;
+	}
+	/* Another L4, or extension headers first: IPv6 with 40 octets of them and the longest TCP header. Never too small. */
+	return l4 + 40 + 60 + gso;
+}
