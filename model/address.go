@@ -6,7 +6,11 @@ import (
 	"github.com/weftnet/weft/wire"
 )
 
-const fixMAC = "choose a unicast MAC such as 02:00:00:00:00:01, or leave it out to have one allocated"
+const (
+	fixMAC = "choose a unicast MAC such as 02:00:00:00:00:01, or leave it out to have one allocated"
+	// fixStatedMAC is for the places where none is ever allocated.
+	fixStatedMAC = "choose a unicast MAC such as 00:00:5e:00:01:01"
+)
 
 // ParseMAC reads a MAC that a user wrote in a field, and refuses those that nothing may own.
 func ParseMAC(field, s string) (wire.MAC, *Error) {

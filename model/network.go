@@ -118,6 +118,7 @@ func (n *Network) validateVTEPs(r *refusals) {
 		for j, m := range v.MACs {
 			there := at(here+".macs", j)
 			if e := validateMAC(there, m); e != nil {
+				e.Fix = fixStatedMAC
 				r.add(e)
 			} else if was, dup := macs[m]; dup {
 				r.add(Errorf(Invalid, there, "state it behind one VTEP only, once", "%s is already %s", m, was))
@@ -161,6 +162,10 @@ func (n *Network) ValidateWith(ports iter.Seq[*Port]) error {
 			if what := unusable(s, ip.Addr()); what != "" {
 				return Errorf(Conflict, "spec.subnets", "choose another prefix length, or change or delete the port first",
 					"port %s has the address %s, which would be %s of %s", p.Name, ip.Addr(), what, s)
+			}
+			if s.Bits() != ip.Bits() {
+				return Errorf(Conflict, "spec.subnets", "keep the prefix length and add a further subnet, or delete the port first",
+					"port %s holds %s, which would no longer be the length of its subnet %s", p.Name, ip, s)
 			}
 		}
 		for _, m := range p.Alloc.MACs {

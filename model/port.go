@@ -76,8 +76,7 @@ func (p *Port) validatePairs(r *refusals) {
 	for i, pair := range p.Spec.AllowedAddressPairs {
 		here := at(field, i)
 		if e := validateMAC(here+".mac", pair.MAC); e != nil {
-			// A pair is never allocated: the usual advice does not fit.
-			e.Fix = "choose a unicast MAC such as 00:00:5e:00:01:01"
+			e.Fix = fixStatedMAC
 			r.add(e)
 		}
 		if pair.IP.IsValid() {

@@ -299,6 +299,9 @@ func TestValidateUpdateNamesWhatIsImmutable(t *testing.T) {
 
 	refused(t, (&Tenant{Name: "a"}).ValidateUpdate(&Tenant{Name: "b"}), "name: from b to a")
 	refused(t, (&Host{Name: "a"}).ValidateUpdate(&Host{Name: "b"}), "name: from b to a")
+	refused(t, (&Host{Name: "a"}).ValidateUpdate(&Host{Name: "a"}))
+	refused(t, (&Tenant{Name: "a"}).ValidateUpdate(&Tenant{Name: "a"}))
+	refused(t, (&VNIPool{Name: "a", Spec: DefaultPoolSpec}).ValidateUpdate(&VNIPool{Name: "a"}))
 	refused(t, (&VNIPool{Name: "a", Spec: DefaultPoolSpec}).ValidateUpdate(&VNIPool{Name: "b"}), "name: from b to a")
 	refused(t, (&VTEP{Name: "a"}).ValidateUpdate(&VTEP{Name: "b"}), "name: from b to a")
 	v := &VTEP{Name: "a", Spec: VTEPSpec{Address: netip.MustParseAddr("192.0.2.1")}}
@@ -315,12 +318,29 @@ func TestValidateNetworkWithItsPorts(t *testing.T) {
 		{"as it was", NetworkSpec{Subnets: prefixes("10.1.0.0/16", "fd00::/64", "10.7.0.0/16")}, nil},
 		{"a subnet gone", NetworkSpec{Subnets: prefixes("10.1.0.0/16")}, []string{"spec.subnets: port web1 has the address fd00::5"}},
 		{"a subnet cut", NetworkSpec{Subnets: prefixes("10.1.0.0/24", "fd00::/64")}, []string{"spec.subnets: the broadcast address of 10.1.0.0/24"}},
+		{"a subnet grown", NetworkSpec{Subnets: prefixes("10.0.0.0/15", "fd00::/64")},
+			[]string{"spec.subnets: port web1 holds 10.1.0.255/16, which would no longer be the length of its subnet 10.0.0.0/15"}},
 		{"its MAC behind a VTEP", NetworkSpec{Subnets: prefixes("10.1.0.0/16", "fd00::/64"), VTEPs: []NetworkVTEP{{VTEP: "e", MACs: p.Alloc.MACs}}},
 			[]string{"spec.vteps: belongs to port web1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			refused(t, (&Network{Spec: c.spec}).ValidateWith(slices.Values([]*Port{p})), c.want...)
 		})
+	}
+}
+
+func TestKinds(t *testing.T) {
+	for want, of := range map[string]interface{ Kind() string }{
+		"tenant": &Tenant{}, "network": &Network{}, "port": &Port{}, "binding": &Binding{}, "host": &Host{}, "vtep": &VTEP{}, "pool": &VNIPool{},
+		"token": &APIToken{},
+	} {
+		if of.Kind() != want {
+			t.Errorf("%T is of kind %s, want %s", of, of.Kind(), want)
+		}
+	}
+	if (NetworkSpec{}).EffectiveUnknownUnicast() != UnknownUnicastExternal ||
+		(NetworkSpec{UnknownUnicast: UnknownUnicastDrop}).EffectiveUnknownUnicast() != UnknownUnicastDrop {
+		t.Error("unknown unicast has another default, or its setting is lost")
 	}
 }
 

@@ -488,6 +488,54 @@ func TestWorldIgnoresWhatIsOlder(t *testing.T) {
 	}
 }
 
+// Of objects that are kept by their names, too; and the end of an earlier life, even if it is told in the transaction that
+// made the next one, leaves that one alone.
+func TestWorldNamedObjects(t *testing.T) {
+	older := &VTEP{Meta: Meta{UID: "v1", Revision: 3}, Name: "ext"}
+	newer := &VTEP{Meta: Meta{UID: "v1", Revision: 7}, Name: "ext"}
+	w := worldOf(Change{Revision: 7, VTEP: newer}, Change{Revision: 3, VTEP: older})
+	if w.VTEPs["ext"] != newer {
+		t.Error("an older version took the place of a newer one")
+	}
+	next := &VTEP{Meta: Meta{UID: "v2", Revision: 9}, Name: "ext"}
+	w.Apply(Change{Revision: 9, VTEP: next})
+	w.Apply(Change{Revision: 9, Deleted: true, VTEP: newer})
+	if w.VTEPs["ext"] != next {
+		t.Error("the end of the earlier life took the later one away")
+	}
+	token := &APIToken{ID: "2", Name: "ci"}
+	w.Apply(Change{Revision: 10, APIToken: token})
+	w.Apply(Change{Revision: 10, Deleted: true, APIToken: &APIToken{ID: "1", Name: "ci"}})
+	if w.APITokens["ci"] != token {
+		t.Error("the end of the earlier token took the later one away")
+	}
+}
+
+// Where everything was deleted, nothing stays behind, in no index; deletions may come without the version they delete.
+func TestWorldLeavesNothingBehind(t *testing.T) {
+	n := &Network{Meta: Meta{UID: "n", Revision: 1}, Tenant: "t", Name: "blue", Spec: NetworkSpec{VTEPs: []NetworkVTEP{{VTEP: "ext"}}}}
+	changes := []Change{
+		{Tenant: &Tenant{Meta: Meta{UID: "t", Revision: 1}, Name: "t"}}, {Network: n}, {Port: port("p", "web", 1)},
+		{Binding: &Binding{Port: "p", Epoch: 1, Active: "h", Draining: "g"}}, {Host: &Host{Meta: Meta{UID: "h", Revision: 1}, Name: "h"}},
+		{Facts: &HostFacts{Host: "h"}}, {VTEP: &VTEP{Meta: Meta{UID: "v", Revision: 1}, Name: "ext"}},
+		{Pool: &VNIPool{Meta: Meta{UID: "o", Revision: 1}, Name: "o"}}, {VNI: &VNIUse{VNI: 5}},
+		{Tombstone: &Tombstone{UID: "x", Network: "n"}}, {APIToken: &APIToken{Name: "a"}},
+	}
+	w := worldOf(changes...)
+	for _, c := range changes {
+		c.Deleted, c.Revision = true, 2
+		if c.Port != nil {
+			c.Port = &Port{Meta: Meta{UID: "p"}}
+		}
+		w.Apply(c)
+	}
+	empty := NewWorld("s")
+	empty.Revision = 2
+	if !reflect.DeepEqual(w, empty) {
+		t.Errorf("left behind: %+v", w)
+	}
+}
+
 // What an object is indexed by follows its newest version.
 func TestWorldReindexes(t *testing.T) {
 	moved := port("p1", "other", 5)

@@ -72,3 +72,37 @@ func TestVNI(t *testing.T) {
 		}
 	}
 }
+
+func TestNumbersHaveNames(t *testing.T) {
+	for want, of := range map[string]interface{ String() string }{
+		"IPv4": wire.TypeIPv4, "ARP": wire.TypeARP, "802.1Q": wire.TypeVLAN, "IPv6": wire.TypeIPv6, "802.1ad": wire.TypeServiceVLAN, "0x88cc": wire.EtherType(0x88cc),
+		"ICMP": wire.ProtoICMP, "TCP": wire.ProtoTCP, "UDP": wire.ProtoUDP, "ICMPv6": wire.ProtoICMPv6, "132": wire.Protocol(132),
+		"": wire.TCPFlags(0), "FIN,PSH,CWR": wire.FIN | wire.PSH | wire.CWR,
+	} {
+		if of.String() != want {
+			t.Errorf("%s, want %s", of, want)
+		}
+	}
+}
+
+// What does not fit a 16-bit length is the caller's mistake.
+func TestTooLongPanics(t *testing.T) {
+	long := make([]byte, 65536)
+	for name, build := range map[string]func(){
+		"ipv4": func() { wire.IPv4{Src: flow4.Src, Dst: flow4.Dst}.Append(nil, long[:65516]) },
+		"ipv6": func() { wire.IPv6{Src: flow6.Src, Dst: flow6.Dst}.Append(nil, long) },
+		"udp":  func() { wire.UDP{}.Append(nil, flow4.Src, flow4.Dst, long[:65528]) },
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: a packet that is too long is built", name)
+				}
+			}()
+			build()
+		}()
+	}
+	if b := flow4.UDP(1, 2, long[:65507]); len(b) != wire.EthernetLen+65535 {
+		t.Errorf("the longest datagram has %d octets", len(b))
+	}
+}
