@@ -398,6 +398,7 @@ func (a *Agent) reconcile() {
 	if fresh {
 		a.sweep()
 	}
+	a.tellProber()
 	for w := range a.waiting {
 		if w.ready() {
 			delete(a.waiting, w)

@@ -42,6 +42,8 @@ type oam struct {
 	self    netip.Addr
 	// peers are the MACs of the other hosts' VTEPs; those on which two hosts fall are in none.
 	peers map[wire.MAC]string
+	// changed since the prober was told.
+	changed bool
 }
 
 func (o *oam) macs() []wire.MAC {
@@ -78,7 +80,7 @@ func (o *oam) fdb(key datapath.FDBKey, id func(string) (datapath.VTEPID, bool)) 
 func (o *oam) index(r *Reconciler) []wire.MAC {
 	peers := map[wire.MAC]string{}
 	if o.ifindex != 0 {
-		twice := map[wire.MAC]bool{}
+		twice := map[wire.MAC]bool{{0x02, 0x6f, 0x77, 0, 0, 1}: true} // weft-vxlan's own
 		for _, mac := range o.macs() {
 			twice[mac] = true
 		}
@@ -110,6 +112,7 @@ func (o *oam) index(r *Reconciler) []wire.MAC {
 		}
 	}
 	o.peers = peers
+	o.changed = o.changed || len(changed) > 0
 	return changed
 }
 
