@@ -113,3 +113,23 @@ func restoreBacklog(s State) error {
 	}
 	return os.WriteFile(backlogPath, []byte(strconv.Itoa(s.Backlog)), 0)
 }
+
+// leftovers are what is still there of a lab that was taken away.
+func leftovers(cfg Config) ([]string, error) {
+	left, err := netdev.Namespaces(cfg.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	left = slices.DeleteFunc(left, func(ns string) bool {
+		return !infraNames.MatchString(strings.TrimPrefix(ns, cfg.Prefix))
+	})
+	for _, p := range suspects(cfg) {
+		left = append(left, fmt.Sprintf("process %d", p.PID))
+	}
+	for _, path := range []string{cfg.Dir, cfg.PinRoot} {
+		if _, err := os.Lstat(path); err == nil {
+			left = append(left, path)
+		}
+	}
+	return left, nil
+}

@@ -155,7 +155,18 @@ func strays(cfg Config, namespaces []string) []Process {
 			inodes[st.Ino] = true
 		}
 	}
-	entries, _ := os.ReadDir("/proc")
+	return slices.DeleteFunc(suspects(cfg), func(p Process) bool {
+		var st unix.Stat_t
+		return unix.Stat(fmt.Sprintf("/proc/%d/ns/net", p.PID), &st) != nil || !inodes[st.Ino]
+	})
+}
+
+// suspects are processes that by their command line are servers or agents with their data in the lab's directory.
+func suspects(cfg Config) []Process {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
 	var found []Process
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -166,11 +177,7 @@ func strays(cfg Config, namespaces []string) []Process {
 		if len(args) < 2 || args[1] != "server" && args[1] != "agent" || !slices.ContainsFunc(args, cfg.owns) {
 			continue
 		}
-		var st unix.Stat_t
-		if unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &st) != nil || !inodes[st.Ino] {
-			continue
-		}
-		if started, _, err := procStat(pid); err == nil {
+		if started, state, err := procStat(pid); err == nil && state != 'Z' {
 			found = append(found, Process{PID: pid, Started: started, Args: args})
 		}
 	}

@@ -25,7 +25,7 @@ var (
 	underlay4  = netip.MustParsePrefix("198.18.0.0/15")
 	underlay6  = netip.MustParsePrefix("fd18::/15")
 	serverAddr = netip.MustParseAddr("172.31.0.1")
-	infraNames = regexp.MustCompile(`^(server|h[0-9]+|leaf[0-9]+|spine[0-9]+|guest[0-9]+)$`)
+	infraNames = regexp.MustCompile(`^(server|h[0-9]+|leaf[0-9]+|spine[0-9]+|guestw?[0-9]+)$`)
 )
 
 func hostName(i int) string  { return "h" + strconv.Itoa(i) }
