@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weftnet/weft/agent"
+	"github.com/weftnet/weft/cli"
+)
+
+// agentFlags are the flags of `weft agent`, and of `weft up` for its agent.
+type agentFlags struct {
+	cfg         agent.Config
+	vtepAddress string
+	verbose     bool
+}
+
+func (f *agentFlags) add(cmd *cobra.Command, dir, socket string) {
+	fl := cmd.Flags()
+	hostname, _ := os.Hostname()
+	fl.StringVar(&f.cfg.Name, "name", hostname, "`name` of this host, as its join token says")
+	fl.StringVar(&f.cfg.Dir, dir, "/var/lib/weft/agent", "`directory` of the host's identity, snapshot and attachments")
+	fl.StringVar(&f.cfg.Socket, socket, "/run/weft/agent.sock", "`path` of the socket for `weft port attach` on this host")
+	fl.StringVar(&f.cfg.Instance, "instance", "default", "`name` that tells several agents on one kernel apart")
+	fl.StringVar(&f.cfg.PinRoot, "pin-root", "", "`directory` in a bpffs for maps and links (default /sys/fs/bpf/weft/<instance>)")
+	fl.StringVar(&f.cfg.Uplink, "uplink", "", "underlay `interface` (default: that of the VTEP address, or of the route to the server)")
+	fl.StringVar(&f.vtepAddress, "vtep-address", "", "underlay `address` of this host's tunnels (default: the uplink's)")
+	fl.Uint16Var(&f.cfg.UDPPort, "udp-port", 4789, "UDP `port` of the tunnels")
+}
+
+func (f *agentFlags) config() (agent.Config, error) {
+	cfg := f.cfg
+	cfg.Version, cfg.Log = version, logger(f.verbose)
+	if f.vtepAddress != "" {
+		addr, err := netip.ParseAddr(f.vtepAddress)
+		if err != nil {
+			return cfg, cli.Usagef("give an IPv4 or IPv6 address of this host", "--vtep-address %q is not an IP address", f.vtepAddress)
+		}
+		cfg.VTEPAddress = addr
+	}
+	return cfg, nil
+}
+
+func agentCommand() *cobra.Command {
+	var f agentFlags
+	var servers []string
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Run the weft agent: make this machine a host",
+		Long: "Run the weft agent. The first start needs a join token (`weft host token create NAME` on the server); later ones\n" +
+			"use the identity that it gained. Stopping the agent stops no packet: forwarding is the kernel's.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := requireRoot("weft agent"); err != nil {
+				return err
+			}
+			cfg, err := f.config()
+			if err != nil {
+				return err
+			}
+			cfg.Servers = servers
+			if len(cfg.Servers) == 0 {
+				cfg.Servers = splitList(os.Getenv("WEFT_SERVER"))
+			}
+			if cfg.Token == "" {
+				cfg.Token = os.Getenv("WEFT_TOKEN")
+			}
+			if len(cfg.Servers) == 0 {
+				return cli.Usagef("say --server HOST:PORT (repeatable) or set WEFT_SERVER", "no server is given")
+			}
+			return runAgent(cmd.Context(), cfg)
+		},
+	}
+	f.add(cmd, "dir", "socket")
+	cmd.Flags().StringSliceVar(&servers, "server", nil, "`host:port` of a server; several are tried in turn (or WEFT_SERVER)")
+	cmd.Flags().StringVar(&f.cfg.Token, "token", "", "join `token` for the first start (or WEFT_TOKEN)")
+	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log at debug level")
+	return cmd
+}
+
+func runAgent(ctx context.Context, cfg agent.Config) error {
+	a, err := agent.New(cfg)
+	if err != nil {
+		return err
+	}
+	if err := a.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}

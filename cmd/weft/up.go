@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"path/filepath"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/weftnet/weft/agent"
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/client"
+	"github.com/weftnet/weft/server"
+	"github.com/weftnet/weft/trust"
+)
+
+func upCommand() *cobra.Command {
+	var sf serverFlags
+	var af agentFlags
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Run server and agent on this machine, with nothing else to install",
+		Long: "Run a server with an embedded etcd, and the agent of this machine, in one process. The agent joins by itself.\n" +
+			"Further hosts join with `weft host token create NAME` here and `weft agent --server … --token …` there.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := requireRoot("weft up"); err != nil {
+				return err
+			}
+			sc, err := sf.config()
+			if err != nil {
+				return err
+			}
+			af.verbose = sf.verbose
+			ac, err := af.config()
+			if err != nil {
+				return err
+			}
+			return runUp(cmd.Context(), sc, ac)
+		},
+	}
+	sf.add(cmd, "server-dir", "server-socket")
+	af.add(cmd, "agent-dir", "agent-socket")
+	return cmd
+}
+
+// runUp ends when either part ends. The agent never outlives a server that failed: the unit restarts both, and
+// forwarding does not notice.
+func runUp(ctx context.Context, sc server.Config, ac agent.Config) error {
+	_, l4port, err := net.SplitHostPort(sc.Listen)
+	if err != nil {
+		return fmt.Errorf("--listen %q is not of the form [ADDRESS]:PORT: %w", sc.Listen, err)
+	}
+	s := server.New(sc)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.Run(ctx) })
+	group.Go(func() error {
+		select {
+		case <-s.Ready():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		ac.Servers = []string{net.JoinHostPort("127.0.0.1", l4port)}
+		if err := tokenForSelf(ctx, sc.Socket, &ac); err != nil {
+			return err
+		}
+		return runAgent(ctx, ac)
+	})
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// tokenForSelf makes a join token over the server's socket, unless this host has joined before.
+func tokenForSelf(ctx context.Context, socket string, ac *agent.Config) error {
+	if _, err := trust.LoadHostIdentity(filepath.Join(ac.Dir, "identity")); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	c, err := client.New(client.Config{Socket: socket})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	res, err := c.Hosts.CreateHostToken(ctx, connect.NewRequest(&weftv1.CreateHostTokenRequest{Host: ac.Name, Lifetime: durationpb.New(5 * time.Minute)}))
+	if err != nil {
+		return fmt.Errorf("make a join token for this machine: %w", err)
+	}
+	ac.Token = res.Msg.Token
+	return nil
+}
