@@ -49,12 +49,17 @@ type Speaker struct {
 
 	mu      sync.Mutex
 	next    int
-	clients map[string]planv1connect.AgentServiceClient
-	closers []func()
+	clients map[string]dialled
 
 	// out holds the newest of each kind of message that was not sent yet.
 	out   outbox
 	ready chan struct{}
+}
+
+// dialled is a connection to a server, with the certificate of the time when it was made.
+type dialled struct {
+	planv1connect.AgentServiceClient
+	http *http.Client
 }
 
 type outbox struct {
@@ -67,7 +72,7 @@ type outbox struct {
 func NewSpeaker(servers []string, tls func(server string) *tls.Config, loop listener, log *slog.Logger) *Speaker {
 	return &Speaker{
 		servers: servers, tls: tls, loop: loop, log: log,
-		clients: map[string]planv1connect.AgentServiceClient{}, ready: make(chan struct{}, 1),
+		clients: map[string]dialled{}, ready: make(chan struct{}, 1),
 	}
 }
 
@@ -107,6 +112,7 @@ func (s *Speaker) Run(ctx context.Context) {
 		server := s.server()
 		started := time.Now()
 		err := s.session(ctx, server)
+		s.hangUp(server)
 		if ctx.Err() != nil {
 			return
 		}
@@ -223,25 +229,34 @@ func (s *Speaker) send(ctx context.Context, stream *connect.BidiStreamForClient[
 	}
 }
 
-// client keeps one connection a server, so that calls go beside the stream and outlive a certificate's renewal.
+// client keeps one connection a server, so that calls go beside the stream.
 func (s *Speaker) client(server string) planv1connect.AgentServiceClient {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.clients[server]
-	if c == nil {
-		hc := httpClient(s.tls(server))
-		s.closers = append(s.closers, hc.CloseIdleConnections)
-		c = planv1connect.NewAgentServiceClient(hc, "https://"+server)
+	c, ok := s.clients[server]
+	if !ok {
+		c.http = httpClient(s.tls(server))
+		c.AgentServiceClient = planv1connect.NewAgentServiceClient(c.http, "https://"+server)
 		s.clients[server] = c
 	}
 	return c
 }
 
+// hangUp forgets a connection whose stream ended: the next is made with the certificate that is current then.
+func (s *Speaker) hangUp(server string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, ok := s.clients[server]; ok {
+		delete(s.clients, server)
+		c.http.CloseIdleConnections()
+	}
+}
+
 func (s *Speaker) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, c := range s.closers {
-		c()
+	for _, c := range s.clients {
+		c.http.CloseIdleConnections()
 	}
 }
 

@@ -1,0 +1,230 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"connectrpc.com/connect"
+
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/datapath/netdev"
+	"github.com/weftnet/weft/wire"
+)
+
+// fakeLinks is Links in memory. Far ends are kept by namespace; a namespace that was not made is missing.
+type fakeLinks struct {
+	mu      sync.Mutex
+	next    int
+	links   map[string]netdev.Link
+	far     map[string]map[string]bool // namespace -> interface names in it
+	addrs   []netdev.Address
+	routes  []netdev.Route
+	managed map[netdev.Hop]bool
+	events  chan netdev.Event
+	failSet error
+}
+
+func newFakeLinks() *fakeLinks {
+	f := &fakeLinks{
+		next: 10, links: map[string]netdev.Link{}, far: map[string]map[string]bool{}, managed: map[netdev.Hop]bool{},
+		events: make(chan netdev.Event, 64),
+	}
+	f.links["eth1"] = netdev.Link{Index: 2, Name: "eth1", Kind: "device", MTU: 1500, Up: true}
+	f.links["lo"] = netdev.Link{Index: 1, Name: "lo", Kind: "device", MTU: 65536, Up: true}
+	f.addrs = []netdev.Address{{Prefix: netip.MustParsePrefix("192.0.2.1/24"), Index: 2}}
+	f.routes = []netdev.Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Hops: []netdev.Hop{{Gateway: netip.MustParseAddr("192.0.2.254"), Index: 2}}}}
+	return f
+}
+
+func (f *fakeLinks) Link(name string) (netdev.Link, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, ok := f.links[name]
+	if !ok {
+		return l, fmt.Errorf("%s: %w", name, netdev.ErrNotFound)
+	}
+	return l, nil
+}
+
+// add makes an interface of somebody else, as a VM does with its TAP.
+func (f *fakeLinks) add(name, kind string) netdev.Link {
+	f.mu.Lock()
+	f.next++
+	l := netdev.Link{Index: f.next, Name: name, Kind: kind, MTU: 1500, PeerNamespaceID: -1}
+	f.links[name] = l
+	f.mu.Unlock()
+	f.events <- netdev.Event{Kind: netdev.EventLink, Index: l.Index, Link: l}
+	return l
+}
+
+func (f *fakeLinks) drop(name string) {
+	f.mu.Lock()
+	l := f.links[name]
+	delete(f.links, name)
+	f.mu.Unlock()
+	f.events <- netdev.Event{Kind: netdev.EventLink, Removed: true, Index: l.Index, Link: l}
+}
+
+func (f *fakeLinks) MakeVeth(v veth) (netdev.Link, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	far, ok := f.far[v.netns]
+	if !ok {
+		return netdev.Link{}, fs.ErrNotExist
+	}
+	if l, ok := f.links[v.near]; ok {
+		return l, nil
+	}
+	if far[v.far] {
+		return netdev.Link{}, fs.ErrExist
+	}
+	f.next++
+	far[v.far] = true
+	l := netdev.Link{
+		Index: f.next, Name: v.near, Kind: "veth", MTU: v.mtu, Up: true, PeerNamespaceID: 3,
+		Alias: netdev.Mark{Instance: "default", Port: v.uid}.String(),
+	}
+	f.links[v.near] = l
+	return l, nil
+}
+
+func (f *fakeLinks) MakeOAM(near, far wire.MAC, mtu int) (netdev.Link, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := netdev.Link{Index: 5, Name: oamInterface, Kind: "veth", MTU: mtu, Up: true}
+	f.links[oamInterface] = l
+	return l, nil
+}
+
+func (f *fakeLinks) SetUp(name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := f.links[name]
+	l.Up = true
+	f.links[name] = l
+	return nil
+}
+
+func (f *fakeLinks) Delete(name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if l, ok := f.links[name]; ok {
+		if _, ours := l.Mark(); !ours {
+			return netdev.ErrNotOwned
+		}
+	}
+	delete(f.links, name)
+	return nil
+}
+
+func (f *fakeLinks) Owned() ([]netdev.Link, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var list []netdev.Link
+	for _, l := range f.links {
+		if _, ok := l.Mark(); ok {
+			list = append(list, l)
+		}
+	}
+	return list, nil
+}
+
+func (f *fakeLinks) Links() ([]netdev.Link, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var list []netdev.Link
+	for _, l := range f.links {
+		list = append(list, l)
+	}
+	return list, nil
+}
+
+func (f *fakeLinks) Addresses(string) ([]netdev.Address, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.addrs), nil
+}
+
+func (f *fakeLinks) Routes() ([]netdev.Route, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.routes), nil
+}
+
+func (f *fakeLinks) ManageNeighbour(index int, ip netip.Addr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.managed[netdev.Hop{Gateway: ip, Index: index}] = true
+	return nil
+}
+
+func (f *fakeLinks) ReleaseNeighbour(index int, ip netip.Addr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.managed, netdev.Hop{Gateway: ip, Index: index})
+	return nil
+}
+
+func (f *fakeLinks) Subscribe(context.Context) (<-chan netdev.Event, error) { return f.events, nil }
+
+// fakeServer is the agent's server in memory: it binds what it is told may be bound, and sends the plan on demand.
+type fakeServer struct {
+	mu      sync.Mutex
+	away    bool
+	refuse  error
+	silent  bool // binds, and never sends the plan
+	bound   map[string]bool
+	onBind  func(tenant, port string) *planv1.BindResponse
+	applied []*planv1.Applied
+	reports []*planv1.Report
+	facts   []*planv1.Facts
+	said    chan struct{}
+}
+
+func (s *fakeServer) Say(a *planv1.Applied, f *planv1.Facts, r *planv1.Report) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a != nil {
+		s.applied = append(s.applied, a)
+	}
+	if f != nil {
+		s.facts = append(s.facts, f)
+	}
+	if r != nil {
+		s.reports = append(s.reports, r)
+	}
+	select {
+	case s.said <- struct{}{}:
+	default:
+	}
+}
+
+func (s *fakeServer) Bind(_ context.Context, tenant, port string) (*planv1.BindResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.away {
+		return nil, &unreachable{tried: []string{"server1:7348: connection refused"}}
+	}
+	if s.refuse != nil {
+		return nil, s.refuse
+	}
+	s.bound[tenant+"/"+port] = true
+	return s.onBind(tenant, port), nil
+}
+
+func (s *fakeServer) Unbind(_ context.Context, uid, tenant, port string) (*planv1.UnbindResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.away {
+		return nil, &unreachable{tried: []string{"server1:7348: connection refused"}}
+	}
+	if !s.bound[tenant+"/"+port] {
+		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("port %s/%s: there is none", tenant, port))
+	}
+	delete(s.bound, tenant+"/"+port)
+	return &planv1.UnbindResponse{}, nil
+}

@@ -1,0 +1,275 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/api/gen/plan/v1/planv1connect"
+	"github.com/weftnet/weft/trust"
+)
+
+// testServer speaks plan.v1 over real TLS, and keeps what it heard.
+type testServer struct {
+	planv1connect.UnimplementedAgentServiceHandler
+	ca   *trust.CA
+	http *http.Server
+	addr string
+
+	mu      sync.Mutex
+	heard   []*planv1.AgentMessage
+	join    error
+	streams int
+	send    chan *planv1.ServerMessage
+	changed chan struct{}
+}
+
+func newTestServer(t *testing.T, ca *trust.CA) *testServer {
+	s := &testServer{ca: ca, send: make(chan *planv1.ServerMessage, 16), changed: make(chan struct{}, 100)}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.addr = l.Addr().String()
+	mux := http.NewServeMux()
+	mux.Handle(planv1connect.NewAgentServiceHandler(s))
+	protocols := new(http.Protocols)
+	protocols.SetHTTP2(true)
+	s.http = &http.Server{Handler: mux, TLSConfig: trust.ServerTLS(ca, nil, time.Now), Protocols: protocols, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = s.http.ServeTLS(l, "", "") })
+	t.Cleanup(func() { s.http.Close(); serving.Wait() })
+	return s
+}
+
+func (s *testServer) Join(_ context.Context, req *connect.Request[planv1.JoinRequest]) (*connect.Response[planv1.JoinResponse], error) {
+	if s.join != nil {
+		return nil, s.join
+	}
+	chain, err := s.ca.SignHost(req.Msg.Csr, "h1uid", time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&planv1.JoinResponse{HostUid: "h1uid", Certificates: chain}), nil
+}
+
+func (s *testServer) Renew(_ context.Context, req *connect.Request[planv1.RenewRequest]) (*connect.Response[planv1.RenewResponse], error) {
+	chain, err := s.ca.SignHost(req.Msg.Csr, "h1uid", time.Now())
+	return connect.NewResponse(&planv1.RenewResponse{Certificates: chain}), err
+}
+
+func (s *testServer) Bind(_ context.Context, req *connect.Request[planv1.BindRequest]) (*connect.Response[planv1.BindResponse], error) {
+	if req.Msg.Port == "taken" {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("port: it is bound to h2"))
+	}
+	return connect.NewResponse(&planv1.BindResponse{PortUid: req.Msg.Port}), nil
+}
+
+func (s *testServer) Stream(ctx context.Context, stream *connect.BidiStream[planv1.AgentMessage, planv1.ServerMessage]) error {
+	s.mu.Lock()
+	s.streams++
+	s.mu.Unlock()
+	done := make(chan error, 1)
+	go func() {
+		for {
+			m, err := stream.Receive()
+			if err != nil {
+				done <- err
+				return
+			}
+			s.mu.Lock()
+			s.heard = append(s.heard, m)
+			s.mu.Unlock()
+			s.changed <- struct{}{}
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-done:
+			return err
+		case m := <-s.send:
+			if m == nil {
+				return connect.NewError(connect.CodeUnavailable, errors.New("stopping"))
+			}
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// until waits until the server heard something that fits.
+func (s *testServer) until(t *testing.T, what string, ok func(*planv1.AgentMessage) bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	for seen := 0; ; {
+		s.mu.Lock()
+		heard := s.heard
+		s.mu.Unlock()
+		for ; seen < len(heard); seen++ {
+			if ok(heard[seen]) {
+				return
+			}
+		}
+		select {
+		case <-s.changed:
+		case <-deadline:
+			t.Fatalf("%s was not heard; heard %v", what, heard)
+		}
+	}
+}
+
+// echoLoop is a listener that acknowledges everything.
+type echoLoop struct {
+	speaker *Speaker
+	states  chan string
+	refuse  error
+}
+
+func (l *echoLoop) Hello(context.Context) (*planv1.Hello, error) {
+	return &planv1.Hello{Version: "test"}, nil
+}
+
+func (l *echoLoop) Receive(_ context.Context, u *planv1.Update) error {
+	if l.refuse != nil {
+		return l.refuse
+	}
+	l.speaker.Say(&planv1.Applied{Revision: u.Revision}, nil, nil)
+	return nil
+}
+
+func (l *echoLoop) Connection(_ context.Context, server string, _ error) {
+	select {
+	case l.states <- server:
+	default:
+	}
+}
+
+func testCA(t *testing.T) *trust.CA {
+	ca, err := trust.OpenCA(filepath.Join(t.TempDir(), "ca"), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
+}
+
+func testJoin(t *testing.T, ca *trust.CA, servers ...string) (Config, *trust.HostIdentity, error) {
+	token, err := trust.NewToken(trust.JoinToken, ca.Fingerprint())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := Config{Name: "h1", Servers: servers, Token: token.String(), Dir: t.TempDir()}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	id, err := join(ctx, cfg)
+	return cfg, id, err
+}
+
+// TestJoin turns red when a host does not join at the first server that answers, forgets that it joined, or trusts a
+// server of another deployment.
+func TestJoin(t *testing.T) {
+	ca := testCA(t)
+	s := newTestServer(t, ca)
+	cfg, id, err := testJoin(t, ca, "127.0.0.1:1", s.addr)
+	if err != nil || id.UID != "h1uid" {
+		t.Fatalf("%v %v", id, err)
+	}
+	cfg.Token, cfg.Servers = "", []string{"127.0.0.1:1"}
+	if again, err := join(context.Background(), cfg); err != nil || again.UID != "h1uid" {
+		t.Errorf("a second start: %v", err)
+	}
+	if _, _, err := testJoin(t, testCA(t), s.addr); err == nil || !strings.Contains(err.Error(), "another deployment") {
+		t.Errorf("a foreign server: %v", err)
+	}
+	s.join = connect.NewError(connect.CodeUnauthenticated, errors.New("token: it was used"))
+	if _, _, err := testJoin(t, ca, s.addr); err == nil || !strings.Contains(err.Error(), "it was used") {
+		t.Errorf("a refusal: %v", err)
+	}
+	if _, err := join(context.Background(), Config{Name: "h1", Dir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "weft host token create h1") {
+		t.Errorf("no token: %v", err)
+	}
+}
+
+// TestSpeaker turns red when a stream is not opened at the server that answers, when acknowledgements do not arrive, or when a
+// stream that ended is not opened again.
+func TestSpeaker(t *testing.T) {
+	ca := testCA(t)
+	s := newTestServer(t, ca)
+	cfg, id, err := testJoin(t, ca, s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewer := trust.NewRenewer(trust.RenewerConfig{Dir: filepath.Join(cfg.Dir, "identity"), Identity: id})
+	loop := &echoLoop{states: make(chan string, 100)}
+	loop.speaker = NewSpeaker([]string{"127.0.0.1:1", s.addr}, renewer.ClientTLS, loop, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { loop.speaker.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+
+	s.until(t, "a hello", func(m *planv1.AgentMessage) bool { return m.GetHello().GetVersion() == "test" })
+	s.send <- &planv1.ServerMessage{Message: &planv1.ServerMessage_Update{Update: &planv1.Update{Revision: 7, Last: true}}}
+	s.until(t, "an acknowledgement", func(m *planv1.AgentMessage) bool { return m.GetApplied().GetRevision() == 7 })
+	loop.speaker.Say(nil, &planv1.Facts{Uplink: "eth7"}, &planv1.Report{Conditions: []*planv1.Condition{{Name: "c"}}})
+	s.until(t, "facts", func(m *planv1.AgentMessage) bool { return m.GetFacts().GetUplink() == "eth7" })
+	s.until(t, "a report", func(m *planv1.AgentMessage) bool { return len(m.GetReport().GetConditions()) == 1 })
+
+	if res, err := loop.speaker.Bind(ctx, "acme", "web1"); err != nil || res.PortUid != "web1" {
+		t.Errorf("bind: %v %v", res, err)
+	}
+	if _, err := loop.speaker.Bind(ctx, "acme", "taken"); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("a refused bind: %v", err)
+	}
+	chain, err := loop.speaker.Renew(ctx, newCSR(t))
+	if err != nil || len(chain) != 2 {
+		t.Errorf("renew: %v", err)
+	}
+
+	s.mu.Lock()
+	s.heard = nil
+	s.mu.Unlock()
+	s.send <- nil
+	s.until(t, "a second hello", func(m *planv1.AgentMessage) bool { return m.GetHello() != nil })
+
+	gone := NewSpeaker([]string{"127.0.0.1:1", "127.0.0.1:2"}, func(string) *tls.Config { return &tls.Config{} }, loop, slog.New(slog.DiscardHandler))
+	_, err = gone.Bind(ctx, "acme", "web1")
+	var away *unreachable
+	if !errors.As(err, &away) || !strings.Contains(err.Error(), "127.0.0.1:1") || !strings.Contains(err.Error(), "127.0.0.1:2") {
+		t.Errorf("nobody there: %v", err)
+	}
+}
+
+func newCSR(t *testing.T) []byte {
+	j, err := trust.PrepareJoin(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j.CSR
+}
+
+// TestSay turns red when a refusal is overwritten before it was sent.
+func TestSay(t *testing.T) {
+	s := NewSpeaker([]string{"x"}, nil, nil, slog.New(slog.DiscardHandler))
+	s.Say(&planv1.Applied{Revision: 1, Refused: "too much"}, nil, nil)
+	s.Say(&planv1.Applied{Revision: 2}, nil, nil)
+	if out := s.take(); out.applied.Refused == "" {
+		t.Errorf("sends %v", out.applied)
+	}
+}
