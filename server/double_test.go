@@ -1,0 +1,208 @@
+package server
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/plan"
+	"github.com/weftnet/weft/trust"
+)
+
+// double is an agent written by hand: it joins, opens a stream, takes plans by the rules of plan, and acknowledges.
+type double struct {
+	*clients
+	t     *testing.T
+	name  string
+	uid   string
+	id    *trust.HostIdentity
+	token string
+
+	mu      sync.Mutex
+	staging *plan.Staging
+	stream  *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage]
+	updates int
+	// mute: takes plans and does not acknowledge them.
+	mute   bool
+	ended  chan struct{}
+	err    error
+	cancel context.CancelFunc
+}
+
+// join makes a host with a token and joins with it.
+func (f *fixture) join(t *testing.T, name string) *double {
+	t.Helper()
+	token := ok(t, f.hosts.CreateHostToken, &weftv1.CreateHostTokenRequest{Host: name}).Token
+	d := &double{t: t, name: name, token: token}
+	d.rejoin(f)
+	return d
+}
+
+// rejoin joins with the double's token.
+func (d *double) rejoin(f *fixture) {
+	d.t.Helper()
+	j, err := trust.PrepareJoin(d.t.TempDir())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	res := ok(d.t, f.bearer(d.t, "").agent.Join, &planv1.JoinRequest{Token: d.token, Host: d.name, Csr: j.CSR})
+	if d.id, err = j.Accept(res.Certificates, f.pin(d.t), f.clock.now()); err != nil {
+		d.t.Fatal(err)
+	}
+	d.uid = res.HostUid
+	d.clients = f.tlsClients(d.t, trust.Pin{}, "", d.id)
+	d.staging = plan.NewStaging(d.uid, plan.NewSet(), "", 0)
+}
+
+// facts of a host whose uplink has an MTU.
+func facts(addr string, mtu uint32) *planv1.Facts {
+	return &planv1.Facts{VtepAddresses: []string{addr}, UdpPort: 4789, UplinkMtu: mtu, Uplink: "eth1", Kernel: "6.18"}
+}
+
+// open opens a stream and takes plans until it ends.
+func (d *double) open(facts *planv1.Facts) {
+	d.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	d.cancel = cancel
+	d.stream = d.agent.Stream(ctx)
+	d.ended = make(chan struct{})
+	d.err = nil
+	d.say(&planv1.AgentMessage{Message: &planv1.AgentMessage_Hello{Hello: d.staging.Hello("test", facts)}})
+	go func(stream *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage], ended chan struct{}) {
+		defer close(ended)
+		defer cancel()
+		for {
+			m, err := stream.Receive()
+			if err != nil {
+				d.mu.Lock()
+				d.err = err
+				d.mu.Unlock()
+				stream.CloseRequest()
+				stream.CloseResponse()
+				return
+			}
+			d.takeUpdate(stream, m.GetUpdate())
+		}
+	}(d.stream, d.ended)
+	d.t.Cleanup(d.hangUp)
+}
+
+func (d *double) takeUpdate(stream *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage], u *planv1.Update) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.updates++
+	applied := &planv1.Applied{StoreId: u.GetStoreId(), Revision: u.GetRevision()}
+	step, err := d.staging.Receive(u)
+	switch {
+	case err != nil:
+		applied.Refused = err.Error()
+		d.t.Errorf("host %s: %v", d.name, err)
+	case step == nil:
+		return
+	}
+	if !d.mute {
+		_ = stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Applied{Applied: applied}})
+	}
+}
+
+// acknowledge sends what a mute double kept back, and unmutes it.
+func (d *double) acknowledge() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mute = false
+	_ = d.stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Applied{Applied: &planv1.Applied{
+		StoreId: d.staging.StoreID(), Revision: d.staging.Revision(),
+	}}})
+}
+
+func (d *double) setMute(mute bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mute = mute
+}
+
+func (d *double) say(m *planv1.AgentMessage) {
+	d.t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.stream.Send(m); err != nil {
+		d.t.Fatalf("host %s: send: %v", d.name, err)
+	}
+}
+
+func (d *double) report(r *planv1.Report) {
+	d.t.Helper()
+	d.say(&planv1.AgentMessage{Message: &planv1.AgentMessage_Report{Report: r}})
+}
+
+// hangUp ends the stream from this side and waits for it.
+func (d *double) hangUp() {
+	if d.ended == nil {
+		return
+	}
+	d.cancel()
+	<-d.ended
+}
+
+// end waits until the server ends the stream, and says with what.
+func (d *double) end() error {
+	d.t.Helper()
+	eventually(d.t, "the stream of "+d.name+" ended", func() bool {
+		select {
+		case <-d.ended:
+			return true
+		default:
+			return false
+		}
+	})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.err
+}
+
+// holds waits until the double's plan has a port of that name, bound to the host of that uid ("": held by nobody).
+func (d *double) holds(port, activeUID string) {
+	d.t.Helper()
+	eventually(d.t, "host "+d.name+" holds port "+port+" at "+activeUID, func() bool {
+		p := d.planned(port)
+		return p != nil && p.GetActive() == activeUID
+	})
+}
+
+// planned is the port of that name in the double's plan, or nil.
+func (d *double) planned(port string) *planv1.Port {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for r := range d.staging.Set().All() {
+		if p := r.Port(); r.Kind == planv1.Kind_KIND_PORT && p.GetName() == port {
+			return p
+		}
+	}
+	return nil
+}
+
+// network is the network of that display name in the double's plan, or nil.
+func (d *double) network(display string) *planv1.Network {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for r := range d.staging.Set().All() {
+		if r.Kind == planv1.Kind_KIND_NETWORK && r.Network().GetDisplay() == display {
+			return r.Network()
+		}
+	}
+	return nil
+}
+
+// members are the VTEPs of a network in the double's plan, sorted.
+func (d *double) members(display string) []string {
+	n := d.network(display)
+	if n == nil {
+		return nil
+	}
+	return slices.Sorted(slices.Values(n.GetVteps()))
+}

@@ -1,0 +1,64 @@
+package server
+
+import (
+	"testing"
+
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+)
+
+// TestPlanFollowsIntent walks the main way: tenant, network, ports, two hosts, bind, move, report, unbind, delete.
+// Break it: drop the Publish from takeEvent.
+func TestPlanFollowsIntent(t *testing.T) {
+	f := server(t)
+	ok(t, f.tenants.CreateTenant, &weftv1.CreateTenantRequest{Name: "way"})
+	n := ok(t, f.networks.CreateNetwork, &weftv1.CreateNetworkRequest{Tenant: "way", Name: "blue",
+		Spec: &weftv1.NetworkSpec{Subnets: []string{"10.1.0.0/24", "fd00:1::/64"}}})
+	if n.Status.Vni < 4096 {
+		t.Errorf("VNI %d is not of the default pool", n.Status.Vni)
+	}
+	p := ok(t, f.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: "way", Name: "web1", Spec: &weftv1.PortSpec{Network: "blue"}})
+	if len(p.Status.Macs) != 1 || len(p.Status.Ips) != 2 || p.Status.Ips[0] != "10.1.0.2" || p.Status.Ips[1] != "fd00:1::2" {
+		t.Fatalf("allocated %v", p.Status)
+	}
+	if len(p.Spec.Macs)+len(p.Spec.Ips) != 0 {
+		t.Errorf("the spec is not as it was written: %v", p.Spec)
+	}
+	h1, h2 := f.join(t, "way-h1"), f.join(t, "way-h2")
+	h1.open(facts("192.0.2.1", 1500))
+	h2.open(facts("192.0.2.2", 1500))
+
+	b := ok(t, h1.agent.Bind, &planv1.BindRequest{Tenant: "way", Port: "web1"})
+	h1.holds("web1", h1.uid)
+	again := ok(t, h1.agent.Bind, &planv1.BindRequest{Tenant: "way", Port: "web1"})
+	if again.Epoch != b.Epoch {
+		t.Errorf("binding what is bound moved the epoch from %d to %d", b.Epoch, again.Epoch)
+	}
+	ok(t, f.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: "way", Name: "web2", Spec: &weftv1.PortSpec{Network: "blue"}})
+	ok(t, f.ports.BindPort, &weftv1.BindPortRequest{Tenant: "way", Name: "web2", Host: "way-h2"})
+	h2.holds("web1", h1.uid)
+	h1.holds("web2", h2.uid)
+
+	moved := ok(t, f.ports.MovePort, &weftv1.MovePortRequest{Tenant: "way", Name: "web1", Host: "way-h2", Epoch: b.Epoch})
+	if got := moved.Status.Binding; got.Active != "way-h2" || got.Incoming != "" || got.Epoch <= b.Epoch {
+		t.Fatalf("moved to %v", got)
+	}
+	h2.holds("web1", h2.uid)
+	eventually(t, "h1 no longer holds the network", func() bool { return h1.network("way/blue") == nil })
+
+	h2.report(&planv1.Report{Ports: []*planv1.PortReport{{
+		Uid: p.Meta.Uid, Epoch: moved.Status.Binding.Epoch, State: planv1.PortState_PORT_STATE_ACTIVE, Interface: "weft0",
+		IngressPackets: 7, Drops: []*planv1.Drop{{Reason: "wrong_source_mac", Packets: 3}},
+	}}})
+	eventually(t, "the report is in the status", func() bool {
+		s := ok(t, f.ports.GetPort, &weftv1.GetPortRequest{Tenant: "way", Name: "web1"}).Status
+		return s.State == weftv1.PortState_PORT_STATE_ACTIVE && s.Counters.IngressPackets == 7 && len(s.Drops) == 1 && s.Interface == "weft0"
+	})
+	w := ok(t, f.system.WaitApplied, &weftv1.WaitAppliedRequest{Tenant: "way", Network: "blue", Revision: moved.Status.Binding.Epoch})
+	if !w.Complete || len(w.Applied) != 1 || w.Applied[0] != "way-h2" {
+		t.Errorf("applied: %v", w)
+	}
+	ok(t, h2.agent.Unbind, &planv1.UnbindRequest{Tenant: "way", Port: "web1", PortUid: p.Meta.Uid})
+	ok(t, f.ports.DeletePort, &weftv1.DeletePortRequest{Tenant: "way", Name: "web1"})
+	eventually(t, "the port left the plan", func() bool { return h2.planned("web1") == nil })
+}
