@@ -118,6 +118,7 @@ func runGroup(cmd *cobra.Command, args []string) error {
 		return cmd.Help()
 	}
 	fix := "see `" + cmd.CommandPath() + " --help`"
+	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		fix = "did you mean `" + cmd.CommandPath() + " " + near[0] + "`?"
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -48,10 +49,19 @@ func (a *app) contextFile() (*contextFile, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	dec.KnownFields(true)
 	if err := dec.Decode(c); err != nil && !errors.Is(err, io.EOF) {
-		return &contextFile{}, usagef("context", "mend or remove "+path, "%s: %s", path, err)
+		return &contextFile{}, usagef("context", "mend or remove "+path, "%s: %s", path, contextMistake(err))
 	}
 	a.context = c
 	return c, nil
+}
+
+// contextMistake is one line, and names no type of ours.
+func contextMistake(err error) string {
+	var wrong *yaml.TypeError
+	if !errors.As(err, &wrong) {
+		return syntax(err)
+	}
+	return strings.ReplaceAll(strings.Join(wrong.Errors, "; "), "not found in type cli.contextFile", "is not known")
 }
 
 func contextCommand(a *app) *cobra.Command {

@@ -1,0 +1,105 @@
+package cli_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
+
+	localv1connect "github.com/weftnet/weft/api/gen/local/v1/localv1connect"
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/cli"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"weft": func() {
+		deps := cli.Deps{
+			Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Version: "1.0", Commit: "abc", RunDir: os.Getenv("RUNDIR"),
+			Env: cli.Env{Server: os.Getenv("WEFT_SERVER"), Socket: os.Getenv("WEFT_SOCKET"), Token: os.Getenv("WEFT_TOKEN"),
+				Tenant: os.Getenv("WEFT_TENANT"), AgentSocket: os.Getenv("WEFT_AGENT_SOCKET"), Home: os.Getenv("HOME")},
+		}
+		elsewhere := &cobra.Command{Use: "elsewhere NAME", Args: cobra.ExactArgs(1), RunE: func(*cobra.Command, []string) error {
+			return fmt.Errorf("it broke")
+		}}
+		os.Exit(cli.Run(context.Background(), deps, []*cobra.Command{elsewhere}, os.Args[1:]))
+	}})
+}
+
+// TestScripts runs the command tree as a process against a fake server and a fake agent. $SERVER and $AGENT are their sockets; the
+// environment names them unless a script says otherwise.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			f := &fake{}
+			agent := http.NewServeMux()
+			agent.Handle(localv1connect.NewLocalServiceHandler(&fakeAgent{}))
+			for name, h := range map[string]http.Handler{"SERVER": f.handler(), "AGENT": agent} {
+				path := filepath.Join(env.WorkDir, name)
+				stop, err := listen(path, h)
+				if err != nil {
+					return err
+				}
+				env.Defer(stop)
+				env.Setenv(name, path)
+			}
+			env.Values[fakeKey{}] = f
+			env.Setenv("WEFT_SOCKET", env.Getenv("SERVER"))
+			env.Setenv("WEFT_AGENT_SOCKET", env.Getenv("AGENT"))
+			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+			env.Setenv("RUNDIR", filepath.Join(env.WorkDir, "run"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status": status,
+			// disturb lets somebody else change network acme/blue before the next update.
+			"disturb": func(ts *testscript.TestScript, _ bool, _ []string) {
+				f := ts.Value(fakeKey{}).(*fake)
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.disturb = func() {
+					n := f.networks.by["acme/blue"]
+					f.revision++
+					n.Meta.Revision = f.revision
+					n.Spec.Description = "somebody else's"
+				}
+			},
+			// report gives port acme/web1 what its host would report.
+			"report": func(ts *testscript.TestScript, _ bool, _ []string) {
+				f := ts.Value(fakeKey{}).(*fake)
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				s := f.ports.by["acme/web1"].Status
+				s.State, s.Interface, s.Mtu = weftv1.PortState_PORT_STATE_ACTIVE, "weft0123456789", 1450
+				s.Counters = &weftv1.PortCounters{IngressPackets: 10, IngressOctets: 1000, EgressPackets: 20, EgressOctets: 2000}
+				s.Drops = []*weftv1.DropCount{{Reason: "src_mac", Packets: 12}, {Reason: "port_held", Packets: 1}}
+			},
+		},
+	})
+}
+
+type fakeKey struct{}
+
+// status N weft ARGS... wants that exit status.
+func status(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N command args...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	if err != nil {
+		exit, ok := err.(interface{ ExitCode() int })
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("exit status %d, want %s", got, args[0])
+	}
+}
