@@ -37,13 +37,6 @@ type fake struct {
 	disturb func()
 }
 
-// object of the API.
-type object interface {
-	proto.Message
-	comparable
-	GetMeta() *weftv1.Meta
-}
-
 // shelf keeps objects of a kind by key, in the order of their making.
 type shelf[T proto.Message] struct {
 	keys []string
