@@ -106,7 +106,7 @@ func (p Pin) verify(chain []*x509.Certificate, name string, now time.Time) error
 			"the certificate of %s is valid from %s to %s, and here it is %s", name,
 			stamp(chain[0].NotBefore), stamp(chain[0].NotAfter), stamp(now))
 	case errors.As(err, &host):
-		return model.Errorf(model.Unauthenticated, "server", "start the server with `--name "+name+"`, or dial one of its names",
+		return model.Errorf(model.Unauthenticated, "server", "start the server with `--tls-name "+name+"`, or dial one of its names",
 			"the server does not call itself %s, but %v %v", name, chain[0].DNSNames, chain[0].IPAddresses)
 	}
 	return fmt.Errorf("verify the certificate of %s: %w", name, err)
