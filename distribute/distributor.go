@@ -74,11 +74,12 @@ func New(cfg Config) *Distributor {
 func (d *Distributor) Reset(storeID string, revision int64, all []*plan.Resource) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if storeID != d.storeID {
+	another := storeID != d.storeID
+	if another {
 		d.storeID, d.revision = storeID, 0
 		d.set, d.touched, d.subs = plan.NewSet(), map[string]uint64{}, newSubscriptions()
-		d.ring.clear()
 	}
+	d.revision = max(d.revision, revision)
 	keep := make(map[plan.Key]string, len(all))
 	for _, r := range all {
 		keep[r.Key()] = r.Scope
@@ -92,7 +93,10 @@ func (d *Distributor) Reset(storeID string, revision int64, all []*plan.Resource
 	for _, r := range all {
 		d.put(r, 0)
 	}
-	d.revision = max(d.revision, revision)
+	if another {
+		// Nobody can have read what led here.
+		d.ring.clear(d.revision)
+	}
 	for st := range d.streams {
 		signal(st.wake)
 	}
@@ -106,6 +110,7 @@ func (d *Distributor) Publish(storeID string, revision int64, upserts []*plan.Re
 	if storeID != d.storeID || storeID == "" {
 		return fmt.Errorf("publish revision %d: it is of store %q, and the plan of store %q", revision, storeID, d.storeID)
 	}
+	d.revision = max(d.revision, revision)
 	before := d.ring.next
 	for _, r := range removals {
 		d.remove(r)
@@ -113,21 +118,20 @@ func (d *Distributor) Publish(storeID string, revision int64, upserts []*plan.Re
 	for _, r := range upserts {
 		d.put(r, revision)
 	}
-	d.revision = max(d.revision, revision)
 	d.signal(before)
 	return nil
 }
 
 // put takes a resource in; revision is the evidence for what a host loses by it, 0 when it was not seen to change.
 func (d *Distributor) put(r *plan.Resource, revision int64) {
-	old := d.set.Get(r.Key())
+	if old := d.set.Get(r.Key()); old != nil && old.Scope != r.Scope {
+		d.remove(plan.Removal{Scope: old.Scope, Key: r.Key(), Revision: revision})
+	}
+	before := d.set.Digest(r.Scope)
 	if !d.set.Put(r) {
 		return
 	}
-	if old != nil && old.Scope != r.Scope {
-		d.note(entry{scope: old.Scope, key: r.Key(), revision: revision})
-	}
-	d.note(entry{scope: r.Scope, key: r.Key(), revision: revision})
+	d.note(entry{scope: r.Scope, key: r.Key(), revision: revision}, before)
 	if r.Kind == planv1.Kind_KIND_HOST {
 		d.subs.put(r.UID, plan.Subscription(r.Host()))
 	}
@@ -137,16 +141,20 @@ func (d *Distributor) remove(r plan.Removal) {
 	if old := d.set.Get(r.Key); old == nil || old.Scope != r.Scope {
 		return
 	}
+	before := d.set.Digest(r.Scope)
 	d.set.Remove(r.Key)
-	d.note(entry{scope: r.Scope, key: r.Key, revision: r.Revision})
+	d.note(entry{scope: r.Scope, key: r.Key, revision: r.Revision}, before)
 	if r.Key.Kind == planv1.Kind_KIND_HOST {
 		d.subs.remove(r.Key.UID)
 	}
 }
 
-func (d *Distributor) note(e entry) {
+// note puts a change of a scope, whose digest was before, on the ring.
+func (d *Distributor) note(e entry, before plan.Digest) {
+	after := d.set.Digest(e.scope)
+	e.at, e.undo = d.revision, add(before, negative(after))
 	d.touched[e.scope] = d.ring.next
-	if d.set.Digest(e.scope).Resources == 0 {
+	if after.Resources == 0 {
 		delete(d.touched, e.scope)
 	}
 	d.ring.push(e)

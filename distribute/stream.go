@@ -88,7 +88,8 @@ func (d *Distributor) knows(st *stream) bool {
 	return d.subs.scopes[st.host] != nil
 }
 
-// start answers a Hello: the scopes whose digest differs are sent whole.
+// start answers a Hello. Of a scope whose digest differs, the changes since the agent's revision are sent if the ring
+// still has them and the digest says that the agent holds what was there then; if not, the scope is sent whole.
 func (d *Distributor) start(st *stream, b *batch) {
 	digests := make(map[string]*planv1.ScopeDigest, len(st.hello.GetScopes()))
 	for _, s := range st.hello.GetScopes() {
@@ -100,7 +101,24 @@ func (d *Distributor) start(st *stream, b *batch) {
 		return
 	}
 	st.revision = st.hello.GetRevision()
-	d.compare(st, b, func(scope string) bool { return d.set.Digest(scope).Matches(digests[scope]) })
+	undo := map[string]plan.Digest{}
+	cursor, covered := d.ring.after(st.revision)
+	if covered {
+		for e := range d.ring.since(cursor) {
+			undo[e.scope] = add(undo[e.scope], e.undo)
+		}
+	}
+	replay := map[string]bool{}
+	d.compare(st, b, func(scope string) bool {
+		now := d.set.Digest(scope)
+		if now.Matches(digests[scope]) {
+			return true
+		}
+		replay[scope] = covered && add(now, undo[scope]).Matches(digests[scope])
+		return replay[scope]
+	})
+	st.cursor = cursor
+	d.replay(st, b, func(scope string) bool { return replay[scope] })
 }
 
 // whole sends everything, and no evidence: what another store deleted proves nothing.
@@ -152,18 +170,17 @@ func (d *Distributor) sendWhole(b *batch, scope string) {
 	}
 }
 
-// delta sends what the ring has since the cursor: of scopes that are held and stay, the changed resources; new scopes
-// whole; and what is dropped.
-func (d *Distributor) delta(st *stream, b *batch) {
-	want := d.subs.scopes[st.host]
-	changed := map[entry]int64{} // without its revision, to the last one
-	// The evidence for a dropped scope is the change of the host resource, if every one of them was seen to happen.
-	interest, seen := int64(0), true
+// replay sends the resources that changed in some scopes since the cursor, each once and as it is now. It returns the
+// evidence for scopes that are dropped: the last change of the host's own resource, if every one of them was seen to
+// happen, or 0.
+func (d *Distributor) replay(st *stream, b *batch, in func(scope string) bool) (interest int64) {
+	changed := map[entry]int64{} // scope and key, to the evidence of the last change
+	seen := true
 	for e := range d.ring.since(st.cursor) {
 		if e.key.Kind == planv1.Kind_KIND_HOST && e.key.UID == st.host {
 			interest, seen = max(interest, e.revision), seen && e.revision != 0
 		}
-		if holds(st.held, e.scope) && holds(want, e.scope) {
+		if in(e.scope) {
 			changed[entry{scope: e.scope, key: e.key}] = e.revision
 		}
 	}
@@ -177,6 +194,17 @@ func (d *Distributor) delta(st *stream, b *batch) {
 			b.questions = append(b.questions, question{st.host, e.scope, st.revision, true})
 		}
 	}
+	if !seen {
+		return 0
+	}
+	return interest
+}
+
+// delta sends what the ring has since the cursor: of scopes that are held and stay, the changed resources; new scopes
+// whole; and what is dropped.
+func (d *Distributor) delta(st *stream, b *batch) {
+	want := d.subs.scopes[st.host]
+	interest := d.replay(st, b, func(scope string) bool { return holds(st.held, scope) && holds(want, scope) })
 	for _, scope := range want {
 		if !holds(st.held, scope) {
 			d.sendWhole(b, scope)
@@ -187,7 +215,7 @@ func (d *Distributor) delta(st *stream, b *batch) {
 			continue
 		}
 		b.drop = append(b.drop, scope)
-		if seen && interest != 0 {
+		if interest != 0 {
 			b.removals = append(b.removals, plan.Removal{Scope: scope, Revision: interest})
 		} else {
 			b.questions = append(b.questions, question{st.host, scope, st.revision, false})

@@ -199,9 +199,24 @@ func TestResumeSendsOnlyWhatDiffers(t *testing.T) {
 	f.write(model.Change{Facts: &model.HostFacts{Host: "h1", VTEPAddresses: f.world.Facts["h0"].VTEPAddresses, UDPPort: 4790, UplinkMTU: 1500}})
 	f.connect(a)
 	b = f.d.next(a.stream)
-	if b == nil || !slices.Equal(b.reset, []string{"vtep/h1"}) || len(b.upserts) != 1 {
+	if b == nil || len(b.reset) != 0 || len(b.upserts) != 1 || b.upserts[0].Scope != "vtep/h1" {
 		t.Fatalf("one changed VTEP is sent as %+v", b)
 	}
+	f.bind("p0", "h1")
+	f.deletePort("p1")
+	f.connect(a)
+	b = f.d.next(a.stream)
+	if b == nil || slices.Contains(b.reset, "network/n0") || len(b.removals) != 1 || b.removals[0].Revision == 0 {
+		t.Fatalf("a moved and a deleted port are sent as %+v", b)
+	}
+	f.restart()
+	f.connect(a)
+	b = f.d.next(a.stream)
+	if b == nil || !slices.Contains(b.reset, "network/n0") || slices.Contains(b.reset, "vtep/h0") {
+		t.Fatalf("a server without memory sent %+v", b)
+	}
+	f.connect(a)
+	pump(t, f, a)
 }
 
 // TestOneBindingIsOneResource: a further port of a network on a host is one small delta to every member.
