@@ -2,8 +2,17 @@ package datapath
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
 
+	"github.com/cilium/ebpf"
+
+	"github.com/weftnet/weft/datapath/bpf"
+	"github.com/weftnet/weft/datapath/netdev"
+	"github.com/weftnet/weft/datapath/table"
 	"github.com/weftnet/weft/wire"
 )
 
@@ -15,108 +24,208 @@ type Config struct {
 	Uplink string
 	// Local is this host's own end of every tunnel.
 	Local Local
-	// Limits bound the tables; zero fields take their defaults. Other limits than those of a running instance are a new
-	// layout (see Publish).
+	// Limits bound the tables; zero fields take their defaults. Other limits than those of the running instance are a new
+	// layout: see Publish.
 	Limits Limits
-	// Log gets a line for every capability and every take-over; nil discards.
+	// Log gets a line for what was found, made and taken over; nil discards.
 	Log *slog.Logger
+
+	traceVerdicts bool // tests: write every verdict to a map
 }
 
-// Limits are the sizes of the tables. Zero means the default.
-type Limits struct {
-	FDB, Accepts, Networks, VTEPs, Ports, FloodEntries, DropKeys, DropSources int
+// Datapath is an open instance, in the network namespace of the thread that called Open. Its methods are idempotent, may
+// be called from several goroutines, and block for no longer than system calls do.
+type Datapath struct {
+	cfg   Config
+	log   *slog.Logger
+	ns    *netdev.Handle
+	dir   string // maps of this layout
+	maps  map[string]*ebpf.Map
+	progs map[string]*ebpf.Program
+
+	locals     *table.Table[uint32, bpf.TCLocal]
+	vteps      *table.Table[uint32, bpf.TCVtep]
+	networks   *table.Table[uint32, bpf.TCNetwork]
+	floods     *table.Table[bpf.TCFloodKey, uint32]
+	fdb        *table.Table[bpf.TCFdbKey, bpf.TCFdbEntry]
+	accepts    *table.Table[bpf.TCAcceptKey, uint32]
+	portIDs    *table.Table[uint32, uint32]
+	ports      *table.Table[uint32, bpf.TCPort]
+	dropCounts *table.Table[bpf.TCDropKey, uint64]
+	sources    *table.Table[bpf.TCDropSourceKey, uint64]
+
+	mu      sync.Mutex // all below, and every change of more than one entry
+	pending bool       // another layout is attached; see Publish
+	local   bpf.TCLocal
+	byIndex map[uint32]uint32 // interface -> port id
+	lists   uint32            // last flood list number given
+	retired []retiredList
+	sweeper *sweeper
 }
 
-// Datapath is an open instance. Its methods are idempotent and may be called from several goroutines.
-type Datapath struct{}
-
-// TableUse says how full a table is.
-type TableUse struct {
-	Name           string
-	Entries, Limit int
-	// Refused counts entries that did not fit since Open.
-	Refused uint64
+// Open loads the programs, and makes or takes over everything that is pinned under PinRoot: a restarted agent finds the
+// tables as they were, and the programs are exchanged without a packet lost. It makes VXLANDevice and attaches to the
+// uplink. Errors: a kernel older than 6.6, no bpffs, no such uplink, another vxlan device on the UDP port (PortTakenError).
+func Open(cfg Config) (*Datapath, error) {
+	cfg.Limits = cfg.Limits.withDefaults()
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := errors.Join(checkKernel(), cfg.Local.validate()); err != nil {
+		return nil, err
+	}
+	if err := ensureBPFFS(cfg.PinRoot); err != nil {
+		return nil, err
+	}
+	ns, err := netdev.Current()
+	if err != nil {
+		return nil, err
+	}
+	d := &Datapath{cfg: cfg, log: cfg.Log, ns: ns, maps: map[string]*ebpf.Map{}, progs: map[string]*ebpf.Program{}}
+	d.sweeper = newSweeper(d)
+	if err := d.open(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
 }
 
-var errStub = errors.New("datapath: not built yet")
+func (d *Datapath) open() error {
+	spec, err := bpf.LoadTC()
+	if err != nil {
+		return fmt.Errorf("read the programs: %w", err)
+	}
+	d.cfg.Limits.apply(spec)
+	if err := spec.Variables["trace_verdicts"].Set(boolByte(d.cfg.traceVerdicts)); err != nil {
+		return err
+	}
+	if err := d.openMaps(spec); err != nil {
+		return err
+	}
+	mark, err := d.secret()
+	if err != nil {
+		return err
+	}
+	d.local.Mark = mark
+	if err := d.SetLocal(d.cfg.Local); err != nil {
+		return err
+	}
+	if err := d.recall(); err != nil {
+		return err
+	}
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: d.maps})
+	if err != nil {
+		return fmt.Errorf("load the programs: %w", err)
+	}
+	for name, p := range c.Programs {
+		d.progs[name] = p
+		delete(c.Programs, name)
+	}
+	c.Close()
+	old, err := d.otherLayouts()
+	if err != nil {
+		return err
+	}
+	d.pending = len(old) > 0
+	d.log.Info("opened the datapath", "pins", d.dir, "new layout aside", d.pending)
+	if d.pending {
+		return nil
+	}
+	return d.Publish()
+}
 
-// Open loads or adopts the instance under PinRoot.
-func Open(Config) (*Datapath, error) { return nil, errStub }
+// openMaps makes the layout's maps or takes over pinned ones.
+func (d *Datapath) openMaps(spec *ebpf.CollectionSpec) error {
+	d.dir = filepath.Join(d.cfg.PinRoot, layoutDir(layoutHash(spec)))
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return fmt.Errorf("make pin directory: %w", err)
+	}
+	for name, ms := range spec.Maps {
+		if !shared(name) {
+			continue
+		}
+		m, err := openMap(filepath.Join(d.dir, name), ms)
+		if err != nil {
+			return err
+		}
+		d.maps[name] = m
+	}
+	l := d.cfg.Limits
+	d.locals = table.New[uint32, bpf.TCLocal]("local", d.maps["locals"], 1)
+	d.vteps = table.New[uint32, bpf.TCVtep]("vteps", d.maps["vteps"], l.VTEPs)
+	d.networks = table.New[uint32, bpf.TCNetwork]("networks", d.maps["networks"], l.Networks)
+	d.floods = table.New[bpf.TCFloodKey, uint32]("flood entries", d.maps["floods"], l.FloodEntries)
+	d.fdb = table.New[bpf.TCFdbKey, bpf.TCFdbEntry]("fdb", d.maps["fdb"], l.FDB)
+	d.accepts = table.New[bpf.TCAcceptKey, uint32]("accepts", d.maps["accepts"], l.Accepts)
+	d.portIDs = table.New[uint32, uint32]("interfaces", d.maps["port_ids"], l.Ports)
+	d.ports = table.New[uint32, bpf.TCPort]("ports", d.maps["ports"], l.Ports)
+	d.dropCounts = table.New[bpf.TCDropKey, uint64]("drop counters", d.maps["drops"], l.DropKeys)
+	d.sources = table.New[bpf.TCDropSourceKey, uint64]("drop sources", d.maps["drop_sources"], l.DropSources)
+	return nil
+}
 
-// Close closes what the process holds; everything stays in the kernel.
-func (d *Datapath) Close() error { return errStub }
+func openMap(path string, spec *ebpf.MapSpec) (*ebpf.Map, error) {
+	m, err := ebpf.LoadPinnedMap(path, nil)
+	if err == nil {
+		return m, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open pinned map %s: %w", path, err)
+	}
+	if m, err = ebpf.NewMap(spec); err != nil {
+		return nil, fmt.Errorf("make map %s: %w", spec.Name, err)
+	}
+	if err := m.Pin(path); err != nil {
+		return nil, errors.Join(fmt.Errorf("pin map %s: %w", path, err), m.Close())
+	}
+	return m, nil
+}
 
-// Publish switches to a new layout that was built aside, after it was filled; a no-op when nothing is pending.
-func (d *Datapath) Publish() error { return errStub }
+// recall reads back what the process has to know of the tables: which port is where, and which flood lists are in use.
+func (d *Datapath) recall() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.byIndex = map[uint32]uint32{}
+	if err := d.portIDs.All(func(ifindex, id uint32) { d.byIndex[ifindex] = id }); err != nil {
+		return err
+	}
+	if err := d.reserveDropKeys(); err != nil {
+		return err
+	}
+	return d.recallLists()
+}
 
-// Remove takes everything of the instance out of the kernel.
-func Remove(pinRoot string) error { return errStub }
+// Close closes what the process holds, and waits for its goroutine; everything stays in the kernel and goes on.
+func (d *Datapath) Close() error {
+	var errs []error
+	d.sweeper.stop()
+	for _, p := range d.progs {
+		errs = append(errs, p.Close())
+	}
+	for _, m := range d.maps {
+		errs = append(errs, m.Close())
+	}
+	d.ns.Close()
+	return errors.Join(errs...)
+}
 
-// SetLocal changes this host's own end.
-func (d *Datapath) SetLocal(Local) error { return errStub }
+func boolByte(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
+}
 
-// PutVTEPs writes entries.
-func (d *Datapath) PutVTEPs([]VTEP) error { return errStub }
+// wordsOf is how the maps hold a MAC to compare with: octet 0 lowest.
+func wordOf(m wire.MAC) (w uint64) {
+	for i, o := range m {
+		w |= uint64(o) << (8 * i)
+	}
+	return w
+}
 
-// DeleteVTEPs removes entries; absent ones are fine.
-func (d *Datapath) DeleteVTEPs([]VTEPID) error { return errStub }
-
-// VTEPs reads the table.
-func (d *Datapath) VTEPs() ([]VTEP, error) { return nil, errStub }
-
-// PutNetwork writes a network.
-func (d *Datapath) PutNetwork(Network) error { return errStub }
-
-// DeleteNetwork removes a network.
-func (d *Datapath) DeleteNetwork(wire.VNI) error { return errStub }
-
-// Networks reads the table.
-func (d *Datapath) Networks() ([]Network, error) { return nil, errStub }
-
-// PutFDB writes entries.
-func (d *Datapath) PutFDB([]FDBEntry) error { return errStub }
-
-// DeleteFDB removes entries.
-func (d *Datapath) DeleteFDB([]FDBKey) error { return errStub }
-
-// FDB reads the table.
-func (d *Datapath) FDB() ([]FDBEntry, error) { return nil, errStub }
-
-// PutAccepts writes entries.
-func (d *Datapath) PutAccepts([]Accept) error { return errStub }
-
-// DeleteAccepts removes entries.
-func (d *Datapath) DeleteAccepts([]Accept) error { return errStub }
-
-// Accepts reads the table.
-func (d *Datapath) Accepts() ([]Accept, error) { return nil, errStub }
-
-// AttachPort puts the entry, then attaches from_port to the interface.
-func (d *Datapath) AttachPort(Port) error { return errStub }
-
-// UpdatePort rewrites the entry of an attached port.
-func (d *Datapath) UpdatePort(Port) error { return errStub }
-
-// DetachPort takes the program off the interface and removes the entry.
-func (d *Datapath) DetachPort(ifindex uint32) error { return errStub }
-
-// Ports reads the table.
-func (d *Datapath) Ports() ([]Port, error) { return nil, errStub }
-
-// PortCounters reads the counters of a port id.
-func (d *Datapath) PortCounters(id PortID) (PortCounters, error) { return PortCounters{}, errStub }
-
-// ResetPort zeroes the counters and drops of a port id, for its next user.
-func (d *Datapath) ResetPort(id PortID) error { return errStub }
-
-// Drops reads all drop counts.
-func (d *Datapath) Drops() ([]DropCount, error) { return nil, errStub }
-
-// Books reads the books of every program.
-func (d *Datapath) Books() ([]Books, error) { return nil, errStub }
-
-// Tables says how full every table is.
-func (d *Datapath) Tables() []TableUse { return nil }
-
-// Programs names what is attached where, one line each.
-func (d *Datapath) Programs() []string { return nil }
+func macOf(w uint64) (m wire.MAC) {
+	for i := range m {
+		m[i] = byte(w >> (8 * i))
+	}
+	return m
+}

@@ -1,0 +1,76 @@
+package datapath
+
+import (
+	"github.com/cilium/ebpf"
+
+	"github.com/weftnet/weft/datapath/bpf"
+)
+
+// Limits are the sizes of the tables. A zero field takes its default; see DefaultLimits and LabLimits.
+type Limits struct {
+	// FDB entries: 112 octets each, taken as they come.
+	FDB int
+	// Accepts: (VNI, source) pairs, 112 octets each, taken as they come.
+	Accepts int
+	// Networks: 96 octets each, taken as they come.
+	Networks int
+	// VTEPs: 24 octets each, and 448 for each CPU for their next hops, taken at Open.
+	VTEPs int
+	// Ports: 176 octets each, and 32 for each CPU for their counters, taken at Open.
+	Ports int
+	// FloodEntries: receivers of all flood lists together, 72 octets each, taken as they come. A changed list is there
+	// twice for a moment.
+	FloodEntries int
+	// DropKeys: (port, reason) pairs that are counted, 72 octets each and 8 for each CPU, taken as they come. A pair that does
+	// not fit is counted under port 0.
+	DropKeys int
+	// DropSources: (reason, outer source) pairs that are counted, 96 octets each, taken at Open. The sender not seen for
+	// longest makes room.
+	DropSources int
+}
+
+// MaxFlood is the largest number of remote VTEPs in one network (head-end replication), and of its local ports.
+const MaxFlood = 4096
+
+// MaxPortMACs is the largest number of MACs that a port may send from.
+const MaxPortMACs = len(bpf.TCPort{}.Macs)
+
+// DefaultLimits are those of a production host: 3 MB, 2 MB for each CPU, and up to 270 MB as the tables fill.
+func DefaultLimits() Limits {
+	return Limits{FDB: 1 << 20, Accepts: 1 << 18, Networks: 10240, VTEPs: 4096, Ports: 10240, FloodEntries: 1 << 20,
+		DropKeys: 1 << 16, DropSources: 4096}
+}
+
+// LabLimits are those of a small lab host: 0.2 MB and 0.2 MB for each CPU.
+func LabLimits() Limits {
+	return Limits{FDB: 65536, Accepts: 16384, Networks: 1024, VTEPs: 256, Ports: 1024, FloodEntries: 65536,
+		DropKeys: 8192, DropSources: 256}
+}
+
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits()
+	for _, f := range []struct {
+		have *int
+		def  int
+	}{{&l.FDB, d.FDB}, {&l.Accepts, d.Accepts}, {&l.Networks, d.Networks}, {&l.VTEPs, d.VTEPs}, {&l.Ports, d.Ports},
+		{&l.FloodEntries, d.FloodEntries}, {&l.DropKeys, d.DropKeys}, {&l.DropSources, d.DropSources}} {
+		if *f.have == 0 {
+			*f.have = f.def
+		}
+	}
+	return l
+}
+
+// nexthopBuckets is NEXTHOP_BUCKETS of layout.h; a test compares them.
+const nexthopBuckets = 8
+
+// apply sizes the maps. Arrays have an entry 0 that nobody uses: ids begin at 1.
+func (l Limits) apply(spec *ebpf.CollectionSpec) {
+	for name, n := range map[string]int{
+		"fdb": l.FDB, "accepts": l.Accepts, "networks": l.Networks, "vteps": l.VTEPs + 1,
+		"nexthops": (l.VTEPs + 1) * nexthopBuckets, "ports": l.Ports + 1, "port_ids": l.Ports, "port_counts": l.Ports + 1,
+		"floods": l.FloodEntries, "drops": l.DropKeys, "drop_sources": l.DropSources,
+	} {
+		spec.Maps[name].MaxEntries = uint32(n)
+	}
+}

@@ -1,0 +1,240 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+)
+
+// Below PinRoot:
+//
+//	secret              the mark, for all layouts
+//	layout-<hash>/NAME  the maps of a layout
+//	links/NAME          the links, for all layouts: what is attached stays attached while programs are exchanged
+const linkDir, layoutPrefix = "links", "layout-"
+
+func layoutDir(hash string) string { return layoutPrefix + hash }
+
+// linkName is the pin's name: the program, and the interface where there can be several.
+func linkName(program string, ifindex uint32) string {
+	if ifindex == 0 {
+		return program
+	}
+	return program + "_" + strconv.FormatUint(uint64(ifindex), 10)
+}
+
+func (d *Datapath) linkPath(name string) string { return filepath.Join(d.cfg.PinRoot, linkDir, name) }
+
+// attachTo sees to it that the program of this layout is attached to the interface, first in line, under the pinned link.
+// An attached link gets the program in one step: no packet passes without one.
+func (d *Datapath) attachTo(name, program string, where ebpf.AttachType, ifindex uint32) error {
+	path := d.linkPath(name)
+	if l, err := link.LoadPinnedLink(path, nil); err == nil {
+		defer l.Close()
+		if linkIfindex(l) == ifindex {
+			if err := l.Update(d.progs[program]); err != nil {
+				return fmt.Errorf("exchange %s on interface %d: %w", program, ifindex, err)
+			}
+			return nil
+		}
+		if err := os.Remove(path); err != nil { // its interface is gone
+			return fmt.Errorf("unpin link %s: %w", name, err)
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("open pinned link %s: %w", name, err)
+	}
+	return d.ns.Run(func() error {
+		l, err := link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: d.progs[program], Attach: where, Anchor: link.Head()})
+		if err != nil {
+			return fmt.Errorf("attach %s to interface %d: %w", program, ifindex, err)
+		}
+		defer l.Close()
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return fmt.Errorf("make link directory: %w", err)
+		}
+		if err := l.Pin(path); err != nil {
+			return fmt.Errorf("pin link %s: %w", name, err)
+		}
+		return nil
+	})
+}
+
+// linkIfindex is the interface a link is on, 0 when that is gone.
+func linkIfindex(l link.Link) uint32 {
+	info, err := l.Info()
+	if err != nil {
+		return 0
+	}
+	if t := info.TCX(); t != nil {
+		return t.Ifindex
+	}
+	return 0
+}
+
+func (d *Datapath) attached(name string, ifindex uint32) bool {
+	l, err := link.LoadPinnedLink(d.linkPath(name), nil)
+	if err != nil {
+		return false
+	}
+	defer l.Close()
+	return linkIfindex(l) == ifindex
+}
+
+// detach unpins a link and so takes its program off; an absent one is fine.
+func (d *Datapath) detach(name string) error {
+	if err := os.Remove(d.linkPath(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("unpin link %s: %w", name, err)
+	}
+	return nil
+}
+
+// Publish switches everything to this layout. Open does so itself unless it found another layout attached (other limits, or
+// another version of weft): then the new tables are made aside and empty, the old ones go on forwarding, and the caller fills the new
+// ones, attaches its ports, and calls Publish. Every program is then exchanged under its link, which loses no packet; ports
+// that were not attached again are detached, and the old tables go. Publish again changes nothing.
+func (d *Datapath) Publish() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ups, err := uplinks(d.ns, d.cfg.Uplink)
+	if err != nil {
+		return err
+	}
+	keep := map[string]bool{}
+	do := func(name, program string, where ebpf.AttachType, ifindex uint32) error {
+		keep[name] = true
+		return d.attachTo(name, program, where, ifindex)
+	}
+	// What checks is attached before what lets in.
+	if err := do(linkName("from_vxlan", 0), "from_vxlan", ebpf.AttachTCXIngress, d.local.VxlanIfindex); err != nil {
+		return err
+	}
+	for _, up := range ups {
+		if err := do(linkName("to_uplink", up), "to_uplink", ebpf.AttachTCXEgress, up); err != nil {
+			return err
+		}
+		if err := do(linkName("from_uplink", up), "from_uplink", ebpf.AttachTCXIngress, up); err != nil {
+			return err
+		}
+	}
+	for ifindex := range d.byIndex {
+		name := linkName("from_port", ifindex)
+		keep[name] = true
+		if !d.attached(name, ifindex) {
+			continue // the interface is gone; the agent will see that, too
+		}
+		if err := d.attachTo(name, "from_port", ebpf.AttachTCXIngress, ifindex); err != nil {
+			return err
+		}
+	}
+	if err := d.prune(keep); err != nil {
+		return err
+	}
+	d.pending = false
+	return nil
+}
+
+// prune detaches links that nothing asked for, and removes the tables of other layouts.
+func (d *Datapath) prune(keep map[string]bool) error {
+	pins, err := os.ReadDir(filepath.Join(d.cfg.PinRoot, linkDir))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("list links: %w", err)
+	}
+	for _, p := range pins {
+		if !keep[p.Name()] {
+			if err := d.detach(p.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	old, err := d.otherLayouts()
+	if err != nil {
+		return err
+	}
+	for _, dir := range old {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("remove old layout: %w", err)
+		}
+	}
+	return nil
+}
+
+func (d *Datapath) otherLayouts() ([]string, error) {
+	dirs, err := filepath.Glob(filepath.Join(d.cfg.PinRoot, layoutPrefix+"*"))
+	return slices.DeleteFunc(dirs, func(dir string) bool { return dir == d.dir }), err
+}
+
+// Remove takes everything of the instance out of the kernel: links, tables, VXLANDevice (of the calling thread's network
+// namespace). An instance that is not there is fine.
+func Remove(pinRoot string) error {
+	// Links first, and of those the ones that let in first.
+	links := filepath.Join(pinRoot, linkDir)
+	pins, err := os.ReadDir(links)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("list links: %w", err)
+	}
+	slices.SortFunc(pins, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	for _, p := range pins {
+		if err := os.Remove(filepath.Join(links, p.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("unpin link %s: %w", p.Name(), err)
+		}
+	}
+	if err := os.RemoveAll(pinRoot); err != nil {
+		return fmt.Errorf("remove pins: %w", err)
+	}
+	if err := removeVXLAN(pinRoot); err != nil {
+		return fmt.Errorf("remove %s: %w", VXLANDevice, err)
+	}
+	return nil
+}
+
+// Programs names what is attached where, one line each: program, interface, kernel's program id.
+func (d *Datapath) Programs() []string {
+	pins, err := os.ReadDir(filepath.Join(d.cfg.PinRoot, linkDir))
+	if err != nil {
+		return nil
+	}
+	var lines []string
+	for _, p := range pins {
+		l, err := link.LoadPinnedLink(d.linkPath(p.Name()), nil)
+		if err != nil {
+			continue
+		}
+		program, _, _ := strings.Cut(p.Name(), "_")
+		if parts := strings.SplitN(p.Name(), "_", 3); len(parts) > 1 {
+			program = parts[0] + "_" + parts[1]
+		}
+		line := program + " on nothing: the interface is gone"
+		if i := linkIfindex(l); i != 0 {
+			line = fmt.Sprintf("%s on %s", program, d.interfaceName(i))
+		}
+		if info, err := l.Info(); err == nil {
+			line += fmt.Sprintf(", tcx, program %d", info.Program)
+		}
+		lines = append(lines, line)
+		l.Close()
+	}
+	return lines
+}
+
+func (d *Datapath) interfaceName(ifindex uint32) string {
+	name := strconv.FormatUint(uint64(ifindex), 10)
+	err := d.ns.Run(func() error {
+		l, err := netlink.LinkByIndex(int(ifindex))
+		if err == nil {
+			name = l.Attrs().Name
+		}
+		return err
+	})
+	if err != nil {
+		return "interface " + name
+	}
+	return name
+}

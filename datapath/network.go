@@ -1,0 +1,145 @@
+package datapath
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/weftnet/weft/datapath/bpf"
+	"github.com/weftnet/weft/wire"
+)
+
+// PutNetwork writes a network: its flood list under a new number first, then the entry that names it, then the old list is
+// retired, and deleted when no program can be reading it any more. Where the list does not fit, everything stays as it was.
+func (d *Datapath) PutNetwork(n Network) error {
+	if err := n.validate(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old, had, err := d.networks.Get(uint32(n.VNI))
+	if err != nil {
+		return err
+	}
+	want := bpf.TCNetwork{Local: uint32(len(n.LocalPorts)), Remote: uint32(len(n.Remotes)), External: uint32(n.External),
+		Mtu: uint32(n.MTU), Unknown: bpf.TCUnknownUnicast(n.Unknown)}
+	if had && d.sameList(old, n) {
+		want.List = old.List
+	} else if want.List, err = d.putList(n); err != nil {
+		return fmt.Errorf("network with VNI %d: %w", n.VNI, err)
+	}
+	if err := d.networks.PutOne(uint32(n.VNI), want); err != nil {
+		d.retire(want)
+		return err
+	}
+	if had && old.List != want.List {
+		d.retire(old)
+	}
+	return d.setPortMTU(n.VNI, want.Mtu)
+}
+
+func (n Network) validate() error {
+	switch {
+	case n.VNI > wire.MaxVNI:
+		return fmt.Errorf("network: VNI %d does not fit 24 bits", n.VNI)
+	case len(n.LocalPorts) > MaxFlood || len(n.Remotes) > MaxFlood:
+		return fmt.Errorf("network with VNI %d: %d local ports and %d VTEPs; the flood list takes %d of each", n.VNI,
+			len(n.LocalPorts), len(n.Remotes), MaxFlood)
+	case n.External < 0 || n.External > len(n.Remotes):
+		return fmt.Errorf("network with VNI %d: %d of %d VTEPs are external", n.VNI, n.External, len(n.Remotes))
+	case n.MTU < 0 || n.MTU > 65535:
+		return fmt.Errorf("network with VNI %d: MTU %d", n.VNI, n.MTU)
+	}
+	return nil
+}
+
+// DeleteNetwork removes a network; an absent one is fine.
+func (d *Datapath) DeleteNetwork(vni wire.VNI) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old, had, err := d.networks.Get(uint32(vni))
+	if err != nil || !had {
+		return err
+	}
+	if err := d.networks.Delete([]uint32{uint32(vni)}); err != nil {
+		return err
+	}
+	d.retire(old)
+	return nil
+}
+
+// Networks reads the table, in no order.
+func (d *Datapath) Networks() ([]Network, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	lists := map[uint32]*Network{} // by flood list number
+	var heads []bpf.TCNetwork
+	err := d.networks.All(func(vni uint32, v bpf.TCNetwork) {
+		n := &Network{VNI: wire.VNI(vni), MTU: int(v.Mtu), Unknown: UnknownUnicast(v.Unknown), External: int(v.External)}
+		n.LocalPorts, n.Remotes = make([]uint32, v.Local), make([]VTEPID, v.Remote)
+		lists[v.List] = n
+		heads = append(heads, v)
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = d.floods.All(func(k bpf.TCFloodKey, v uint32) {
+		n := lists[k.List]
+		if n == nil {
+			return
+		}
+		if i := int(k.Index); i < len(n.LocalPorts) {
+			n.LocalPorts[i] = v
+		} else if i -= len(n.LocalPorts); i < len(n.Remotes) {
+			n.Remotes[i] = VTEPID(v)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Network, 0, len(heads))
+	for _, h := range heads {
+		out = append(out, *lists[h.List])
+	}
+	return out, nil
+}
+
+func listKeys(list, n uint32) []bpf.TCFloodKey {
+	keys := make([]bpf.TCFloodKey, n)
+	for i := range keys {
+		keys[i] = bpf.TCFloodKey{List: list, Index: uint32(i)}
+	}
+	return keys
+}
+
+func listValues(n Network) []uint32 {
+	values := slices.Clone(n.LocalPorts)
+	for _, id := range n.Remotes {
+		values = append(values, uint32(id))
+	}
+	return values
+}
+
+// sameList reports whether the list is there already: applying a plan twice changes nothing.
+func (d *Datapath) sameList(have bpf.TCNetwork, n Network) bool {
+	if int(have.Local) != len(n.LocalPorts) || int(have.Remote) != len(n.Remotes) {
+		return false
+	}
+	for i, want := range listValues(n) {
+		v, ok, err := d.floods.Get(bpf.TCFloodKey{List: have.List, Index: uint32(i)})
+		if err != nil || !ok || v != want {
+			return false
+		}
+	}
+	return true
+}
+
+// putList writes a list aside. On failure nothing of it is left.
+func (d *Datapath) putList(n Network) (uint32, error) {
+	d.lists++
+	list, values := d.lists, listValues(n)
+	keys := listKeys(list, uint32(len(values)))
+	if err := d.floods.Put(keys, values); err != nil {
+		return 0, joinDelete(err, d.floods.Delete(keys))
+	}
+	return list, nil
+}

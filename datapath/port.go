@@ -1,0 +1,152 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weftnet/weft/datapath/bpf"
+	"github.com/weftnet/weft/wire"
+)
+
+// AttachPort writes the entry, then attaches from_port to the interface: no frame is looked at before its port is known.
+// For a port that is attached it is UpdatePort.
+func (d *Datapath) AttachPort(p Port) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.putPort(p); err != nil {
+		return err
+	}
+	return d.attachPort(p.Ifindex)
+}
+
+// UpdatePort rewrites the entry of an attached port.
+func (d *Datapath) UpdatePort(p Port) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.byIndex[p.Ifindex]; !ok {
+		return fmt.Errorf("port %s: interface %d is not attached", p.UID, p.Ifindex)
+	}
+	return d.putPort(p)
+}
+
+func (d *Datapath) putPort(p Port) error {
+	switch {
+	case p.Ifindex == 0 || p.ID == 0:
+		return fmt.Errorf("port %s: interface %d, id %d: an entry needs both", p.UID, p.Ifindex, p.ID)
+	case len(p.UID) > len(bpf.TCPort{}.Uid):
+		return fmt.Errorf("port %s: the uid is longer than %d octets", p.UID, len(bpf.TCPort{}.Uid))
+	case len(p.MACs) > MaxPortMACs:
+		return fmt.Errorf("port %s: %d MACs; the table holds %d a port", p.UID, len(p.MACs), MaxPortMACs)
+	case int(p.ID) > d.ports.Limit():
+		return d.ports.Refuse(1)
+	}
+	e := bpf.TCPort{Ifindex: p.Ifindex, Vni: uint32(p.VNI), MacCount: uint8(len(p.MACs)), UidLen: uint8(len(p.UID))}
+	if p.Held {
+		e.Flags |= bpf.TCPortFlagsPORT_HELD
+	}
+	if p.Unguarded {
+		e.Flags |= bpf.TCPortFlagsPORT_UNGUARDED
+	}
+	for i, m := range p.MACs {
+		e.Macs[i] = wordOf(m)
+	}
+	copy(e.Uid[:], p.UID)
+	n, _, err := d.networks.Get(uint32(p.VNI))
+	if err != nil {
+		return err
+	}
+	e.Mtu = n.Mtu
+	// The interface may have been another port's, and the id may have been at another interface.
+	if err := d.forget(p.Ifindex, uint32(p.ID)); err != nil {
+		return err
+	}
+	if err := d.ports.PutOne(uint32(p.ID), e); err != nil {
+		return err
+	}
+	if err := d.portIDs.PutOne(p.Ifindex, uint32(p.ID)); err != nil {
+		return err
+	}
+	d.byIndex[p.Ifindex] = uint32(p.ID)
+	return nil
+}
+
+// forget removes what contradicts (ifindex, id).
+func (d *Datapath) forget(ifindex, id uint32) error {
+	if old, ok := d.byIndex[ifindex]; ok && old != id {
+		if err := d.ports.PutOne(old, bpf.TCPort{}); err != nil {
+			return err
+		}
+	}
+	for other, have := range d.byIndex {
+		if have != id || other == ifindex {
+			continue
+		}
+		if err := errors.Join(d.detach(linkName("from_port", other)), d.portIDs.Delete([]uint32{other})); err != nil {
+			return err
+		}
+		delete(d.byIndex, other)
+	}
+	return nil
+}
+
+// DetachPort takes the program off the interface and removes the entry. An interface that is gone, or was never attached,
+// is fine.
+func (d *Datapath) DetachPort(ifindex uint32) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.detach(linkName("from_port", ifindex)); err != nil {
+		return err
+	}
+	id, ok := d.byIndex[ifindex]
+	if !ok {
+		return nil
+	}
+	if err := errors.Join(d.portIDs.Delete([]uint32{ifindex}), d.ports.PutOne(id, bpf.TCPort{})); err != nil {
+		return err
+	}
+	delete(d.byIndex, ifindex)
+	return nil
+}
+
+// Ports reads the table, in no order.
+func (d *Datapath) Ports() (list []Port, err error) {
+	err = d.ports.All(func(id uint32, e bpf.TCPort) {
+		if e.Ifindex == 0 {
+			return
+		}
+		p := Port{Ifindex: e.Ifindex, ID: PortID(id), UID: string(e.Uid[:e.UidLen]), VNI: wire.VNI(e.Vni),
+			Held: e.Flags&bpf.TCPortFlagsPORT_HELD != 0, Unguarded: e.Flags&bpf.TCPortFlagsPORT_UNGUARDED != 0}
+		for _, w := range e.Macs[:e.MacCount] {
+			p.MACs = append(p.MACs, macOf(w))
+		}
+		list = append(list, p)
+	})
+	return list, err
+}
+
+// setPortMTU gives the network's MTU to its ports: from_port then needs no look at the network. d.mu is held.
+func (d *Datapath) setPortMTU(vni wire.VNI, mtu uint32) error {
+	for _, id := range d.byIndex {
+		e, ok, err := d.ports.Get(id)
+		if err != nil {
+			return err
+		}
+		if ok && e.Ifindex != 0 && e.Vni == uint32(vni) && e.Mtu != mtu {
+			e.Mtu = mtu
+			if err := d.ports.PutOne(id, e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (d *Datapath) attachPort(ifindex uint32) error {
+	name := linkName("from_port", ifindex)
+	if d.pending && d.attached(name, ifindex) {
+		return nil // the other layout serves it until Publish
+	}
+	return d.attachTo(name, "from_port", ebpf.AttachTCXIngress, ifindex)
+}
