@@ -231,3 +231,20 @@ func (l *Lab) Agent(host string) (*client.LocalClient, error) {
 	}
 	return client.Local(h.AgentSocket), nil
 }
+
+// Cut takes a host's management link down: its agent reaches no server, and its tunnels go on. Heal brings it up again.
+func (l *Lab) Cut(host string) error { return l.managementLink(host, false) }
+
+// Heal ends what Cut did.
+func (l *Lab) Heal(host string) error { return l.managementLink(host, true) }
+
+func (l *Lab) managementLink(host string, up bool) error {
+	h, err := l.Node("server")
+	if err != nil {
+		return err
+	}
+	if up {
+		return h.SetUp("to-" + host)
+	}
+	return h.SetDown("to-" + host)
+}
