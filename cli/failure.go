@@ -29,9 +29,6 @@ func usagef(field, fix, format string, args ...any) error {
 	return &failure{status: exitUsage, field: field, fix: fix, reason: fmt.Sprintf(format, args...)}
 }
 
-// Usagef is a mistake in the command line of a command that lives elsewhere: Run writes it with its fix and returns 2.
-func Usagef(fix, format string, args ...any) error { return usagef("", fix, format, args...) }
-
 // refusef is something that cannot be done.
 func refusef(field, fix, format string, args ...any) error {
 	return &failure{status: exitRefused, field: field, fix: fix, reason: fmt.Sprintf(format, args...)}
