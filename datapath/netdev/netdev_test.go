@@ -466,7 +466,10 @@ func TestEventsLostBecomeResync(t *testing.T) {
 	deadline := time.After(10 * time.Second)
 	for {
 		select {
-		case e := <-events:
+		case e, ok := <-events:
+			if !ok {
+				t.Fatal("the subscription ended")
+			}
 			if e.Kind == EventResync {
 				return
 			}
