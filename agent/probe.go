@@ -402,7 +402,11 @@ func (a *Agent) startProbes(ctx context.Context, tasks *sync.WaitGroup) error {
 	if err != nil {
 		return fmt.Errorf("make the probes' interface: %w", err)
 	}
-	s, err := openProbeSocket(oamSocket)
+	far, err := a.links.Link(oamSocket)
+	if err != nil {
+		return err
+	}
+	s, err := openProbeSocket(far.Index)
 	if err != nil {
 		return fmt.Errorf("open the probes' socket: %w", err)
 	}

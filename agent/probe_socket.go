@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -26,11 +25,8 @@ const (
 	tcpChecksumAt = 16
 )
 
-func openProbeSocket(name string) (*packetSocket, error) {
-	link, err := net.InterfaceByName(name)
-	if err != nil {
-		return nil, err
-	}
+// openProbeSocket opens one on an interface of the namespace that the caller's thread is in.
+func openProbeSocket(index int) (*packetSocket, error) {
 	// Protocol 0 receives nothing before the bind says which interface.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -42,7 +38,7 @@ func openProbeSocket(name string) (*packetSocket, error) {
 			return nil, fmt.Errorf("set packet option %d: %w", option, err)
 		}
 	}
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: link.Index}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: index}); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
