@@ -1,0 +1,134 @@
+package datapath
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// echo answers UDP and swallows TCP on port 7 of the workload, until the test ends.
+func (w *workload) echo() {
+	t := w.host.t
+	t.Helper()
+	for _, ip := range []netip.Addr{w.ip4, w.ip6} {
+		c, err := w.ns.ListenPacket(t.Context(), "udp", netip.AddrPortFrom(ip, 7).String())
+		must(t, err)
+		done := make(chan struct{})
+		t.Cleanup(func() { c.Close(); <-done })
+		go func() {
+			defer close(done)
+			b := make([]byte, 65536)
+			for {
+				n, from, err := c.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				c.WriteTo(b[:n], from)
+			}
+		}()
+	}
+}
+
+// ping sends a datagram to port 7 of the other and waits for its echo.
+func (w *workload) ping(to netip.Addr, size int) error {
+	var d net.Dialer
+	c, err := w.ns.Dial(w.host.t.Context(), &d, "udp", netip.AddrPortFrom(to, 7).String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	want := make([]byte, size)
+	rand.Read(want)
+	got := make([]byte, size+1)
+	deadline := time.Now().Add(5 * time.Second)
+	for time.Now().Before(deadline) { // a datagram may be lost while addresses are being resolved
+		if _, err := c.Write(want); err != nil {
+			return err
+		}
+		c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		n, err := c.Read(got)
+		if err == nil && string(got[:n]) == string(want) {
+			return nil
+		}
+	}
+	return fmt.Errorf("no echo from %s", to)
+}
+
+// stream sends n octets by TCP and compares what arrives.
+func (w *workload) stream(to *workload, ip netip.Addr, n int64) error {
+	t := w.host.t
+	l, err := to.ns.Listen(t.Context(), "tcp", netip.AddrPortFrom(ip, 5001).String())
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	type result struct {
+		sum []byte
+		err error
+	}
+	got := make(chan result, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			got <- result{err: err}
+			return
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		h := sha256.New()
+		_, err = io.Copy(h, c)
+		got <- result{h.Sum(nil), err}
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	var d net.Dialer
+	c, err := w.ns.Dial(ctx, &d, "tcp", netip.AddrPortFrom(ip, 5001).String())
+	if err != nil {
+		return err
+	}
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	h := sha256.New()
+	if _, err := io.CopyN(io.MultiWriter(c, h), rand.Reader, n); err != nil {
+		return fmt.Errorf("send: %w", err)
+	}
+	c.Close()
+	r := <-got
+	if r.err == nil && string(r.sum) != string(h.Sum(nil)) {
+		r.err = fmt.Errorf("the stream arrived changed")
+	}
+	return r.err
+}
+
+// TestPingAcrossHosts turns red when, for instance, strip() does not pass DECAP_L3_IPV6, or encapsulation is refused.
+func TestPingAcrossHosts(t *testing.T) {
+	for _, ip6 := range []bool{false, true} {
+		t.Run(map[bool]string{false: "underlay4", true: "underlay6"}[ip6], func(t *testing.T) {
+			a, b := twoHosts(t, ip6)
+			join(t, 5001, a, b)
+			w1, w2 := a.workload(5001, 1, b), b.workload(5001, 2, a)
+			w3 := a.workload(5001, 3, b)
+			w2.echo()
+			w3.echo()
+			for _, to := range []netip.Addr{w2.ip4, w2.ip6, w3.ip4, w3.ip6} {
+				for _, size := range []int{1, 100, 1472 - 24} {
+					if err := w1.ping(to, size); err != nil {
+						t.Errorf("%d octets to %s: %v", size, to, err)
+					}
+				}
+			}
+			for _, ip := range []netip.Addr{w2.ip4, w2.ip6} {
+				if err := w1.stream(w2, ip, 8<<20); err != nil {
+					t.Errorf("TCP to %s: %v", ip, err)
+				}
+			}
+			a.balanced()
+			b.balanced()
+		})
+	}
+}
