@@ -151,6 +151,10 @@ func (s *Store) write(ctx context.Context, decide func(context.Context) (*edit, 
 
 // commit does the edit if all that it was decided upon is still so.
 func (s *Store) commit(ctx context.Context, e *edit) (rev model.Revision, done bool, err error) {
+	if e.what == "create" && s.full.Load() {
+		return 0, false, model.Errorf(model.Exhausted, "", "delete what is not needed, or raise the quota",
+			"the store is close to its quota, and creates nothing more; what is there goes on, and can be changed and deleted")
+	}
 	began := time.Now()
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
@@ -167,7 +171,19 @@ func (s *Store) commit(ctx context.Context, e *edit) (rev model.Revision, done b
 	if !resp.Succeeded {
 		return 0, false, nil
 	}
+	s.weigh(ops)
 	return e.meta.revision(resp.Header.Revision), true, nil
+}
+
+// weigh counts what was written, and has the upkeep look after a sixty-fourth of the quota.
+func (s *Store) weigh(ops []clientv3.Op) {
+	octets := int64(0)
+	for _, op := range ops {
+		octets += int64(len(op.KeyBytes()) + len(op.ValueBytes()))
+	}
+	if s.written.Add(octets) > s.cfg.QuotaOctets/64 {
+		s.kick()
+	}
 }
 
 func decode[T any](kv *keyValue) (*T, error) {

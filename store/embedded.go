@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -24,6 +25,14 @@ type embedded struct {
 	// run into the 107 characters of a unix socket's address.
 	sockets  *os.File
 	endpoint string
+	// closing: what etcd then logs as errors are its listeners ending.
+	closing atomic.Bool
+}
+
+// etcdChatter are warnings about what is meant to be so: one socket that nobody but this process can reach.
+var etcdChatter = []string{
+	"Running http and grpc server on single port. This is not recommended for production.",
+	"simple token is not cryptographically signed",
 }
 
 func startEmbedded(ctx context.Context, cfg Config) (_ *embedded, err error) {
@@ -66,11 +75,13 @@ func startEmbedded(ctx context.Context, cfg Config) (_ *embedded, err error) {
 }
 
 func (e *embedded) config(cfg Config, data string) (*embed.Config, error) {
+	// etcd listens for peers on the URL's host alone. A path there would leave that empty, and Linux then binds an abstract
+	// socket, which has no permissions.
 	socket := func(name string) url.URL {
-		return url.URL{Scheme: "unix", Path: fmt.Sprintf("/proc/self/fd/%d/%s", e.sockets.Fd(), name)}
+		return url.URL{Scheme: "unix", Host: fmt.Sprintf("/proc/self/fd/%d/%s", e.sockets.Fd(), name)}
 	}
 	client, peer := socket("client"), socket("peer")
-	e.endpoint = client.String()
+	e.endpoint = "unix://" + client.Host
 	// What is advertised is kept in the data; nobody ever dials it.
 	advertised := url.URL{Scheme: "unix", Path: "/weft/embedded"}
 
@@ -85,12 +96,15 @@ func (e *embedded) config(cfg Config, data string) (*embed.Config, error) {
 	ec.MaxRequestBytes = requestOctets
 	ec.EnableGRPCGateway = false
 	ec.LogLevel = "info"
-	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(slogCore{cfg.Log.With(slog.String("part", "etcd"))}))
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(slogCore{
+		log: cfg.Log.With(slog.String("part", "etcd")), chatter: etcdChatter, quiet: &e.closing,
+	}))
 	return ec, nil
 }
 
 // close stops etcd first and gives the lock back last. Closing twice is fine.
 func (e *embedded) close() {
+	e.closing.Store(true)
 	if e.etcd != nil {
 		e.etcd.Close()
 		e.etcd = nil

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -109,6 +110,11 @@ func TestLongDir(t *testing.T) {
 			t.Fatalf("%s has mode %v", sub, st.Mode())
 		}
 	}
+	for name, inode := range listeningUnix(t) {
+		if ours(t, inode) && !strings.HasPrefix(name, "/proc/self/fd/") {
+			t.Errorf("a unix socket outside the directory: %q", name)
+		}
+	}
 	for inode := range listening(t) {
 		if !before[inode] && ours(t, inode) {
 			t.Fatalf("a TCP listener (inode %s) came with the store", inode)
@@ -139,6 +145,21 @@ func listening(t *testing.T) map[string]bool {
 			if f := strings.Fields(line); len(f) > 9 && f[3] == "0A" {
 				inodes[f[9]] = true
 			}
+		}
+	}
+	return inodes
+}
+
+// listeningUnix are the inodes of listening unix sockets in this network namespace, by address.
+func listeningUnix(t *testing.T) map[string]string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/net/unix")
+	must(t, err)
+	inodes := map[string]string{}
+	for _, line := range strings.Split(string(b), "\n") {
+		// Num RefCount Protocol Flags Type St Inode Path; flag 0x10000 is listening
+		if f := strings.Fields(line); len(f) >= 7 && f[3] == "00010000" {
+			inodes[strings.Join(f[7:], " ")+" "+f[6]] = f[6]
 		}
 	}
 	return inodes
@@ -204,6 +225,62 @@ func TestQuota(t *testing.T) {
 	must(t, s.Close())
 	s = openAt(t, Config{Dir: dir, QuotaOctets: 4 << 20, CompactEvery: time.Hour})
 	ok[*model.World](t)(s.Load(ctx))
+}
+
+// TestNearlyFull: what lives fills the store. Creating is refused before the quota, so that deleting still works and makes
+// room.
+func TestNearlyFull(t *testing.T) {
+	s := openAt(t, Config{Dir: shortDir(t), QuotaOctets: 8 << 20, CompactEvery: 50 * time.Millisecond})
+	ctx := t.Context()
+	var names []string
+	create := func() error {
+		big := tenant(fmt.Sprintf("t%d", len(names)))
+		big.Spec.Description = strings.Repeat("x", 300<<10)
+		err := s.CreateTenant(ctx, big)
+		if err == nil {
+			names = append(names, big.Name)
+		}
+		return err
+	}
+	// Slower than the upkeep: it is asynchronous, and here a write is a good part of the quota.
+	for deadline := time.Now().Add(patience); ; awaitLook(t, s) {
+		err := create()
+		if err != nil && strings.Contains(err.Error(), "creates nothing more") {
+			refused(t, err, model.Exhausted, "", "quota")
+			break
+		}
+		if err != nil { // fragments may reach the quota first; they are given back
+			refused(t, err, model.Exhausted, "", "quota")
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("creating is never refused")
+		}
+	}
+	w := ok[*model.World](t)(s.Load(ctx))
+	if len(w.Tenants) != len(names) {
+		t.Fatalf("%d tenants, %d were acknowledged", len(w.Tenants), len(names))
+	}
+	for _, name := range names[:len(names)/2] {
+		ok[model.Revision](t)(s.DeleteTenant(ctx, name))
+	}
+	for deadline := time.Now().Add(patience); create() != nil; awaitLook(t, s) {
+		if time.Now().After(deadline) {
+			t.Fatal("no room was made")
+		}
+	}
+}
+
+// awaitLook waits until the upkeep has looked how full the store is.
+func awaitLook(t *testing.T, s *Store) {
+	t.Helper()
+	s.written.Store(-1)
+	s.kick()
+	for deadline := time.Now().Add(patience); s.written.Load() < 0; {
+		if time.Now().After(deadline) {
+			t.Fatal("the upkeep does not look")
+		}
+		runtime.Gosched()
+	}
 }
 
 // TestCompaction: history goes by itself, and an old revision cannot be watched from then on.

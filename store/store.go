@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -27,8 +28,11 @@ type Store struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // upkeep and watches
-	kicked chan struct{}  // 1: somebody met the quota
-	closed sync.Once
+	kicked chan struct{}  // 1: somebody met the quota, or wrote much
+	// written octets since the upkeep last looked how full the store is; full is what it saw.
+	written atomic.Int64
+	full    atomic.Bool
+	closed  sync.Once
 
 	mu   sync.Mutex
 	meta meta
@@ -78,7 +82,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 5 * time.Second,
 		Context:              s.ctx,
-		Logger:               zap.New(slogCore{cfg.Log}),
+		Logger:               zap.New(slogCore{log: cfg.Log.With("part", "etcd client"), chatter: clientChatter}),
 	})
 	if err == nil {
 		err = s.foundWithin(ctx, cfg.Timeout)
@@ -90,6 +94,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.wg.Go(s.upkeep)
 	return s, nil
 }
+
+// clientChatter is what etcd's client says of every error that it also returns.
+var clientChatter = []string{"retrying of unary invoker failed"}
 
 // Close ends the watches, waits for them, and stops the embedded etcd. Closing twice is fine.
 func (s *Store) Close() error {
@@ -131,10 +138,7 @@ func (s *Store) Size(ctx context.Context) (octets, quota int64, err error) {
 			err = e
 			continue
 		}
-		octets, quota = max(octets, st.DbSize), max(quota, st.DbSizeQuota)
-	}
-	if s.etcd != nil {
-		quota = s.cfg.QuotaOctets
+		octets, quota = max(octets, st.DbSize), max(quota, s.quotaOf(st))
 	}
 	if octets > 0 {
 		return octets, quota, nil

@@ -11,10 +11,10 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// reliefPause is how long a full store is left alone after an attempt to make room failed.
+// reliefPause is the least time between two looks at how full the store is: making room costs.
 const reliefPause = 30 * time.Second
 
-// kick asks the upkeep to make room.
+// kick asks the upkeep to look how full the store is.
 func (s *Store) kick() {
 	select {
 	case s.kicked <- struct{}{}:
@@ -22,26 +22,27 @@ func (s *Store) kick() {
 	}
 }
 
-// upkeep compacts history, prunes the audit trail, sweeps quarantines, and makes room when the quota is reached. Any number
-// of servers do this side by side.
+// upkeep compacts history, prunes the audit trail, sweeps quarantines, and makes room when the quota is near. Any number of
+// servers do this side by side.
 func (s *Store) upkeep() {
 	every := s.cfg.CompactEvery
 	if every < 0 {
 		every = defaultCompactEvery
 	}
+	pause := min(reliefPause, every)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	relief := time.NewTimer(0) // the quota may have been reached before this start
+	defer relief.Stop()
 	var last int64 // etcd's revision one period ago
 	var relieved time.Time
-	s.kick() // the quota may have been reached before this start
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-s.kicked:
-			if time.Since(relieved) < min(reliefPause, every) {
-				continue
-			}
+			relief.Reset(max(0, pause-time.Since(relieved)))
+		case <-relief.C:
 			if err := s.relieve(s.ctx); err != nil && s.ctx.Err() == nil {
 				s.cfg.Log.Error("the store is full, and no room could be made", "err", err)
 			}
@@ -101,9 +102,12 @@ func (s *Store) pin(rev int64) (release func()) {
 	}
 }
 
-// relieve makes room when etcd raised its quota alarm: it forgets history, gives the space back, and takes the alarm off
-// once there is room. Writes wait while a member gives space back; none is accepted then anyway.
+// relieve makes room. When what is in use comes near the quota, history is forgotten, and if that is not enough nothing
+// more is created (see commit), so that what frees room still works. When etcd has raised its quota alarm, the free space
+// inside its file is given back too, and the alarm is taken off once there is room; writes wait meanwhile, but none is
+// accepted then anyway.
 func (s *Store) relieve(ctx context.Context) error {
+	s.written.Store(0)
 	alarms, err := s.cli.AlarmList(ctx)
 	if err != nil {
 		return err
@@ -114,16 +118,28 @@ func (s *Store) relieve(ctx context.Context) error {
 			full = append(full, a)
 		}
 	}
-	if len(full) == 0 {
-		return nil
-	}
-	s.cfg.Log.Warn("the store reached its quota, and history is removed to make room")
-	v, err := s.peek(ctx)
+	near, err := s.nearFull(ctx)
 	if err != nil {
 		return err
 	}
-	if err := s.compact(ctx, v.rev, clientv3.WithCompactPhysical()); err != nil {
-		return fmt.Errorf("compact: %w", err)
+	if len(full) > 0 || near {
+		if !s.full.Load() {
+			s.cfg.Log.Warn("the store comes near its quota, and history is removed to make room")
+		}
+		v, err := s.peek(ctx)
+		if err != nil {
+			return err
+		}
+		if err := s.compact(ctx, v.rev, clientv3.WithCompactPhysical()); err != nil {
+			return fmt.Errorf("compact: %w", err)
+		}
+		if near, err = s.nearFull(ctx); err != nil {
+			return err
+		}
+	}
+	s.full.Store(near)
+	if len(full) == 0 {
+		return nil
 	}
 	for _, ep := range s.cli.Endpoints() {
 		if err := s.shrink(ctx, ep); err != nil {
@@ -135,8 +151,31 @@ func (s *Store) relieve(ctx context.Context) error {
 			return fmt.Errorf("take the quota alarm off: %w", err)
 		}
 	}
-	s.cfg.Log.Info("the store has room again")
+	s.cfg.Log.Info("the store takes writes again")
 	return nil
+}
+
+// nearFull says whether a member uses more than seven eighths of its quota, history included. An etcd that does not tell
+// its quota is never near it.
+func (s *Store) nearFull(ctx context.Context) (bool, error) {
+	for _, ep := range s.cli.Endpoints() {
+		st, err := s.status(ctx, ep)
+		if err != nil {
+			return false, err
+		}
+		if quota := s.quotaOf(st); quota > 0 && st.DbSizeInUse > quota/8*7 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// quotaOf is a member's quota; 0 is unknown: etcd before 3.6 does not tell.
+func (s *Store) quotaOf(st *clientv3.StatusResponse) int64 {
+	if s.etcd != nil {
+		return s.cfg.QuotaOctets
+	}
+	return st.DbSizeQuota
 }
 
 // shrink gives a member's free space back, and tells an error if that was not enough to go on.
@@ -152,12 +191,9 @@ func (s *Store) shrink(ctx context.Context, endpoint string) error {
 	if err != nil {
 		return err
 	}
-	quota := after.DbSizeQuota
-	if s.etcd != nil {
-		quota = s.cfg.QuotaOctets
-	}
-	limit := quota - quota/10
-	if quota == 0 { // etcd before 3.6 does not tell its quota
+	quota := s.quotaOf(after)
+	limit := quota - quota/20 // above the limit for creating, below the quota
+	if quota == 0 {
 		limit = before.DbSize - before.DbSize/10
 	}
 	if after.DbSize > limit {

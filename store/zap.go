@@ -5,13 +5,27 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"go.uber.org/zap/zapcore"
 )
 
-// slogCore lets etcd, which logs through zap, write to a slog.Logger. etcd's chatter is demoted by one step: what it
-// calls info is debug here.
-type slogCore struct{ log *slog.Logger }
+// slogCore lets etcd, which logs through zap, write to a slog.Logger. etcd's chatter is demoted: what it calls info is debug
+// here.
+type slogCore struct {
+	log *slog.Logger
+	// chatter are messages that are debug here, whatever etcd thinks of them.
+	chatter []string
+	// quiet makes all of them debug while it is set; nil is never.
+	quiet *atomic.Bool
+}
+
+func (c slogCore) level(e zapcore.Entry) slog.Level {
+	if c.quiet != nil && c.quiet.Load() || slices.Contains(c.chatter, e.Message) {
+		return slog.LevelDebug
+	}
+	return slogLevel(e.Level)
+}
 
 // Enabled asks the slog handler.
 func (c slogCore) Enabled(l zapcore.Level) bool {
@@ -20,12 +34,13 @@ func (c slogCore) Enabled(l zapcore.Level) bool {
 
 // With adds fields to every record.
 func (c slogCore) With(fields []zapcore.Field) zapcore.Core {
-	return slogCore{slog.New(c.log.Handler().WithAttrs(slogAttrs(fields)))}
+	c.log = slog.New(c.log.Handler().WithAttrs(slogAttrs(fields)))
+	return c
 }
 
 // Check takes the entry when its level is enabled.
 func (c slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) {
+	if c.log.Enabled(context.Background(), c.level(e)) {
 		return ce.AddCore(e, c)
 	}
 	return ce
@@ -33,7 +48,7 @@ func (c slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Chec
 
 // Write passes the entry on.
 func (c slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	r := slog.NewRecord(e.Time, slogLevel(e.Level), e.Message, 0)
+	r := slog.NewRecord(e.Time, c.level(e), e.Message, 0)
 	r.AddAttrs(slogAttrs(fields)...)
 	return c.log.Handler().Handle(context.Background(), r)
 }
