@@ -145,6 +145,8 @@ func (d *double) hangUp() {
 	if d.ended == nil {
 		return
 	}
+	// net/http does not look at the context while it waits for more of a request's body.
+	d.stream.CloseRequest()
 	d.cancel()
 	<-d.ended
 }
