@@ -19,7 +19,7 @@ test: deps build ## Every test, with real peers.
 	scripts/test
 
 bench: build ## Side by side with the kernel's own overlay; results in bench/results.
-	./bin/weft bench
+	./bin/weft bench --out bench/results
 
 generate: ## Regenerates protobuf, BPF objects and reference docs.
 	scripts/generate

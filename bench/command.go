@@ -1,10 +1,55 @@
 package bench
 
 import (
+	"context"
+	"fmt"
+	"os"
+	"syscall"
+
+	"os/signal"
+
 	"github.com/spf13/cobra"
 )
 
+// Deps is what the command takes from outside.
+type Deps struct{ Version, Commit string }
+
 // Command is `weft bench`.
-func Command() *cobra.Command {
-	return &cobra.Command{Use: "bench", Hidden: true}
+func Command(deps Deps) *cobra.Command {
+	cfg := Config{Version: deps.Version, Commit: deps.Commit}
+	var out string
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure weft beside the Linux bridge + vxlan device, on this machine",
+		Long: "Builds two hosts with weft, the same with the kernel's bridge and vxlan device (tuned, and as it comes), and a plain veth, in\n" +
+			"network namespaces; measures them in turn; prints medians and ratios. Use an idle machine: everything shares its cores.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+			defer stop()
+			cfg.Progress = cmd.ErrOrStderr()
+			return runCommand(ctx, cmd, cfg, out)
+		},
+	}
+	fl := cmd.Flags()
+	fl.IntVar(&cfg.Rounds, "rounds", 7, "`number` of rounds, five or more")
+	fl.IntVar(&cfg.Frames, "frames", 1_000_000, "`number` of frames a sample")
+	fl.DurationVar(&cfg.Stream, "stream", 0, "`length` of a TCP sample (default 2s)")
+	fl.StringVar(&out, "out", "", "`directory` to keep the results in, as JSON and Markdown")
+	return cmd
+}
+
+func runCommand(ctx context.Context, cmd *cobra.Command, cfg Config, out string) error {
+	r, err := Run(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if out != "" {
+		path, err := r.Save(out)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(cmd.ErrOrStderr(), "kept in", path)
+	}
+	return r.WriteMarkdown(cmd.OutOrStdout())
 }

@@ -33,6 +33,8 @@ type Config struct {
 	PinRoot string
 	// Hosts and Spines; 0 is 3 and 2.
 	Hosts, Spines int
+	// Direct joins two hosts by one link, without leaves and spines, so that nothing dilutes a measurement.
+	Direct bool
 	// MTU of the underlay in octets of an IP packet; 0 is DefaultMTU.
 	MTU int
 	// Binary is the weft program; empty is the running one.
@@ -58,6 +60,9 @@ func (c Config) withDefaults() (Config, error) {
 	fill(&c.Prefix, "weft"+suffix+"-")
 	fill(&c.Dir, "/run/weft-lab"+suffix)
 	fill(&c.PinRoot, "/sys/fs/bpf/weft-lab"+suffix)
+	if c.Direct {
+		c.Hosts, c.Spines = 2, 1
+	}
 	fill(&c.Hosts, 3)
 	fill(&c.Spines, 2)
 	fill(&c.MTU, DefaultMTU)

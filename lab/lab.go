@@ -62,7 +62,11 @@ func (l *Lab) build(ctx context.Context) error {
 	if err := l.cfg.refuseForeign(); err != nil {
 		return err
 	}
-	l.cfg.Step(fmt.Sprintf("making %d hosts, %d leaves and %d spines", l.cfg.Hosts, l.cfg.Hosts, l.cfg.Spines))
+	if l.cfg.Direct {
+		l.cfg.Step("making 2 hosts, joined by one link")
+	} else {
+		l.cfg.Step(fmt.Sprintf("making %d hosts, %d leaves and %d spines", l.cfg.Hosts, l.cfg.Hosts, l.cfg.Spines))
+	}
 	if err := l.raiseBacklog(); err != nil {
 		return err
 	}
@@ -84,7 +88,7 @@ func (l *Lab) build(ctx context.Context) error {
 
 // plan is the State before anything is made.
 func (c Config) plan() State {
-	s := State{Name: c.Name, Prefix: c.Prefix, Dir: c.Dir, PinRoot: c.PinRoot, Binary: c.Binary, Spines: c.Spines, MTU: c.MTU,
+	s := State{Name: c.Name, Prefix: c.Prefix, Dir: c.Dir, PinRoot: c.PinRoot, Binary: c.Binary, Spines: c.Spines, Direct: c.Direct, MTU: c.MTU,
 		ServerSocket: c.serverSocket()}
 	for i := 1; i <= c.Hosts; i++ {
 		h := hostName(i)
@@ -104,7 +108,7 @@ func (c Config) flag() string {
 
 // refuseForeign stops before anything is made if a namespace of that name is there: it is somebody's.
 func (c Config) refuseForeign() error {
-	for _, n := range infrastructure(c.Hosts, c.Spines) {
+	for _, n := range c.infrastructure() {
 		if netdev.NamespaceExists(c.namespace(n)) {
 			return fmt.Errorf("the network namespace %s is there already: delete it (`ip netns del %[1]s`), or build the lab under another name with --name", c.namespace(n))
 		}

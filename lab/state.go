@@ -19,6 +19,7 @@ type State struct {
 	PinRoot string `json:"pin_root"`
 	Binary  string `json:"binary"`
 	Spines  int    `json:"spines"`
+	Direct  bool   `json:"direct,omitempty"`
 	MTU     int    `json:"mtu"`
 	// Ready is false while it is being built.
 	Ready bool `json:"ready"`
@@ -93,7 +94,7 @@ func (s *State) removeWorkload(name string) {
 
 // config is the Config that the state was made from.
 func (s *State) config() Config {
-	return Config{Name: s.Name, Prefix: s.Prefix, Dir: s.Dir, PinRoot: s.PinRoot, Hosts: len(s.Hosts), Spines: s.Spines, MTU: s.MTU, Binary: s.Binary}
+	return Config{Name: s.Name, Prefix: s.Prefix, Dir: s.Dir, PinRoot: s.PinRoot, Hosts: len(s.Hosts), Spines: s.Spines, Direct: s.Direct, MTU: s.MTU, Binary: s.Binary}
 }
 
 // errNoLab is wrapped by the error of reading a state that is not there.

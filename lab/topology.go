@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -66,12 +67,18 @@ func vtepAddr(host int) netip.Addr {
 }
 
 // infrastructure names every namespace of a lab but its workloads'.
-func infrastructure(hosts, spines int) []string {
+func (c Config) infrastructure() []string {
 	names := []string{"server"}
-	for i := range hosts {
-		names = append(names, leafName(i+1), hostName(i+1))
+	for i := range c.Hosts {
+		names = append(names, hostName(i+1))
+		if !c.Direct {
+			names = append(names, leafName(i+1))
+		}
 	}
-	for s := range spines {
+	if c.Direct {
+		return names
+	}
+	for s := range c.Spines {
 		names = append(names, spineName(s+1))
 	}
 	return names
@@ -85,16 +92,46 @@ type topology struct {
 
 // build makes everything; what it made before an error stays, for Down to find.
 func (t *topology) build() error {
-	for _, n := range infrastructure(t.cfg.Hosts, t.cfg.Spines) {
+	for _, n := range t.cfg.infrastructure() {
 		if err := t.node(n); err != nil {
 			return err
 		}
+	}
+	if err := t.management(); err != nil {
+		return err
+	}
+	if t.cfg.Direct {
+		return t.direct()
 	}
 	for s := 1; s <= t.cfg.Spines; s++ {
 		if err := router(t.nodes[spineName(s)]); err != nil {
 			return err
 		}
 	}
+	for i := 1; i <= t.cfg.Hosts; i++ {
+		if err := t.rack(i); err != nil {
+			return err
+		}
+		if err := t.manage(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// direct joins host 1 and host 2 by one link, each other's neighbour.
+func (t *topology) direct() error {
+	end := func(i int) []netip.Prefix { return []netip.Prefix{netip.PrefixFrom(vtepAddr(i), underlay4.Bits())} }
+	_, _, err := t.nodes[hostName(1)].EnsureVeth(netdev.Veth{Name: uplink, MTU: t.cfg.MTU, Addresses: end(1),
+		Peer: netdev.VethPeer{Namespace: t.nodes[hostName(2)], Name: uplink, Addresses: end(2)}})
+	if err != nil {
+		return err
+	}
+	return errors.Join(t.manage(1), t.manage(2))
+}
+
+// management makes the server's end of the management link.
+func (t *topology) management() error {
 	server := t.nodes["server"]
 	if err := server.AddBridge(management, 1500); err != nil {
 		return err
@@ -102,15 +139,18 @@ func (t *topology) build() error {
 	if err := server.AddAddress(management, netip.PrefixFrom(serverAddr, 16)); err != nil {
 		return err
 	}
-	if err := server.SetUp(management); err != nil {
+	return server.SetUp(management)
+}
+
+// manage joins a host to the management link.
+func (t *topology) manage(i int) error {
+	server := t.nodes["server"]
+	_, _, err := server.EnsureVeth(netdev.Veth{Name: "to-" + hostName(i), MTU: 1500,
+		Peer: netdev.VethPeer{Namespace: t.nodes[hostName(i)], Name: management, Addresses: []netip.Prefix{managementAddr(i)}}})
+	if err != nil {
 		return err
 	}
-	for i := 1; i <= t.cfg.Hosts; i++ {
-		if err := t.rack(i); err != nil {
-			return err
-		}
-	}
-	return nil
+	return server.SetMaster("to-"+hostName(i), management)
 }
 
 // rack makes leaf i, its links to every spine, and host i below it.
@@ -136,17 +176,7 @@ func (t *topology) rack(i int) error {
 	if err := leaf.ReplaceRoute(netdev.Route{Dst: underlay6, Hops: up6}); err != nil {
 		return err
 	}
-	host := t.nodes[hostName(i)]
-	if err := t.below(i, i, host); err != nil {
-		return err
-	}
-	server := t.nodes["server"]
-	_, _, err := server.EnsureVeth(netdev.Veth{Name: "to-" + hostName(i), MTU: 1500,
-		Peer: netdev.VethPeer{Namespace: host, Name: management, Addresses: []netip.Prefix{managementAddr(i)}}})
-	if err != nil {
-		return err
-	}
-	return server.SetMaster("to-"+hostName(i), management)
+	return t.below(i, i, t.nodes[hostName(i)])
 }
 
 // below hangs a node under leaf i, and tells every spine the way to it.

@@ -79,6 +79,28 @@ func TestHostsReachEachOtherOverTheSpines(t *testing.T) {
 	}
 }
 
+// Goes red when the link is made in the namespace of one host only.
+func TestDirectHostsAreNeighbours(t *testing.T) {
+	testenv.Require(t, "root")
+	l, err := Up(t.Context(), testConfig(t, Config{Direct: true, Bare: true}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Down(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	for i, dst := range []netip.Addr{vtepAddr(2), serverAddr} {
+		if r, err := probe.Ping(t.Context(), node(t, l, "h1"), dst, probe.PingConfig{Count: 3}); err != nil || !r.Complete() {
+			t.Errorf("ping %d from h1 to %s: %+v, %v", i, dst, r, err)
+		}
+	}
+	if _, err := l.Node("leaf1"); err == nil {
+		t.Error("a direct lab has a leaf")
+	}
+}
+
 // Goes red when fib_multipath_hash_policy stays 0 on the leaves: all flows take one spine.
 func TestFlowsSpreadOverTheSpines(t *testing.T) {
 	l := bare(t, 2, 2)

@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string) int {
 			Home:        os.Getenv("HOME"),
 		},
 	}
-	return cli.Run(ctx, deps, []*cobra.Command{serverCommand(), agentCommand(), upCommand(), lab.Commands(lab.Deps{Tenant: deps.Env.Tenant}), bench.Command()}, args)
+	return cli.Run(ctx, deps, []*cobra.Command{serverCommand(), agentCommand(), upCommand(), lab.Commands(lab.Deps{Tenant: deps.Env.Tenant}), bench.Command(bench.Deps{Version: version, Commit: commit})}, args)
 }
 
 // logger writes one line an event to standard error, at info or, with -v, debug.
