@@ -227,6 +227,11 @@ func (d *demo) move(ctx context.Context) error {
 	}
 	defer echo.Close()
 	ip := demoIPs(hosts)[0]
+	s, err := d.lab.State()
+	if err != nil {
+		return err
+	}
+	was, _ := s.Workload(name)
 	session, err := probe.StartSession(ctx, client, ip, 7000, 5*time.Millisecond)
 	if err != nil {
 		return err
@@ -248,7 +253,7 @@ func (d *demo) move(ctx context.Context) error {
 		alive := d.until(ctx, func() bool { r := session.Result(); return r.Err == nil && r.Exchanges > before+20 })
 		d.note(fmt.Sprintf("%s moves to %s", name, to), "same addresses, connection alive",
 			fmt.Sprintf("%s after %s, connection %s", strings.Join(w.IPs, " "), took.Round(time.Millisecond), map[bool]string{true: "alive", false: "lost"}[alive]),
-			alive && slices.Contains(w.IPs, ip.String()) && slices.Equal(w.MACs, []string{demoMAC(hosts)}))
+			alive && len(was.IPs) == 2 && slices.Equal(w.IPs, was.IPs) && slices.Equal(w.MACs, was.MACs))
 	}
 	stopped = true
 	r := session.Stop()
