@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/weftnet/weft/model"
@@ -156,16 +157,19 @@ func (s *Store) commit(ctx context.Context, e *edit) (rev model.Revision, done b
 			"the store is close to its quota, and creates nothing more; what is there goes on, and can be changed and deleted")
 	}
 	began := time.Now()
-	ctx, cancel := s.bounded(ctx)
+	bound, cancel := s.bounded(ctx)
 	defer cancel()
 	cmps := append(e.cmps, clientv3.Compare(clientv3.ModRevision(s.keys.meta()), "=", e.meta.mod))
-	ops := e.ops
+	ops, record := e.ops, ""
 	if !e.quiet {
-		record := AuditRecord{Time: began.UTC(), Who: actor(ctx), What: e.what, Object: e.object}
-		ops = append(ops, clientv3.OpPut(s.keys.audit(began, newSuffix()), encode(record)))
+		record = s.keys.audit(began, newSuffix())
+		ops = append(ops, clientv3.OpPut(record, encode(AuditRecord{Time: began.UTC(), Who: actor(ctx), What: e.what, Object: e.object})))
 	}
-	resp, err := s.cli.Txn(ctx).If(cmps...).Then(ops...).Commit()
+	resp, err := s.cli.Txn(bound).If(cmps...).Then(ops...).Commit()
 	if err != nil {
+		if etcd, done := s.doneAnyway(ctx, err, record); done {
+			return e.meta.revision(etcd), true, nil
+		}
 		return 0, false, s.failure(err, began)
 	}
 	if !resp.Succeeded {
@@ -173,6 +177,26 @@ func (s *Store) commit(ctx context.Context, e *edit) (rev model.Revision, done b
 	}
 	s.weigh(ops)
 	return e.meta.revision(resp.Header.Revision), true, nil
+}
+
+// lookBack bounds the look for a write whose outcome is not known.
+const lookBack = time.Second
+
+// doneAnyway says whether a transaction was done although it got an error, and at which revision: its audit record, whose
+// key is its own, is there. etcd does the transaction that meets the quota, and says that there is no space all the same;
+// and an answer may get lost. What is not there may still come, if the error was not about space.
+func (s *Store) doneAnyway(ctx context.Context, err error, record string) (etcd int64, done bool) {
+	if record == "" || ctx.Err() != nil || !errors.Is(err, rpctypes.ErrNoSpace) && !away(err) {
+		return 0, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookBack)
+	defer cancel()
+	resp, err := s.page(ctx, record)
+	if err != nil || len(resp.Kvs) == 0 {
+		return 0, false
+	}
+	s.kick()
+	return resp.Kvs[0].ModRevision, true
 }
 
 // weigh counts what was written, and has the upkeep look after a sixty-fourth of the quota.

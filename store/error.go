@@ -71,9 +71,18 @@ func (s *Store) failure(err error, began time.Time) error {
 		return model.Errorf(model.Exhausted, "spec", "make it smaller", "the object does not fit into one etcd request (1.5 MiB)")
 	case errors.Is(err, context.Canceled) && s.ctx.Err() != nil:
 		return errors.New("the store is closed")
-	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded,
-		status.Code(err) == codes.Unavailable:
+	case away(err):
 		return &UnavailableError{Endpoints: s.endpoints(), Tried: time.Since(began), Err: err}
 	}
 	return err
+}
+
+// away says whether an error means that no answer came, or that there is no quorum to give one.
+func away(err error) bool {
+	var e rpctypes.EtcdError
+	if errors.As(err, &e) {
+		return e.Code() == codes.Unavailable || e.Code() == codes.DeadlineExceeded
+	}
+	return errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded ||
+		status.Code(err) == codes.Unavailable
 }
