@@ -32,8 +32,10 @@ type Agent struct {
 	// known: there is a plan, from the snapshot or a server. Without one the kernel is left as it is.
 	known bool
 	// swept: what the plan does not explain of an earlier agent's work was taken in or removed.
-	swept  bool
-	atts   *attachments
+	swept bool
+	atts  *attachments
+	// veths are those made here, as they were last made.
+	veths  map[string]veth
 	uplink *uplink
 	prober *Prober
 	wall   *wall
@@ -59,6 +61,8 @@ type Datapath interface {
 	Drops() ([]datapath.DropCount, error)
 	Tables() []datapath.TableUse
 	Programs() []string
+	// Publish puts new tables in the place of those of another layout; else it does nothing.
+	Publish() error
 }
 
 // server is what the agent asks of the Speaker. Say does not block; the others do.
@@ -112,7 +116,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	a.log.Info("the tunnel's end is found", "vtep", a.uplink.local.Addr4, "vtep6", a.uplink.local.Addr6, "uplink", a.uplink.name, "mtu", a.uplink.local.UplinkMTU)
-	dp, err := datapath.Open(datapath.Config{PinRoot: a.cfg.PinRoot, Uplink: a.uplink.name, Local: a.uplink.local, Log: a.log})
+	dp, err := datapath.Open(datapath.Config{PinRoot: a.cfg.PinRoot, Uplink: a.uplink.name, Local: a.uplink.local, Limits: a.cfg.Limits, Log: a.log})
 	if err != nil {
 		return fmt.Errorf("open the datapath: %w", err)
 	}
@@ -190,6 +194,7 @@ func (a *Agent) load(uid string) error {
 	if err := a.rec.Load(); err != nil {
 		return err
 	}
+	a.veths = map[string]veth{}
 	a.checkLinks()
 	return a.kernel.SetLocal(a.uplink.local)
 }
@@ -385,6 +390,7 @@ func (a *Agent) reconcile() {
 	if fresh {
 		a.swept = true
 		a.adopt()
+		a.remake()
 	}
 	for range 3 { // an eviction makes a second round, its detachment none
 		if !a.rec.Dirty() {
@@ -396,8 +402,13 @@ func (a *Agent) reconcile() {
 		}
 	}
 	if fresh {
+		if err := a.kernel.Publish(); err != nil {
+			a.log.Error("the tables of an earlier version go on forwarding, as the new ones cannot take over", "err", err)
+			a.setCondition("layout", err.Error())
+		}
 		a.sweep()
 	}
+	a.settle()
 	a.tellProber()
 	for w := range a.waiting {
 		if w.ready() {
@@ -436,6 +447,7 @@ func (a *Agent) evict() bool {
 				a.log.Error("an interface could not be removed", "interface", at.Interface, "err", err)
 			}
 		}
+		delete(a.veths, uid)
 		a.rec.SetAttached(uid, nil)
 	}
 	later(&a.reportAt, reportDelay)

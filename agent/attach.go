@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"connectrpc.com/connect"
 
@@ -235,24 +234,36 @@ func (a *Agent) attachHere(ctx context.Context, at attachment) (*localv1.Attachm
 
 // fits checks an attachment against the plan and the others, and says what its veth is to be.
 func (a *Agent) fits(at, old attachment, again bool) (veth, error) {
-	if again && (old.Kind != at.Kind || old.Interface != at.Interface || old.Netns != at.Netns && old.Netns != "" || old.Ifname != at.Ifname && old.Ifname != "") {
+	if l := a.rec.locals[at.UID]; again && l != nil && l.ifindex != 0 && (old.Kind != at.Kind || old.Interface != at.Interface || old.Netns != at.Netns && old.Netns != "" || old.Ifname != at.Ifname && old.Ifname != "") {
 		return veth{}, refuse(connect.CodeAlreadyExists, "port %s/%s is attached here already, as %s; `weft port detach %s` first", at.Tenant, at.Port, describe(old), at.Port)
 	}
 	if other, taken := a.atts.byIf[at.Interface]; taken && other != at.UID {
 		o := a.atts.byUID[other]
 		return veth{}, refuse(connect.CodeAlreadyExists, "%s: interface %s is attached as port %s/%s already; choose another, or detach that port", at.Kind, at.Interface, o.Tenant, o.Port)
 	}
-	p := a.rec.view.ports[at.UID]
-	if p == nil || a.rec.view.nets[p.network] == nil || len(p.macs) == 0 {
+	spec, n := a.spec(at)
+	if n == nil {
 		return veth{}, refuse(connect.CodeFailedPrecondition, "port %s/%s left this host while it was being attached; try again", at.Tenant, at.Port)
 	}
-	n := a.rec.view.nets[p.network]
 	if room := innerMTU(a.uplink.local); n.mtu > room {
 		return veth{}, refuse(connect.CodeFailedPrecondition,
 			"network %s has an MTU of %d octets, and uplink %s with %d carries %d of an inner packet; raise the uplink's MTU to %d, or set the network's with `weft network set --mtu`",
 			n.display, n.mtu, a.uplink.name, a.uplink.local.UplinkMTU, room, a.uplink.local.UplinkMTU+n.mtu-room)
 	}
-	return veth{uid: at.UID, near: at.Interface, netns: at.Netns, far: at.Ifname, mac: p.macs[0], ips: p.ips, mtu: n.mtu}, nil
+	return spec, nil
+}
+
+// spec is what an attachment's veth is to be; there is no network when the plan does not have the port.
+func (a *Agent) spec(at attachment) (veth, *network) {
+	p := a.rec.view.ports[at.UID]
+	if p == nil || len(p.macs) == 0 {
+		return veth{}, nil
+	}
+	n := a.rec.view.nets[p.network]
+	if n == nil {
+		return veth{}, nil
+	}
+	return veth{uid: at.UID, near: at.Interface, netns: at.Netns, far: at.Ifname, mac: p.macs[0], ips: p.ips, mtu: n.mtu}, n
 }
 
 func describe(at attachment) string {
@@ -275,7 +286,9 @@ func vethRefusal(at attachment, err error) error {
 // record writes an attachment down and opens the port. In the loop.
 func (a *Agent) record(at attachment) error {
 	// The plan that explains it comes first: a restart between the two must not take it for a leftover.
-	a.saveSnapshot()
+	if !a.snapshotAt.IsZero() {
+		a.saveSnapshot()
+	}
 	if err := a.atts.put(at); err != nil {
 		return refuse(connect.CodeInternal, "the attachment cannot be written: %v", err)
 	}
@@ -286,6 +299,7 @@ func (a *Agent) record(at attachment) error {
 	if now.ifindex == 0 {
 		return refuse(connect.CodeNotFound, "interface %s went away", at.Interface)
 	}
+	a.veths[at.UID], _ = a.spec(at)
 	a.rec.SetAttached(at.UID, &now)
 	a.reconcile()
 	later(&a.reportAt, 0)
@@ -306,6 +320,7 @@ func (a *Agent) forget(at attachment) error {
 	if err := a.atts.remove(at.UID); err != nil {
 		return err
 	}
+	delete(a.veths, at.UID)
 	a.rec.SetAttached(at.UID, nil)
 	a.reconcile()
 	later(&a.reportAt, 0)
@@ -364,5 +379,3 @@ func (a *Agent) detach(ctx context.Context, req *localv1.DetachRequest) error {
 	a.log.Info("the port is detached", "port", req.Tenant+"/"+req.Port)
 	return nil
 }
-
-var _ = time.Second

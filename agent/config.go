@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/wire"
 )
 
@@ -32,6 +33,8 @@ type Config struct {
 	VTEPAddress netip.Addr
 	// UDPPort of the tunnels: 4789.
 	UDPPort uint16
+	// Limits of the kernel's tables; datapath.DefaultLimits.
+	Limits datapath.Limits
 	// Version of this program, for the server and for messages.
 	Version string
 	Log     *slog.Logger

@@ -225,6 +225,8 @@ func (r *Reconciler) heldFor(p *port, n *network) string {
 		return fmt.Sprintf("the plan's epoch %d is lower than %d, which was seen", p.stale, p.place.epoch)
 	case p.place.active == "":
 		return "not bound to a host"
+	case p.place.incoming == r.self && p.place.active != r.self:
+		return "on its way here: another host is active still"
 	case p.place.active != r.self:
 		return "bound to another host"
 	}

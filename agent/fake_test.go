@@ -246,6 +246,7 @@ func (f *fakeKernel) PortCounters(id datapath.PortID) (datapath.PortCounters, er
 func (f *fakeKernel) Drops() ([]datapath.DropCount, error) { return nil, nil }
 func (f *fakeKernel) Tables() []datapath.TableUse          { return nil }
 func (f *fakeKernel) Programs() []string                   { return nil }
+func (f *fakeKernel) Publish() error                       { return nil }
 
 // String is every table, one line an entry, sorted: what stories expect.
 func (f *fakeKernel) String() string {

@@ -2,6 +2,9 @@ package agent
 
 import (
 	"errors"
+	"io/fs"
+	"path/filepath"
+	"slices"
 
 	"github.com/weftnet/weft/datapath/netdev"
 )
@@ -69,6 +72,57 @@ func (a *Agent) resolve(at attachment) (local, error) {
 		peer:       l.Kind == "veth" && l.PeerNamespaceID >= 0,
 		aggregates: l.Kind != "veth",
 	}, nil
+}
+
+// settle brings the veths made here to what the plan says now, after a port's addresses or its network's MTU changed.
+func (a *Agent) settle() {
+	for uid, at := range a.atts.byUID {
+		want, n := a.spec(at)
+		l := a.rec.locals[uid]
+		if at.Kind != kindVeth || at.Netns == "" || n == nil || l == nil || l.ifindex == 0 {
+			continue
+		}
+		have, known := a.veths[uid]
+		if known && have.mac == want.mac && have.mtu == want.mtu && slices.Equal(have.ips, want.ips) {
+			continue
+		}
+		a.veths[uid] = want
+		if !known {
+			if near, err := a.links.Link(at.Interface); err == nil && near.MTU == want.mtu {
+				continue // an earlier agent's work, and right
+			}
+		}
+		for _, ip := range have.ips {
+			if !slices.Contains(want.ips, ip) {
+				want.gone = append(want.gone, ip)
+			}
+		}
+		if _, err := a.links.MakeVeth(want); err != nil {
+			a.log.Warn("an interface cannot be brought to what the plan says", "interface", at.Interface, "err", err)
+		}
+	}
+}
+
+// remake makes veths again that went with a reboot, where their namespace has a name and is there. Other paths, as
+// /proc/PID/ns/net, may lead anywhere by now.
+func (a *Agent) remake() {
+	for uid, at := range a.atts.byUID {
+		want, n := a.spec(at)
+		l := a.rec.locals[uid]
+		named := filepath.Dir(at.Netns) == netdev.NamespaceDir
+		if at.Kind != kindVeth || !named || n == nil || l == nil || l.ifindex != 0 {
+			continue
+		}
+		if _, err := a.links.MakeVeth(want); err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				a.log.Warn("an interface cannot be made again", "interface", at.Interface, "err", err)
+			}
+			continue
+		}
+		a.log.Info("an interface was made again", "port", at.Tenant+"/"+at.Port, "interface", at.Interface)
+		a.veths[uid] = want
+		a.checkLink(at)
+	}
 }
 
 // adopt makes attachments of ports that the kernel serves and the plan has here, when their file was lost.

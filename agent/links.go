@@ -42,6 +42,8 @@ type veth struct {
 	mac              wire.MAC
 	ips              []netip.Prefix
 	mtu              int
+	// gone are addresses that it had and is to lose.
+	gone []netip.Prefix
 }
 
 // hostLinks is Links in the namespace the agent runs in.
@@ -65,6 +67,11 @@ func (h *hostLinks) MakeVeth(v veth) (netdev.Link, error) {
 		Name: v.near, Mark: netdev.Mark{Instance: h.instance, Port: v.uid}, MTU: v.mtu, Quiet: true,
 		Peer: netdev.VethPeer{Namespace: ns, Name: v.far, MAC: v.mac, Addresses: v.ips},
 	})
+	for _, ip := range v.gone {
+		if err == nil {
+			err = ns.DeleteAddress(v.far, ip)
+		}
+	}
 	return near, err
 }
 

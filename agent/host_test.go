@@ -1,0 +1,325 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	localv1 "github.com/weftnet/weft/api/gen/local/v1"
+	"github.com/weftnet/weft/api/gen/local/v1/localv1connect"
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/datapath/netdev"
+	"github.com/weftnet/weft/internal/testenv"
+	"github.com/weftnet/weft/trust"
+)
+
+// childEnv makes the test binary an agent: the real one needs a network namespace, and so a process, of its own.
+const childEnv = "WEFTTEST_AGENT"
+
+func TestMain(m *testing.M) {
+	switch words := strings.SplitN(os.Getenv(childEnv), " ", 2); words[0] {
+	case "run":
+		os.Exit(childAgent(words[1]))
+	case "remove":
+		if err := datapath.Remove(words[1]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// childConfig is what of a Config can be handed to a process.
+type childConfig struct {
+	Name, Token, Dir, Socket, Instance, PinRoot, Uplink, Version string
+	Servers                                                      []string
+	VTEPAddress                                                  netip.Addr
+	ProbeEvery, ReportEvery                                      time.Duration
+}
+
+func childAgent(config string) int {
+	var c childConfig
+	if err := json.Unmarshal([]byte(config), &c); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	cfg := Config{
+		Name: c.Name, Token: c.Token, Dir: c.Dir, Socket: c.Socket, Instance: c.Instance, PinRoot: c.PinRoot, Uplink: c.Uplink,
+		Version: c.Version, Servers: c.Servers, VTEPAddress: c.VTEPAddress, ProbeEvery: c.ProbeEvery, ReportEvery: c.ReportEvery,
+	}
+	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	cfg.Limits = datapath.LabLimits()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	a, err := New(cfg)
+	if err == nil {
+		err = a.Run(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// host is a namespace with a real agent in it.
+type host struct {
+	t     *testing.T
+	name  string
+	ns    *netdev.Handle
+	cfg   childConfig
+	cmd   *exec.Cmd
+	log   *os.File
+	local localv1connect.LocalServiceClient
+}
+
+func newHost(t *testing.T, name string, addr string, servers string, ca *trust.CA) *host {
+	t.Helper()
+	h := &host{t: t, name: name, ns: namespace(t, name)}
+	token, err := trust.NewToken(trust.JoinToken, ca.Fingerprint())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	h.cfg = childConfig{
+		Name: name, Servers: []string{servers}, Token: token.String(), Dir: filepath.Join(dir, "agent"), Socket: filepath.Join(dir, "s"),
+		Instance: "wefttest-agent-" + name, PinRoot: "/sys/fs/bpf/wefttest-agent/" + name,
+		VTEPAddress: netip.MustParseAddr(addr), Uplink: "up", Version: "test", ProbeEvery: time.Second, ReportEvery: 200 * time.Millisecond,
+	}
+	if h.log, err = os.Create(filepath.Join(dir, "log")); err != nil {
+		t.Fatal(err)
+	}
+	hc := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", h.cfg.Socket)
+	}}}
+	h.local = localv1connect.NewLocalServiceClient(hc, "http://agent")
+	t.Cleanup(func() {
+		hc.CloseIdleConnections()
+		h.stop(syscall.SIGKILL)
+		if err := h.child("remove " + h.cfg.PinRoot).Run(); err != nil {
+			t.Errorf("remove the datapath of %s: %v", name, err)
+		}
+		os.Remove(filepath.Dir(h.cfg.PinRoot))
+		if t.Failed() {
+			b, _ := os.ReadFile(h.log.Name())
+			t.Logf("log of %s:\n%s", name, b)
+		}
+		h.log.Close()
+	})
+	return h
+}
+
+type childCommand struct {
+	*exec.Cmd
+	ns *netdev.Handle
+}
+
+func (c childCommand) Run() error {
+	if err := c.ns.Start(c.Cmd); err != nil {
+		return err
+	}
+	return c.Wait()
+}
+
+func (h *host) child(role string) childCommand {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"="+role)
+	cmd.Stdout, cmd.Stderr = h.log, h.log
+	return childCommand{cmd, h.ns}
+}
+
+func (h *host) start() {
+	h.t.Helper()
+	b, err := json.Marshal(h.cfg)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	c := h.child("run " + string(b))
+	if err := c.ns.Start(c.Cmd); err != nil {
+		h.t.Fatal(err)
+	}
+	h.cmd = c.Cmd
+}
+
+func (h *host) stop(sig os.Signal) {
+	if h.cmd == nil {
+		return
+	}
+	_ = h.cmd.Process.Signal(sig) // it may have ended by itself: Wait says so
+	_ = h.cmd.Wait()
+	h.cmd = nil
+}
+
+// until waits for a status.
+func (h *host) until(what string, ok func(*localv1.GetStatusResponse) bool) {
+	h.t.Helper()
+	var last any
+	deadline := time.Now().Add(15 * time.Second)
+	for time.Now().Before(deadline) {
+		res, err := h.local.GetStatus(h.t.Context(), connect.NewRequest(&localv1.GetStatusRequest{}))
+		if err == nil && ok(res.Msg) {
+			return
+		}
+		last = err
+		if err == nil {
+			last = res.Msg
+		}
+		time.Sleep(10 * time.Millisecond) // a poll, bounded by the deadline
+	}
+	h.t.Fatalf("%s: %s did not happen: %v", h.name, what, last)
+}
+
+func (h *host) attach(port, netns string) *localv1.Attachment {
+	h.t.Helper()
+	res, err := h.local.Attach(h.t.Context(), connect.NewRequest(&localv1.AttachRequest{
+		Tenant: "acme", Port: port, Interface: &localv1.AttachRequest_Netns{Netns: &localv1.NetnsInterface{Netns: netns}},
+	}))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return res.Msg.Attachment
+}
+
+// twoHosts is the topology of these tests:
+//
+//	workload w1 -- host h1 === 192.0.2.0/24 === host h2 -- workload w2
+//
+// The server listens on h1's underlay address.
+type twoHosts struct {
+	server *scriptServer
+	h      [2]*host
+	w      [2]*netdev.Handle
+}
+
+func newTwoHosts(t *testing.T) *twoHosts {
+	testenv.Require(t, testenv.Root, testenv.BPF)
+	ca := testCA(t)
+	two := &twoHosts{}
+	const server = "192.0.2.1:7348"
+	two.h[0] = newHost(t, "h1", "192.0.2.1", server, ca)
+	two.h[1] = newHost(t, "h2", "192.0.2.2", server, ca)
+	_, _, err := two.h[0].ns.EnsureVeth(netdev.Veth{
+		Name: "up", MTU: 1600, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")},
+		Peer: netdev.VethPeer{Namespace: two.h[1].ns, Name: "up", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24")}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range two.w {
+		two.w[i] = namespace(t, fmt.Sprintf("w%d", i+1))
+	}
+	l, err := two.h[0].ns.Listen(t.Context(), "tcp", server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two.server = newScriptServer(t, ca, l)
+	return two
+}
+
+// echo answers on a TCP port of a workload.
+func echo(t *testing.T, ns *netdev.Handle, addr string) {
+	t.Helper()
+	l, err := ns.Listen(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
+}
+
+// talk sends octets to an echo and back. It returns how long the connection is open for more.
+func talk(t *testing.T, ns *netdev.Handle, addr string) net.Conn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	c, err := ns.Dial(ctx, &net.Dialer{}, "tcp", addr)
+	if err != nil {
+		t.Fatalf("dial %s: %v", addr, err)
+	}
+	t.Cleanup(func() { c.Close() })
+	say(t, c)
+	return c
+}
+
+func say(t *testing.T, c net.Conn) {
+	t.Helper()
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	sent := make([]byte, 1<<20)
+	for i := range sent {
+		sent[i] = byte(i >> 8)
+	}
+	failed := make(chan error, 1)
+	go func() {
+		_, err := c.Write(sent)
+		failed <- err
+	}()
+	got := make([]byte, len(sent))
+	_, err := io.ReadFull(c, got)
+	if err = errors.Join(err, <-failed); err != nil {
+		t.Fatalf("a TCP stream through the tunnel: %v", err)
+	}
+	if string(got) != string(sent) {
+		t.Fatal("the stream came back altered")
+	}
+}
+
+// TestTwoHosts turns red when two real agents do not make their workloads reach each other, when killing one stops a
+// stream, when a stopped server does, or when a blocked kernel lane is not found.
+func TestTwoHosts(t *testing.T) {
+	two := newTwoHosts(t)
+	for _, h := range two.h {
+		h.start()
+	}
+	for i, h := range two.h {
+		h.until("the stream", func(s *localv1.GetStatusResponse) bool { return s.Connected })
+		at := h.attach(fmt.Sprintf("p%d", i+1), "wefttest-agent-w"+fmt.Sprint(i+1))
+		if at.State != "active" || at.Mtu != 1550 {
+			t.Errorf("attached as %v", at)
+		}
+	}
+	two.server.untilApplied(t)
+	echo(t, two.w[1], "10.1.0.2:7")
+	c := talk(t, two.w[0], "10.1.0.2:7")
+
+	// The agent dies; the next one finds everything as it was, without a server.
+	two.h[1].stop(syscall.SIGKILL)
+	say(t, c)
+	two.server.stop()
+	two.h[1].start()
+	two.h[1].until("a status", func(s *localv1.GetStatusResponse) bool { return !s.Connected && s.Revision > 0 })
+	say(t, c)
+	list, err := two.h[1].local.ListAttachments(t.Context(), connect.NewRequest(&localv1.ListAttachmentsRequest{}))
+	if err != nil || len(list.Msg.Attachments) != 1 || list.Msg.Attachments[0].State != "active" {
+		t.Errorf("attachments after a restart: %v %v", list, err)
+	}
+}
