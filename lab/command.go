@@ -31,7 +31,8 @@ type Deps struct {
 // app is what the commands share.
 type app struct {
 	deps Deps
-	name string
+	// name of the lab; dir is where it is if not where the name says (in tests).
+	name, dir string
 }
 
 // Commands is `weft lab`.
@@ -39,7 +40,10 @@ func Commands(deps Deps) *cobra.Command {
 	if deps.Exec == nil {
 		deps.Exec = syscall.Exec
 	}
-	a := &app{deps: deps}
+	return (&app{deps: deps}).commands()
+}
+
+func (a *app) commands() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "lab",
 		Short: "A datacentre of network namespaces on this machine, to try weft in",
@@ -49,12 +53,14 @@ func Commands(deps Deps) *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.PersistentFlags().StringVar(&a.name, "name", "", "`name` of the lab, if there are several on this machine")
+	root.PersistentFlags().StringVar(&a.name, "name", a.name, "`name` of the lab, if there are several on this machine")
 	root.AddCommand(a.upCommand(), a.downCommand(), a.statusCommand(), a.workloadCommand(), a.execCommand(), a.demoCommand())
 	return root
 }
 
-func (a *app) open() (*Lab, error) { return OpenConfig(Config{Name: a.name, Binary: a.deps.Binary}) }
+func (a *app) open() (*Lab, error) {
+	return OpenConfig(Config{Name: a.name, Dir: a.dir, Binary: a.deps.Binary})
+}
 
 // interruptible ends with the signals that end a command.
 func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -316,8 +322,14 @@ func (a *app) execCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec NAME -- CMD [ARG…]",
 		Short: "Run a command in a host, leaf, spine, the server or a workload",
-		Args:  cobra.MinimumNArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(command(args)) == 0 {
+				return errors.New("say in what to run which command, as `weft lab exec h1 -- ip addr`")
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			argv := command(args)
 			l, err := a.open()
 			if err != nil {
 				return err
@@ -327,15 +339,24 @@ func (a *app) execCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			path, err := exec.LookPath(args[1])
+			path, err := exec.LookPath(argv[0])
 			if err != nil {
-				return fmt.Errorf("run %s in %s: %w", args[1], args[0], err)
+				return fmt.Errorf("run %s in %s: %w", argv[0], args[0], err)
 			}
-			return h.Run(func() error { return a.deps.Exec(path, args[1:], l.environment(args[0])) })
+			return h.Run(func() error { return a.deps.Exec(path, argv, l.environment(args[0])) })
 		},
 	}
+	// Flags after the node's name are the command's own, with or without the two dashes before it.
 	cmd.Flags().SetInterspersed(false)
 	return cmd
+}
+
+// command is what follows the node's name.
+func command(args []string) []string {
+	if len(args) > 1 && args[1] == "--" {
+		return args[2:]
+	}
+	return args[min(1, len(args)):]
 }
 
 // environment lets weft commands in a node find the lab's server, and on a host its agent.
