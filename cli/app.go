@@ -75,6 +75,9 @@ func (a *app) tenant() (string, error) {
 // tenantOrNone is empty for all tenants.
 func (a *app) tenantOrNone() (string, error) {
 	if a.flags.allTenants {
+		if a.flags.tenant != "" {
+			return "", usagef("", "give one of them", "--tenant and --all-tenants were both given")
+		}
 		return "", nil
 	}
 	if a.flags.tenant != "" {

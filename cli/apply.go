@@ -18,8 +18,9 @@ func applyCommand(a *app) *cobra.Command {
 	var files []string
 	cmd := &cobra.Command{Use: "apply -f FILE", Short: "create and change objects until they are as a file says; never deletes", Args: names(),
 		Long: "Reads YAML or JSON documents with kind (" + kindNames() + "), tenant, name and spec. Each object is\n" +
-			"created, or changed if its spec differs, in a transaction of its own, in the order of their dependencies. What depends on an object that\n" +
-			"failed is skipped, the rest goes on; running it again resumes. Nothing is done if the file itself has a mistake.",
+			"created, or changed if its spec differs, in a transaction of its own, in the order of their dependencies. The spec in the file is the\n" +
+			"whole spec: what it leaves out goes back to its default. What depends on an object that failed is skipped, the rest goes on; running it\n" +
+			"again resumes. Nothing is done if a file itself has a mistake.",
 		Example: "  weft apply -f acme.yaml --wait\n  generate | weft apply -f -"}
 	cmd.Flags().StringSliceVarP(&files, "file", "f", nil, "`FILE` to read, - for standard input; any number of times")
 	a.waiting(cmd)

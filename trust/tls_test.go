@@ -188,14 +188,26 @@ func TestPin(t *testing.T) {
 	}
 }
 
-// A host's certificate must not be good for playing the server to other hosts, though the same CA signed it.
+// A certificate for clients must not be good for playing the server to others, though the same CA signed it and it has the
+// server's address.
 func TestHostCannotPlayTheServer(t *testing.T) {
 	ca := openCA(t)
-	id := join(t, ca, "uid1", noon)
-	rogue := &tls.Config{Certificates: []tls.Certificate{id.cert}, Time: at(noon), NextProtos: []string{"h2"}}
-	for name, pin := range map[string]Pin{"by fingerprint": PinFingerprint(ca.Fingerprint()), "by certificate": PinCA(ca.Certificate())} {
-		if _, _, err := shake(t, rogue, func(addr string) *tls.Config { return pin.TLS(addr, at(noon)) }); err == nil {
-			t.Errorf("%s: a host was taken for the server", name)
+	key, _, err := newCSR()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := ca.issue(&x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, URIs: uriList(hostURI("uid1"))}, &key.PublicKey, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forClients := tls.Certificate{Certificate: [][]byte{der, ca.cert.Raw}, PrivateKey: key}
+	for kind, cert := range map[string]tls.Certificate{"a host's": join(t, ca, "uid1", noon).cert, "one with the address": forClients} {
+		rogue := &tls.Config{Certificates: []tls.Certificate{cert}, Time: at(noon), NextProtos: []string{"h2"}}
+		for name, pin := range map[string]Pin{"by fingerprint": PinFingerprint(ca.Fingerprint()), "by certificate": PinCA(ca.Certificate())} {
+			if _, _, err := shake(t, rogue, func(addr string) *tls.Config { return pin.TLS(addr, at(noon)) }); err == nil {
+				t.Errorf("pinned %s, %s certificate was taken for the server's", name, kind)
+			}
 		}
 	}
 }

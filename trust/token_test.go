@@ -102,3 +102,34 @@ func checkRefusal(t *testing.T, name string, err error, want string) {
 		t.Errorf("%s: error %v, want %q", name, err, want)
 	}
 }
+
+func FuzzParseToken(f *testing.F) {
+	token, err := NewToken(JoinToken, Fingerprint{1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(token.String())
+	f.Add("weft-join...")
+	f.Fuzz(func(t *testing.T, text string) {
+		token, err := ParseToken(JoinToken, text)
+		if err != nil {
+			return
+		}
+		if back, err := ParseToken(JoinToken, token.String()); err != nil || back != token {
+			t.Errorf("%q does not come back: %v", text, err)
+		}
+	})
+}
+
+func FuzzCheckCSR(f *testing.F) {
+	_, csr, err := newCSR()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(csr)
+	f.Fuzz(func(t *testing.T, der []byte) {
+		if csr, err := CheckCSR(der); err == nil && csr.key == nil {
+			t.Error("a request without a key passed")
+		}
+	})
+}

@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+)
+
+// Every field of every spec can be written in a manifest, by both of its names.
+func TestManifestKnowsEveryField(t *testing.T) {
+	const all = `
+kind: Network
+tenant: acme
+name: blue
+spec:
+  vni: 5001
+  %s: lab
+  subnets: [10.1.0.0/24]
+  mtu: 1400
+  %s: UNKNOWN_UNICAST_DROP
+  vteps: [{vtep: ext1, macs: ["02:00:00:00:00:01"]}]
+  description: first
+---
+kind: Port
+tenant: acme
+name: web1
+spec:
+  network: blue
+  macs: ["02:00:00:00:00:01"]
+  ips: [10.1.0.5]
+  unguarded: true
+  forwarding: true
+  %s: [{mac: "02:00:00:00:00:02", ip: 10.1.0.6}]
+  description: x
+---
+kind: VTEP
+name: ext1
+spec: {address: 192.0.2.9, %s: 8472, %s: true, description: x}
+---
+kind: VNIPool
+name: lab
+spec: {first: 1, last: 9, description: x}
+---
+kind: Tenant
+name: acme
+spec: {description: x}
+`
+	for _, names := range [][]string{
+		{"vni_pool", "unknown_unicast", "allowed_address_pairs", "udp_port", "outer_checksum"},
+		{"vniPool", "unknownUnicast", "allowedAddressPairs", "udpPort", "outerChecksum"},
+	} {
+		text := all
+		for _, n := range names {
+			text = strings.Replace(text, "%s", n, 1)
+		}
+		docs, wrong := readManifest("all.yaml", strings.NewReader(text), "")
+		if len(wrong) > 0 || len(docs) != len(kinds) {
+			t.Fatalf("%d documents, %v", len(docs), wrong)
+		}
+		for _, d := range docs {
+			m := d.spec.ProtoReflect()
+			for i := range m.Descriptor().Fields().Len() {
+				if fd := m.Descriptor().Fields().Get(i); !m.Has(fd) {
+					t.Errorf("%s: %s is not set: say it in this test", d, fd.Name())
+				}
+			}
+		}
+	}
+}
+
+func TestSameSpec(t *testing.T) {
+	written := &weftv1.PortSpec{Network: "blue", Macs: []string{"02:00:00:00:00:0A"}, Ips: []string{"FD00:1:0::5"},
+		AllowedAddressPairs: []*weftv1.AddressPair{{Mac: "02:00:00:00:00:0B", Ip: "fd00::0:1"}}}
+	kept := &weftv1.PortSpec{Network: "blue", Macs: []string{"02:00:00:00:00:0a"}, Ips: []string{"fd00:1::5"},
+		AllowedAddressPairs: []*weftv1.AddressPair{{Mac: "02:00:00:00:00:0b", Ip: "fd00::1"}}}
+	if !sameSpec(written, kept) {
+		t.Error("the same addresses, written in another way, differ")
+	}
+	if written.GetMacs()[0] != "02:00:00:00:00:0A" {
+		t.Error("comparing changed what was written")
+	}
+	kept.Ips = []string{"fd00:1::6"}
+	if sameSpec(written, kept) {
+		t.Error("another address is the same")
+	}
+}
+
+func FuzzManifest(f *testing.F) {
+	f.Add("kind: Tenant\nname: a\nspec: {description: x}\n---\n[1, {a: *b}]")
+	f.Add("kind: Network\nname: a\ntenant: t\nspec: &a\n  vteps: [*a, {vtep: x, macs: [1, [2]]}]\n  ? [x]\n  : y")
+	f.Add("a: &a [*a]")
+	f.Fuzz(func(t *testing.T, text string) {
+		docs, wrong := readManifest("f", strings.NewReader(text), "")
+		for _, d := range docs {
+			if d.kind == nil || d.name == "" || d.spec == nil || d.kind.owned != (d.tenant != "") {
+				t.Errorf("half a document: %+v", d)
+			}
+		}
+		for _, w := range wrong {
+			if w.reason == "" || w.fix == "" {
+				t.Errorf("a mistake without reason or fix: %+v", w)
+			}
+		}
+	})
+}
