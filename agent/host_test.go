@@ -21,6 +21,9 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+
 	localv1 "github.com/weftnet/weft/api/gen/local/v1"
 	"github.com/weftnet/weft/api/gen/local/v1/localv1connect"
 	"github.com/weftnet/weft/datapath"
@@ -117,7 +120,7 @@ func newHost(t *testing.T, name string, addr string, servers string, ca *trust.C
 			t.Errorf("remove the datapath of %s: %v", name, err)
 		}
 		os.Remove(filepath.Dir(h.cfg.PinRoot))
-		if t.Failed() {
+		if t.Failed() || testing.Verbose() {
 			b, _ := os.ReadFile(h.log.Name())
 			t.Logf("log of %s:\n%s", name, b)
 		}
@@ -322,4 +325,79 @@ func TestTwoHosts(t *testing.T) {
 	if err != nil || len(list.Msg.Attachments) != 1 || list.Msg.Attachments[0].State != "active" {
 		t.Errorf("attachments after a restart: %v %v", list, err)
 	}
+}
+
+// TestKernelLane turns red when a firewall that drops the tunnel's port is not found, not named, or not forgotten, or when
+// hosts without one are called degraded.
+func TestKernelLane(t *testing.T) {
+	two := newTwoHosts(t)
+	for _, h := range two.h {
+		h.start()
+	}
+	proved := func(s *localv1.GetStatusResponse) bool {
+		return s.Connected && condition(s, "degraded") == "" && oamReceived(two)
+	}
+	for _, h := range two.h {
+		h.until("the proof of the kernel lane", proved)
+	}
+	block := &wall{port: 4789}
+	err := two.h[1].ns.Run(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := c.AddTable(&nftables.Table{Name: "strict", Family: nftables.TableFamilyIPv4})
+		chain := c.AddChain(&nftables.Chain{
+			Name: "in", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter,
+		})
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(block.match(), &expr.Verdict{Kind: expr.VerdictDrop})})
+		return c.Flush()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	two.h[1].until("the discovery of the firewall", func(s *localv1.GetStatusResponse) bool {
+		c := condition(s, "degraded")
+		return strings.Contains(c, "kernel lane blocked") && strings.Contains(c, `chain "in" of table ip "strict" drops UDP port 4789`)
+	})
+	two.server.until(t, "the condition in a report", func() bool {
+		for _, c := range two.server.reports["h2"].GetConditions() {
+			if c.Name == "degraded" && strings.HasPrefix(c.Message, "kernel lane blocked") {
+				return true
+			}
+		}
+		return false
+	})
+	two.h[0].until("no condition where there is no firewall", func(s *localv1.GetStatusResponse) bool { return condition(s, "degraded") == "" })
+	err = two.h[1].ns.Run(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		c.DelTable(&nftables.Table{Name: "strict", Family: nftables.TableFamilyIPv4})
+		return c.Flush()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	two.h[1].until("the end of the condition", func(s *localv1.GetStatusResponse) bool { return condition(s, "degraded") == "" })
+}
+
+func condition(s *localv1.GetStatusResponse, name string) string {
+	for _, c := range s.Conditions {
+		if c.Name == name {
+			return c.Message
+		}
+	}
+	return ""
+}
+
+// oamReceived reports whether probes have arrived at both hosts.
+func oamReceived(two *twoHosts) bool {
+	for _, h := range two.h {
+		if s, err := h.ns.Stats(oamSocket); err != nil || s.RxPackets == 0 {
+			return false
+		}
+	}
+	return true
 }

@@ -217,14 +217,10 @@ func (p *Prober) words(bad []*asked) string {
 	}
 	var lost []string
 	for _, q := range bad {
-		what := "a GSO burst"
-		if !q.small {
-			what = "nothing that takes it"
-		}
 		if q.small {
-			lost = append(lost, fmt.Sprintf("%s from %s (%s) did not arrive whole: %d of %d octets", what, q.peer.name, q.peer.addr, q.burst, burstSegments*segmentOctets))
+			lost = append(lost, fmt.Sprintf("of a GSO burst from %s (%s) %d of %d octets arrived", q.peer.name, q.peer.addr, q.burst, burstSegments*segmentOctets))
 		} else {
-			lost = append(lost, fmt.Sprintf("%s arrives from %s (%s)", what, q.peer.name, q.peer.addr))
+			lost = append(lost, fmt.Sprintf("nothing from %s (%s) passes it", q.peer.name, q.peer.addr))
 		}
 	}
 	slices.Sort(lost)
