@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/weftnet/weft/client"
 	"github.com/weftnet/weft/datapath/netdev"
@@ -32,6 +33,8 @@ type endedProcess struct {
 	name string
 	p    Process
 	err  error
+	// lived is how long it ran.
+	lived time.Duration
 }
 
 // Up builds a lab and waits until every host is ready. On an error what was made is taken away again. A lab that is there

@@ -103,10 +103,12 @@ func (l *Lab) start(node string, args ...string) error {
 	}
 	p, ended, err := launch(h, l.cfg.log(node), append([]string{l.cfg.Binary}, args...)...)
 	if p.PID != 0 {
+		began := time.Now()
 		l.reapers.Add(1)
 		go func() {
 			defer l.reapers.Done()
 			e := endedProcess{name: node, p: p, err: <-ended}
+			e.lived = time.Since(began)
 			select {
 			case l.ended <- e:
 			default: // nobody has asked for a thousand ends

@@ -7,8 +7,11 @@ import (
 	"time"
 )
 
-// Wait returns when ctx ends, when the lab was taken away by somebody else (both are no error), or when one of its processes,
-// started here and not ended through the lab, has ended.
+// settled is how long a process must have run to be worth another start.
+const settled = 5 * time.Second
+
+// Wait keeps the lab as a service manager would: a process that was started here and ends is started again, unless it ends at
+// once every time. It returns when ctx ends, or when the lab was taken away by somebody else; both are no error.
 func (l *Lab) Wait(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -17,12 +20,8 @@ func (l *Lab) Wait(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case e := <-l.ended:
-			s, err := l.State()
-			if errors.Is(err, errNoLab) {
-				return nil
-			}
-			if p, perr := l.process(e.name); err == nil && perr == nil && p.PID == e.p.PID && !s.Leaving {
-				return fmt.Errorf("the process of %s ended (%v); the end of %s:\n  %s", e.name, e.err, l.cfg.log(e.name), tail(l.cfg.log(e.name)))
+			if err := l.revive(ctx, e); err != nil && ctx.Err() == nil {
+				return err
 			}
 		case <-tick.C:
 			if _, err := l.State(); errors.Is(err, errNoLab) {
@@ -30,4 +29,26 @@ func (l *Lab) Wait(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// revive starts a process again that nobody wanted to end.
+func (l *Lab) revive(ctx context.Context, e endedProcess) error {
+	s, err := l.State()
+	if errors.Is(err, errNoLab) || err == nil && s.Leaving {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if p, err := l.process(e.name); err != nil || p.PID != e.p.PID {
+		return err
+	}
+	if e.lived < settled {
+		return fmt.Errorf("the process of %s ended (%v) after %s; the end of %s:\n  %s", e.name, e.err, e.lived.Round(time.Millisecond), l.cfg.log(e.name), tail(l.cfg.log(e.name)))
+	}
+	l.cfg.Step(fmt.Sprintf("the process of %s ended (%v): starting it again", e.name, e.err))
+	if e.name == "server" {
+		return l.StartServer(ctx)
+	}
+	return l.StartAgent(e.name)
 }
