@@ -96,7 +96,8 @@ func fromServer(err error) bool {
 	if errors.As(err, &e) || errors.As(err, &c) {
 		return true
 	}
-	return client.Explain(err).Field != ""
+	said := client.Explain(err)
+	return said.Field != "" || said.Fix != ""
 }
 
 // isCode reports an answer with that code.

@@ -458,6 +458,9 @@ func (f system) WaitApplied(_ context.Context, r *connect.Request[weftv1.WaitApp
 	if r.Msg.GetRevision() == 0 || r.Msg.GetRevision() > f.revision {
 		return nil, refuse(connect.CodeInvalidArgument, "revision", "no such revision", "")
 	}
+	if r.Msg.GetNetwork() == "lost" {
+		return nil, connect.NewError(connect.CodeUnavailable, errors.New("the server is stopping"))
+	}
 	if r.Msg.GetNetwork() == "slow" {
 		return answer(&weftv1.WaitAppliedResponse{Applied: []string{"h1"}, Lagging: []string{"h2", "h3"}}, nil)
 	}

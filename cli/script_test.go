@@ -14,6 +14,7 @@ import (
 	localv1connect "github.com/weftnet/weft/api/gen/local/v1/localv1connect"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/cli"
+	"github.com/weftnet/weft/trust"
 )
 
 func TestMain(m *testing.M) {
@@ -23,7 +24,13 @@ func TestMain(m *testing.M) {
 			Env: cli.Env{Server: os.Getenv("WEFT_SERVER"), Socket: os.Getenv("WEFT_SOCKET"), Token: os.Getenv("WEFT_TOKEN"),
 				Tenant: os.Getenv("WEFT_TENANT"), AgentSocket: os.Getenv("WEFT_AGENT_SOCKET"), Home: os.Getenv("HOME")},
 		}
-		elsewhere := &cobra.Command{Use: "elsewhere NAME", Args: cobra.ExactArgs(1), RunE: func(*cobra.Command, []string) error {
+		elsewhere := &cobra.Command{Use: "elsewhere NAME", Args: cobra.ExactArgs(1), RunE: func(_ *cobra.Command, args []string) error {
+			switch args[0] {
+			case "refused":
+				return fmt.Errorf("start: %w", &trust.Error{Kind: "conflict", Reason: "the underlay MTU 1400 is too small", Fix: "make it 1500"})
+			case "usage":
+				return cli.Usagef("mend it", "wrong")
+			}
 			return fmt.Errorf("it broke")
 		}}
 		os.Exit(cli.Run(context.Background(), deps, []*cobra.Command{elsewhere}, os.Args[1:]))

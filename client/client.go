@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,9 @@ const (
 	// DefaultPatience is how long a connection is tried, over all servers.
 	DefaultPatience = 5 * time.Second
 
+	// DefaultTimeout is how long one answer is waited for, when the caller's context has no deadline.
+	DefaultTimeout = 30 * time.Second
+
 	// chunkOctets of a backup in one message.
 	chunkOctets = 64 << 10
 )
@@ -41,6 +45,9 @@ type Config struct {
 	CAFile string
 	// Patience is how long a connection is tried, over all servers; 0 is DefaultPatience.
 	Patience time.Duration
+	// Timeout is how long one answer is waited for when the context of a call has no deadline; 0 is DefaultTimeout.
+	// WaitApplied adds its own, and Backup and Restore take as long as they take.
+	Timeout time.Duration
 	// Clock is time.Now unless set: what certificates are judged by.
 	Clock func() time.Time
 }
@@ -66,7 +73,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	transport := d.transport()
 	h := &http.Client{Transport: transport}
-	opts := []connect.ClientOption{connect.WithInterceptors(&explainer{token: cfg.Token})}
+	opts := []connect.ClientOption{connect.WithInterceptors(&explainer{token: cfg.Token, what: d.what, timeout: cmp.Or(cfg.Timeout, DefaultTimeout)})}
 	base := d.base()
 	return &Client{
 		Tenants:   weftv1connect.NewTenantServiceClient(h, base, opts...),
@@ -130,17 +137,37 @@ func pinOf(cfg Config) (trust.Pin, error) {
 	return trust.PinFingerprint(token.CA), nil
 }
 
-// explainer shows the token and turns every error into an *Error.
-type explainer struct{ token string }
+// explainer shows the token, bounds each call, and turns every error into an *Error.
+type explainer struct {
+	token   string
+	what    string // "server" or "agent"
+	timeout time.Duration
+}
 
 func (e *explainer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		e.show(req.Header())
-		res, err := next(ctx, req)
-		if err != nil {
-			return nil, Explain(err)
+		limit := e.timeout
+		if wait, ok := req.Any().(*weftv1.WaitAppliedRequest); ok {
+			limit += wait.GetTimeout().AsDuration()
 		}
-		return res, nil
+		if _, bounded := ctx.Deadline(); !bounded {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, limit)
+			defer cancel()
+		}
+		began := time.Now()
+		res, err := next(ctx, req)
+		if err == nil {
+			return res, nil
+		}
+		explained := Explain(err)
+		var unreachable *Unreachable
+		if explained.Code == connect.CodeDeadlineExceeded && !errors.As(err, &unreachable) {
+			explained.Field, explained.Reason = e.what, fmt.Sprintf("the %s took the request and gave no answer in %s", e.what, tenths(time.Since(began)))
+			explained.Fix = "look whether it was done before asking again"
+		}
+		return nil, explained
 	}
 }
 

@@ -381,3 +381,27 @@ func TestLocal(t *testing.T) {
 		t.Errorf("no agent: %v", err)
 	}
 }
+
+// A server that takes requests and is stuck.
+type stuck struct {
+	weftv1connect.UnimplementedSystemServiceHandler
+	over chan struct{}
+}
+
+func (s stuck) GetVersion(ctx context.Context, _ *connect.Request[weftv1.GetVersionRequest]) (*connect.Response[weftv1.GetVersionResponse], error) {
+	<-s.over
+	return nil, ctx.Err()
+}
+
+func TestStuckServer(t *testing.T) {
+	s := stuck{over: make(chan struct{})}
+	mux := http.NewServeMux()
+	mux.Handle(weftv1connect.NewSystemServiceHandler(s))
+	c := newClient(t, client.Config{Socket: serveSocket(t, mux), Timeout: 200 * time.Millisecond})
+	defer close(s.over)
+	_, err := version(t, c)
+	var e *client.Error
+	if !errors.As(err, &e) || e.Code != connect.CodeDeadlineExceeded || e.Field != "server" || !strings.Contains(e.Reason, "gave no answer in 200ms") {
+		t.Fatalf("error %v", err)
+	}
+}

@@ -9,6 +9,9 @@ import (
 	"github.com/weftnet/weft/api/gen/local/v1/localv1connect"
 )
 
+// localTimeout is longer than a server's: an agent asks one in turn.
+const localTimeout = 2 * DefaultTimeout
+
 // LocalClient speaks to the agent of this host. Errors are *Error.
 type LocalClient struct {
 	localv1connect.LocalServiceClient
@@ -22,7 +25,7 @@ func Local(socket string) *LocalClient {
 	}
 	d := &dialer{what: "agent", socket: socket, patience: DefaultPatience, clock: time.Now}
 	t := d.transport()
-	c := localv1connect.NewLocalServiceClient(&http.Client{Transport: t}, d.base(), connect.WithInterceptors(&explainer{}))
+	c := localv1connect.NewLocalServiceClient(&http.Client{Transport: t}, d.base(), connect.WithInterceptors(&explainer{what: d.what, timeout: localTimeout}))
 	return &LocalClient{LocalServiceClient: c, transport: t}
 }
 
