@@ -88,10 +88,24 @@ func (d *Datapath) attached(name string, ifindex uint32) bool {
 	return linkIfindex(l) == ifindex
 }
 
-// detach unpins a link and so takes its program off; an absent one is fine.
-func (d *Datapath) detach(name string) error {
-	if err := os.Remove(d.linkPath(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("unpin link %s: %w", name, err)
+// detach takes a program off and unpins its link; an absent one is fine.
+func (d *Datapath) detach(name string) error { return detachLink(d.linkPath(name)) }
+
+// detachLink detaches first: after unpinning alone the kernel takes the program off when it comes to it.
+func detachLink(path string) error {
+	l, err := link.LoadPinnedLink(path, nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open pinned link %s: %w", filepath.Base(path), err)
+	}
+	defer l.Close()
+	if err := l.Detach(); err != nil && linkIfindex(l) != 0 {
+		return fmt.Errorf("detach link %s: %w", filepath.Base(path), err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("unpin link %s: %w", filepath.Base(path), err)
 	}
 	return nil
 }
@@ -182,8 +196,8 @@ func Remove(pinRoot string) error {
 	}
 	slices.SortFunc(pins, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	for _, p := range pins {
-		if err := os.Remove(filepath.Join(links, p.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("unpin link %s: %w", p.Name(), err)
+		if err := detachLink(filepath.Join(links, p.Name())); err != nil {
+			return err
 		}
 	}
 	if err := os.RemoveAll(pinRoot); err != nil {
