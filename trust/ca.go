@@ -37,6 +37,8 @@ const (
 	pemKey  = "EC PRIVATE KEY"
 	pemCert = "CERTIFICATE"
 	pemCSR  = "CERTIFICATE REQUEST"
+	// pemToken holds the id, which is no secret, of the token that a host joined with.
+	pemToken = "WEFT JOIN TOKEN ID"
 )
 
 // Fingerprint is the SHA-256 of a certificate's DER form.

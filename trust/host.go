@@ -25,9 +25,11 @@ const (
 // HostIdentity is what a host proves itself with. It is immutable; a renewal makes another.
 type HostIdentity struct {
 	// UID of the host, as the server gave it.
-	UID  model.UID
-	cert tls.Certificate
-	ca   *x509.Certificate
+	UID model.UID
+	// JoinedWith is the id of the join token that the host came with; renewals keep it.
+	JoinedWith string
+	cert       tls.Certificate
+	ca         *x509.Certificate
 }
 
 // LoadHostIdentity reads the identity in a directory. The error is fs.ErrNotExist for a host that has not joined.
@@ -45,7 +47,18 @@ func LoadHostIdentity(dir string) (*HostIdentity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the host's identity %s: %w", path, err)
 	}
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == pemToken {
+			id.JoinedWith = string(block.Bytes)
+		}
+	}
 	return id, nil
+}
+
+// Supersedes reports whether a host that has this identity and is given the token is to join again: the token is not the one
+// that it joined with. Someone made it because the identity is worth nothing any more: it expired, or the host was removed.
+func (t Token) Supersedes(h *HostIdentity) bool {
+	return t.Kind == JoinToken && h.JoinedWith != "" && t.ID != h.JoinedWith
 }
 
 func newHostIdentity(key *ecdsa.PrivateKey, certs []*x509.Certificate) (*HostIdentity, error) {
@@ -76,6 +89,9 @@ func (h *HostIdentity) save(dir string) error {
 	}
 	for _, der := range h.cert.Certificate {
 		b = append(b, encodeCert(der)...)
+	}
+	if h.JoinedWith != "" {
+		b = append(b, pem.EncodeToMemory(&pem.Block{Type: pemToken, Bytes: []byte(h.JoinedWith)})...)
 	}
 	return writeFile(filepath.Join(dir, hostFile), b)
 }
@@ -118,6 +134,8 @@ func (h *HostIdentity) Check(now time.Time) error {
 type Join struct {
 	// CSR to send with the token, PKCS #10 DER.
 	CSR []byte
+	// Token that it is sent with. Accept keeps its id, no more.
+	Token Token
 
 	dir string
 	key *ecdsa.PrivateKey
@@ -172,6 +190,7 @@ func (j *Join) Accept(chain [][]byte, pin Pin, now time.Time) (*HostIdentity, er
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}
+	id.JoinedWith = j.Token.ID
 	if err := id.save(j.dir); err != nil {
 		return nil, err
 	}

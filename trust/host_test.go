@@ -63,6 +63,50 @@ func TestJoinRetriesWithTheSameKey(t *testing.T) {
 	}
 }
 
+func TestJoiningAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	ca := openCA(t)
+	first, second := newToken(t, JoinToken, ca.Fingerprint()), newToken(t, JoinToken, ca.Fingerprint())
+	joinWith := func(token Token) {
+		t.Helper()
+		j, err := PrepareJoin(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j.Token = token
+		chain, err := ca.SignHost(j.CSR, "uid1", noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := j.Accept(chain, PinCA(ca.Certificate()), noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	joinWith(first)
+	id, err := LoadHostIdentity(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Supersedes(id) || !second.Supersedes(id) || (Token{}).Supersedes(id) {
+		t.Error("the token that it joined with supersedes the identity, or another does not")
+	}
+	r := NewRenewer(RenewerConfig{Dir: dir, Identity: id, Clock: at(noon),
+		Renew: func(_ context.Context, csr []byte) ([][]byte, error) { return ca.SignHost(csr, "uid1", noon) }})
+	if err := r.renew(t.Context(), noon); err != nil {
+		t.Fatal(err)
+	}
+	if id, err = LoadHostIdentity(dir); err != nil || first.Supersedes(id) || !second.Supersedes(id) {
+		t.Errorf("a renewal forgets the token: %v", err)
+	}
+	joinWith(second)
+	if id, err = LoadHostIdentity(dir); err != nil || !first.Supersedes(id) || second.Supersedes(id) {
+		t.Errorf("joining again keeps the old token: %v", err)
+	}
+	if b, _ := os.ReadFile(filepath.Join(dir, hostFile)); bytes.Contains(b, []byte(second.Secret)) {
+		t.Error("the secret is kept")
+	}
+}
+
 func TestAcceptRefuses(t *testing.T) {
 	ours, theirs := openCA(t), openCA(t)
 	other, err := PrepareJoin(t.TempDir())

@@ -147,6 +147,7 @@ func (r *Renewer) renew(ctx context.Context, now time.Time) error {
 	if id.UID != old.UID {
 		return fmt.Errorf("renew: the server answered with a certificate of host %s, this is %s", id.UID, old.UID)
 	}
+	id.JoinedWith = old.JoinedWith
 	if err := id.save(r.cfg.Dir); err != nil {
 		return err
 	}
