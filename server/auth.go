@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -94,11 +93,11 @@ func peerUID(c *net.UnixConn) (uint32, error) {
 }
 
 // withConnection hands each request what the transport knows.
-func withConnection(next http.Handler) http.Handler {
+func (g *guard) withConnection(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := connectionOf(r.Context())
 		c.tls, c.control = r.TLS, http.NewResponseController(w)
-		if leaf := peerLeaf(c.tls); leaf != nil && !time.Now().Before(leaf.NotAfter.Add(-trust.Skew)) {
+		if leaf := peerLeaf(c.tls); leaf != nil && !g.api.now().Before(leaf.NotAfter.Add(-trust.Skew)) {
 			// The host has had a new certificate for long: let it come back with that one (HTTP/2: GOAWAY).
 			w.Header().Set("Connection", "close")
 		}
@@ -147,7 +146,7 @@ func (g *guard) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.
 // admit finds out who calls and asks trust. The context it returns carries the identity, for handlers and the audit.
 func (g *guard) admit(ctx context.Context, header http.Header, procedure string, message any) (context.Context, error) {
 	if err := g.api.view.ready(); err != nil && !worksUnready(procedure) {
-		return ctx, fmt.Errorf("the server has nothing to answer from: %w", err)
+		return ctx, &unreadyError{err}
 	}
 	id, err := g.identify(ctx, header)
 	if err != nil {

@@ -51,7 +51,7 @@ type Limits struct {
 	StreamsPerConnection int
 	// Shutdown is how long requests under way may still take, 5 s.
 	Shutdown time.Duration
-	// Ping is how long a silent connection goes unprobed, 15 s: a host that lost its power is noticed after this and as
+	// Ping is how long a silent connection goes unprobed, 10 s: a host that lost its power is noticed after this and as
 	// long again.
 	Ping time.Duration
 	// Housekeeping is its period, 10 min.
@@ -73,7 +73,7 @@ func (c Config) withDefaults() Config {
 	or(&c.Limits.Connections, 16384)
 	or(&c.Limits.StreamsPerConnection, 256)
 	or(&c.Limits.Shutdown, 5*time.Second)
-	or(&c.Limits.Ping, 15*time.Second)
+	or(&c.Limits.Ping, 10*time.Second)
 	or(&c.Limits.Housekeeping, 10*time.Minute)
 	or(&c.Limits.Tombstones, 30*24*time.Hour)
 	if c.Log == nil {

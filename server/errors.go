@@ -8,6 +8,7 @@ import (
 
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/model"
+	"github.com/weftnet/weft/store"
 )
 
 // codes maps a kind of refusal to the code that the API promises for it.
@@ -39,8 +40,7 @@ func toConnect(err error) error {
 		case errors.Is(err, context.DeadlineExceeded):
 			return connect.NewError(connect.CodeDeadlineExceeded, err)
 		}
-		// What is no refusal is the store, out of reach or full: the same request may succeed later.
-		return connect.NewError(connect.CodeUnavailable, err)
+		return connect.NewError(faultCode(err), err)
 	}
 	code, ok := codes[refusals[0].Kind]
 	if !ok {
@@ -55,6 +55,28 @@ func toConnect(err error) error {
 	}
 	return ce
 }
+
+// faultCode is for what is nobody's refusal: a store out of reach may answer later, anything else is our mistake.
+func faultCode(err error) connect.Code {
+	var away *store.UnavailableError
+	var half *store.InterruptedError
+	var unready *unreadyError
+	if errors.As(err, &away) || errors.As(err, &half) || errors.As(err, &unready) {
+		return connect.CodeUnavailable
+	}
+	return connect.CodeInternal
+}
+
+// unreadyError says why there is nothing to answer from.
+type unreadyError struct{ cause error }
+
+// Error is the cause, in context.
+func (e *unreadyError) Error() string {
+	return "the server has nothing to answer from: " + e.cause.Error()
+}
+
+// Unwrap is the cause.
+func (e *unreadyError) Unwrap() error { return e.cause }
 
 // refusalsIn collects the model errors of a tree of joined and wrapped errors, left to right.
 func refusalsIn(err error) []*model.Error {

@@ -78,7 +78,7 @@ func (a *api) handler() http.Handler {
 	mux.Handle(weftv1connect.NewVNIPoolServiceHandler(a, opts...))
 	mux.Handle(weftv1connect.NewSystemServiceHandler(a, opts...))
 	mux.Handle(planv1connect.NewAgentServiceHandler(a, opts...))
-	return withConnection(g.bounded(mux))
+	return g.withConnection(g.bounded(mux))
 }
 
 // recovered turns a broken invariant of ours into one failed request.

@@ -41,6 +41,7 @@ type heard struct {
 // session is one open stream of a host. cancel ends it with a cause that its agent is told.
 type session struct {
 	host   model.UID
+	name   string
 	cancel context.CancelCauseFunc
 }
 

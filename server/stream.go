@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"github.com/weftnet/weft/compile"
 	"github.com/weftnet/weft/model"
 	"github.com/weftnet/weft/plan"
+	"github.com/weftnet/weft/trust"
 )
 
 // lastWords is how long a stream that was ended from this side may still take to tell its agent why.
@@ -22,7 +24,7 @@ const lastWords = time.Second
 var (
 	errReplaced  = connect.NewError(connect.CodeAborted, errors.New("this host opened a newer stream"))
 	errSilent    = connect.NewError(connect.CodeDeadlineExceeded, errors.New("no hello came"))
-	errExpired   = connect.NewError(connect.CodeUnavailable, errors.New("the certificate of this connection expired: connect again with the renewed one"))
+	errExpired   = connect.NewError(connect.CodeUnavailable, errors.New("the certificate of this connection comes to its end: connect again with the renewed one"))
 	errAgentDone = errors.New("the agent ended the stream")
 )
 
@@ -34,12 +36,12 @@ func (a *api) Stream(ctx context.Context, stream *connect.BidiStream[planv1.Agen
 	defer cancel(nil)
 	if leaf := peerLeaf(conn.tls); leaf != nil {
 		var stop context.CancelFunc
-		ctx, stop = context.WithTimeoutCause(ctx, leaf.NotAfter.Sub(a.now()), errExpired)
+		ctx, stop = context.WithTimeoutCause(ctx, streamLife(leaf, a.now()), errExpired)
 		defer stop()
 	}
 	defer context.AfterFunc(a.stopping, func() { cancel(errStopping) })()
 
-	s := &session{host: id.Host, cancel: cancel}
+	s := &session{host: id.Host, name: id.Name, cancel: cancel}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		<-gctx.Done()
@@ -59,6 +61,16 @@ func (a *api) Stream(ctx context.Context, stream *connect.BidiStream[planv1.Agen
 		return nil
 	}
 	return err
+}
+
+// streamLife is how long a stream may last on a connection that was opened with a certificate. It ends an hour early, so
+// that the agent comes back while the old certificate is still good: the answer then closes the connection behind that
+// stream (see withConnection), and the next one is opened with the renewed certificate.
+func streamLife(leaf *x509.Certificate, now time.Time) time.Duration {
+	if early := leaf.NotAfter.Add(-trust.Skew); now.Before(early) {
+		return early.Sub(now)
+	}
+	return leaf.NotAfter.Sub(now)
 }
 
 // converse reads what the agent says until the stream ends, and starts the other direction after the hello.
@@ -83,7 +95,7 @@ func (a *api) converse(ctx context.Context, g *errgroup.Group, s *session, strea
 	if !a.view.hostExists(s.host) {
 		return errHostRemoved
 	}
-	a.log.Info("a host opened its stream", "host", s.host, "version", hello.GetVersion())
+	a.log.Info("a host opened its stream", "host", s.name, "version", hello.GetVersion())
 	g.Go(func() error {
 		err := a.dist.Serve(ctx, string(s.host), hello, stream.Send)
 		if err == nil {
@@ -147,7 +159,7 @@ func (a *api) freeVNIs(ctx context.Context, s *session, applied *planv1.Applied)
 	defer cancel()
 	if err := a.store.AcknowledgeVNIs(ctx, s.host, rev); err != nil {
 		// The next acknowledgement tries again.
-		a.log.Warn("a quarantined VNI could not be freed", "host", s.host, "err", err)
+		a.log.Warn("a quarantined VNI could not be freed", "host", s.name, "err", err)
 	}
 	return nil
 }
