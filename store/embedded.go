@@ -91,6 +91,8 @@ func (e *embedded) config(cfg Config, data string) (*embed.Config, error) {
 	ec.ListenClientUrls, ec.AdvertiseClientUrls = []url.URL{client}, []url.URL{advertised}
 	ec.ListenPeerUrls, ec.AdvertisePeerUrls = []url.URL{peer}, []url.URL{advertised}
 	ec.InitialCluster = ec.InitialClusterFromName(ec.Name)
+	// There is nobody else to elect, so a start need not wait long for an election.
+	ec.TickMs, ec.ElectionMs = 25, 250
 	ec.QuotaBackendBytes = cfg.QuotaOctets
 	ec.MaxTxnOps = embeddedTxnOps
 	ec.MaxRequestBytes = requestOctets

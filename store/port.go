@@ -134,28 +134,19 @@ func (s *Store) claim(ctx context.Context, e *edit, old, p *model.Port, n *model
 		}
 		want(s.keys.idxIP(n.UID, ip), field, "IP "+ip.String())
 	}
-	if len(gets) > 0 {
-		// In pieces: a listing has etcd's limit of operations too.
-		for at := 0; at < len(gets); at += pageOps {
-			end := min(at+pageOps, len(gets))
-			v, err := s.look(ctx, gets[at:end]...)
-			if err != nil {
-				return err
+	// In pieces: a read has etcd's limit of operations too.
+	for at := 0; at < len(gets); at += pageOps {
+		end := min(at+pageOps, len(gets))
+		v, err := s.look(ctx, gets[at:end]...)
+		if err != nil {
+			return err
+		}
+		for i := at; i < end; i++ {
+			if kv := v.one(i - at); kv != nil {
+				return addressTaken(kv, fields[i], whats[i], n)
 			}
-			for i := at; i < end; i++ {
-				kv := v.one(i - at)
-				if kv == nil {
-					e.absent(keys[i])
-					e.put(keys[i], portRef(p))
-					continue
-				}
-				by, err := decode[ref](kv)
-				if err != nil {
-					return err
-				}
-				return model.Errorf(model.Taken, fields[i], "choose another, or leave it out to have one allocated",
-					"%s is taken in network %s by port %s", whats[i], n.Name, by.Name)
-			}
+			e.absent(keys[i])
+			e.put(keys[i], portRef(p))
 		}
 	}
 	for _, mac := range had.MACs {
@@ -169,6 +160,15 @@ func (s *Store) claim(ctx context.Context, e *edit, old, p *model.Port, n *model
 		}
 	}
 	return nil
+}
+
+func addressTaken(kv *keyValue, field, what string, n *model.Network) error {
+	by, err := decode[ref](kv)
+	if err != nil {
+		return err
+	}
+	return model.Errorf(model.Taken, field, "choose another, or leave it out to have one allocated",
+		"%s is taken in network %s by port %s", what, n.Name, by.Name)
 }
 
 // DeletePort removes a port that no host holds, with its binding and its claims, and leaves a tombstone.

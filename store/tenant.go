@@ -75,38 +75,3 @@ func (s *Store) DeleteTenant(ctx context.Context, name string) (model.Revision, 
 func noTenant(field, name string) error {
 	return missing(field, "tenant "+name, "weft tenant list")
 }
-
-// update is the update of an object that nothing else depends upon: m is its Meta, whose uid and time of creation stay as
-// they were.
-func update(ctx context.Context, s *Store, key, what, list string, m *model.Meta, object any) error {
-	based := m.Revision
-	rev, err := s.write(ctx, func(ctx context.Context) (*edit, error) {
-		v, err := s.look(ctx, get(key))
-		if err != nil {
-			return nil, err
-		}
-		kv := v.one(0)
-		if kv == nil {
-			return nil, missing("name", what, list)
-		}
-		if err := stale(v, kv, based, what); err != nil {
-			return nil, err
-		}
-		old, err := decode[model.Meta](kv)
-		if err != nil {
-			return nil, err
-		}
-		m.UID, m.Created = old.UID, old.Created
-		if unchanged(kv, object) {
-			return nil, nil
-		}
-		e := v.edit("update", what)
-		e.same(key, kv)
-		e.put(key, object)
-		return e, nil
-	})
-	if err == nil && rev != 0 {
-		m.Revision = rev
-	}
-	return err
-}
