@@ -17,16 +17,20 @@ import (
 	"github.com/weftnet/weft/trust"
 )
 
-// join is this host's identity: the one in the directory, or a new one for the token. It waits for a server as long as
-// the context lets it; a refusal is final.
+// join is this host's identity: the one in the directory, or a new one for the token. A token other than the one it joined
+// with says that the identity is worth nothing any more (expired, or the host was removed). It waits for a server as long as the
+// context lets it; a refusal is final.
 func join(ctx context.Context, cfg Config) (*trust.HostIdentity, error) {
 	dir := filepath.Join(cfg.Dir, "identity")
 	id, err := trust.LoadHostIdentity(dir)
-	if err == nil {
-		return id, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("load the host's identity: %w", err)
+	}
+	if err == nil {
+		if token, terr := trust.ParseToken(trust.JoinToken, cfg.Token); terr != nil || !token.Supersedes(id) {
+			return id, nil
+		}
+		cfg.Log.Info("the token is a new one: this host joins again", "host", cfg.Name)
 	}
 	if cfg.Token == "" {
 		return nil, fmt.Errorf("this host has not joined: make a token with `weft host token create %s` and give it with --token or WEFT_TOKEN", cfg.Name)
@@ -39,6 +43,7 @@ func join(ctx context.Context, cfg Config) (*trust.HostIdentity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare to join: %w", err)
 	}
+	request.Token = token
 	pin := trust.PinFingerprint(token.CA)
 	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
 		for _, server := range cfg.Servers {
