@@ -79,16 +79,27 @@ func runUp(ctx context.Context, sc server.Config, ac agent.Config) error {
 	return nil
 }
 
-// tokenForSelf makes a join token over the server's socket, unless this host has joined before.
+// tokenForSelf makes a join token over the server's socket, unless this host has joined before and its identity is still
+// good: it expires while the machine is off for more than a day, and ends when the host is removed.
 func tokenForSelf(ctx context.Context, socket string, ac *agent.Config) error {
-	if _, err := trust.LoadHostIdentity(filepath.Join(ac.Dir, "identity")); !errors.Is(err, fs.ErrNotExist) {
+	id, err := trust.LoadHostIdentity(filepath.Join(ac.Dir, "identity"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	c, err := client.New(client.Config{Socket: socket})
-	if err != nil {
-		return err
+	c, cerr := client.New(client.Config{Socket: socket})
+	if cerr != nil {
+		return cerr
 	}
 	defer c.Close()
+	if err == nil && id.Check(time.Now()) == nil {
+		h, err := c.Hosts.GetHost(ctx, connect.NewRequest(&weftv1.GetHostRequest{Name: ac.Name}))
+		if err == nil && h.Msg.GetMeta().GetUid() == string(id.UID) {
+			return nil
+		}
+		if err != nil && connect.CodeOf(err) != connect.CodeNotFound {
+			return fmt.Errorf("look for this machine among the hosts: %w", err)
+		}
+	}
 	res, err := c.Hosts.CreateHostToken(ctx, connect.NewRequest(&weftv1.CreateHostTokenRequest{Host: ac.Name, Lifetime: durationpb.New(5 * time.Minute)}))
 	if err != nil {
 		return fmt.Errorf("make a join token for this machine: %w", err)
