@@ -62,9 +62,10 @@ func (a *app) open() (*Lab, error) {
 	return OpenConfig(Config{Name: a.name, Dir: a.dir, Binary: a.deps.Binary})
 }
 
-// interruptible ends with the signals that end a command.
+// interruptible ends with the signals that end a command, a closed pipe (`weft lab demo | head`) among them: what was made
+// must be taken away.
 func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
 }
 
 func (a *app) upCommand() *cobra.Command {

@@ -49,6 +49,16 @@ func Demo(ctx context.Context, cfg DemoConfig) error {
 	d := &demo{cfg: cfg, out: cfg.Out}
 	d.cfg.Lab.Step = func(s string) { d.say("   %s", s) }
 	began := time.Now()
+	defer func() {
+		broken := recover()
+		if broken == nil {
+			return
+		}
+		if d.lab != nil {
+			_ = d.lab.Down(context.WithoutCancel(ctx)) // the panic is what is to be heard of
+		}
+		panic(broken)
+	}()
 	err := d.run(ctx)
 	if d.lab != nil {
 		d.title("Taking everything away")

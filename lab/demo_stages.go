@@ -127,7 +127,7 @@ func (d *demo) reaches(ctx context.Context, from string, dst netip.Addr) ([]time
 	return r.RTT, err
 }
 
-// isolation has everybody call everybody's address, which is the same in both tenants, and everybody at once by broadcast. A
+// isolation has everybody call everybody's address, which is the same in both tenants, and everybody at once by broadcast and multicast. A
 // witness at every workload sees every frame that arrives, whatever its addresses.
 func (d *demo) isolation(ctx context.Context) error {
 	d.title("The tenants never meet, though they have the same addresses")
@@ -151,10 +151,11 @@ func (d *demo) isolation(ctx context.Context) error {
 	}
 	for _, t := range demoTenants {
 		for i := 1; i <= hosts; i++ {
-			targets := []netip.Addr{netip.MustParseAddr("10.1.0.255")}
+			targets := []netip.Addr{netip.MustParseAddr("10.1.0.255"), netip.MustParseAddr("ff02::1")}
 			for j := 1; j <= hosts; j++ {
 				if j != i {
-					targets = append(targets, demoIPs(j)[0])
+					ips := demoIPs(j)
+					targets = append(targets, ips[:]...)
 				}
 			}
 			for _, dst := range targets {
@@ -164,8 +165,8 @@ func (d *demo) isolation(ctx context.Context) error {
 			}
 		}
 	}
-	// One by name and one by broadcast from each of the others, and an answer to each of ours.
-	want := 2 * shouts * (hosts - 1)
+	// By name and by broadcast or multicast, over IPv4 and IPv6, from each of the others; and an answer to each of ours.
+	want := 4 * shouts * (hosts - 1)
 	ctx, cancel := context.WithTimeout(ctx, inTime)
 	defer cancel()
 	for _, w := range witnesses {

@@ -171,15 +171,15 @@ func TestWitnessTellsWhoseFramesArrive(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer wb.Close()
-	for _, dst := range []netip.Addr{addrB, netip.MustParseAddr("10.8.0.255")} {
+	for _, dst := range []netip.Addr{addrB, netip.MustParseAddr("10.8.0.255"), addrB6, netip.MustParseAddr("ff02::1")} {
 		if err := wa.Shout(dst, 3); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if !wb.Await(limited(t), func(seen, _ map[string]int) bool { return seen["acme/a"] == 6 }) {
+	if !wb.Await(limited(t), func(seen, _ map[string]int) bool { return seen["acme/a"] == 12 }) {
 		t.Errorf("b saw %v", wb.Seen())
 	}
-	if !wa.Await(limited(t), func(_, answers map[string]int) bool { return answers["acme/b"] == 6 }) {
+	if !wa.Await(limited(t), func(_, answers map[string]int) bool { return answers["acme/b"] == 12 }) {
 		t.Errorf("a was answered by %v", wa.Answers())
 	}
 	if len(wa.Seen()) != 0 {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -24,7 +25,8 @@ import (
 type Witness struct {
 	identity string
 	raw      *os.File
-	udp      *net.UDPConn
+	index    int
+	udp      [2]*net.UDPConn // IPv4 and IPv6
 	wg       sync.WaitGroup
 
 	mu      sync.Mutex
@@ -43,24 +45,33 @@ const (
 // StartWitness begins to watch an interface of a namespace. Close ends it.
 func StartWitness(ctx context.Context, ns *netdev.Handle, iface, identity string) (*Witness, error) {
 	w := &Witness{identity: identity, seen: map[string]int{}, answers: map[string]int{}}
-	l, err := ns.LinkByName(iface)
-	if err == nil {
-		w.raw, err = packetSocket(ns, l.Index)
-	}
-	if err == nil {
-		if w.udp, err = bound(ctx, ns, false, ShoutPort); err != nil {
-			w.raw.Close()
-		} else {
-			err = allowBroadcast(w.udp)
-		}
-	}
-	if err != nil {
+	if err := w.open(ctx, ns, iface); err != nil {
+		w.Close()
 		return nil, fmt.Errorf("witness in %s: %w", ns, err)
 	}
-	w.wg.Add(2)
+	w.wg.Add(1 + len(w.udp))
 	go w.watch()
-	go w.answer()
+	for _, c := range w.udp {
+		go w.answer(c)
+	}
 	return w, nil
+}
+
+func (w *Witness) open(ctx context.Context, ns *netdev.Handle, iface string) error {
+	l, err := ns.LinkByName(iface)
+	if err != nil {
+		return err
+	}
+	w.index = l.Index
+	if w.raw, err = packetSocket(ns, l.Index); err != nil {
+		return err
+	}
+	for i := range w.udp {
+		if w.udp[i], err = bound(ctx, ns, i == 1, ShoutPort); err != nil {
+			return err
+		}
+	}
+	return allowBroadcast(w.udp[0])
 }
 
 // packetSocket receives every frame of an interface.
@@ -114,11 +125,11 @@ func (w *Witness) watch() {
 	}
 }
 
-func (w *Witness) answer() {
+func (w *Witness) answer(c *net.UDPConn) {
 	defer w.wg.Done()
 	buf := make([]byte, 2048)
 	for {
-		n, from, err := w.udp.ReadFromUDPAddrPort(buf)
+		n, from, err := c.ReadFromUDPAddrPort(buf)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -132,7 +143,7 @@ func (w *Witness) answer() {
 			continue
 		}
 		if who, ok := marked(buf[:n], shoutMark); ok && who != w.identity {
-			_, _ = w.udp.WriteToUDPAddrPort([]byte(answerMark+w.identity+markEnd), from) // whoever waits for it counts
+			_, _ = c.WriteToUDPAddrPort([]byte(answerMark+w.identity+markEnd), from) // whoever waits for it counts
 		}
 	}
 }
@@ -147,10 +158,18 @@ func marked(frame []byte, mark string) (string, bool) {
 	return strings.Clone(string(who)), ok
 }
 
-// Shout sends datagrams with the witness's identity to an address, which may be a broadcast address.
+// Shout sends datagrams with the witness's identity to an address, which may be a broadcast or a link-local multicast address.
 func (w *Witness) Shout(dst netip.Addr, times int) error {
+	c := w.udp[0]
+	if dst.Is6() {
+		c = w.udp[1]
+	}
+	target := dst
+	if dst.IsLinkLocalMulticast() {
+		target = dst.WithZone(strconv.Itoa(w.index)) // by number: a name would be looked up in the caller's namespace
+	}
 	for range times {
-		if _, err := w.udp.WriteToUDPAddrPort([]byte(shoutMark+w.identity+markEnd), netip.AddrPortFrom(dst, ShoutPort)); err != nil {
+		if _, err := c.WriteToUDPAddrPort([]byte(shoutMark+w.identity+markEnd), netip.AddrPortFrom(target, ShoutPort)); err != nil {
 			return fmt.Errorf("shout from %s to %s: %w", w.identity, dst, err)
 		}
 	}
@@ -189,7 +208,13 @@ func (w *Witness) Await(ctx context.Context, cond func(seen, answers map[string]
 
 // Close ends the witness.
 func (w *Witness) Close() {
-	w.raw.Close()
-	w.udp.Close()
+	if w.raw != nil {
+		w.raw.Close()
+	}
+	for _, c := range w.udp {
+		if c != nil {
+			c.Close()
+		}
+	}
 	w.wg.Wait()
 }
