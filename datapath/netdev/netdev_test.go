@@ -221,6 +221,14 @@ func TestVethOfOursIsAdoptedAndOthersAreLeft(t *testing.T) {
 	if _, _, err := host.EnsureVeth(v); !errors.Is(err, ErrNotOwned) {
 		t.Errorf("another port's interface was taken: %v", err)
 	}
+	must(t, guest.AddTAP("eth0"))
+	taken := Veth{Name: PortInterface("two"), Mark: Mark{"default", "two"}, Peer: VethPeer{Namespace: guest, Name: "eth0"}}
+	if _, _, err := host.EnsureVeth(taken); !errors.Is(err, os.ErrExist) {
+		t.Errorf("a name that is taken inside: %v, want ErrExist", err)
+	}
+	if _, err := host.LinkByName(taken.Name); !errors.Is(err, ErrNotFound) {
+		t.Errorf("half a pair was left: %v", err)
+	}
 	must(t, host.DeleteOwned(v.Name, "default"))
 	must(t, host.DeleteOwned(v.Name, "default"))
 	if _, err := other.LinkByName("eth0"); !errors.Is(err, ErrNotFound) {
