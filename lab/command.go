@@ -100,9 +100,20 @@ func keep(ctx context.Context, out io.Writer, l *Lab, detach bool) error {
 	if err := printStatus(ctx, out, l); err != nil {
 		return errors.Join(err, l.Down(context.WithoutCancel(ctx)))
 	}
-	fmt.Fprintf(out, "\nTry:\n  weft tenant create acme\n  weft network create blue --tenant acme --subnet 10.1.0.0/24\n"+
-		"  weft lab workload add web1 --host h1 --tenant acme --network blue\n  weft lab workload add web2 --host h2 --tenant acme --network blue\n"+
-		"  weft lab exec web1 -- ping 10.1.0.3\n\n")
+	fmt.Fprintln(out, "\nTry:")
+	if l.cfg.Name != "" {
+		fmt.Fprintf(out, "  export WEFT_SOCKET=%s\n", l.cfg.serverSocket())
+	}
+	for _, line := range []string{
+		"weft tenant create acme",
+		"weft network create blue --tenant acme --subnet 10.1.0.0/24",
+		"weft lab workload add web1" + l.cfg.flag() + " --host h1 --tenant acme --network blue",
+		"weft lab workload add web2" + l.cfg.flag() + " --host h2 --tenant acme --network blue",
+		"weft lab exec" + l.cfg.flag() + " web1 -- ping 10.1.0.3",
+	} {
+		fmt.Fprintln(out, "  "+line)
+	}
+	fmt.Fprintln(out)
 	if detach {
 		l.Close()
 		fmt.Fprintf(out, "The lab runs on; take it away with `weft lab down%s`.\n", l.cfg.flag())

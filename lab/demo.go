@@ -17,7 +17,7 @@ import (
 type DemoConfig struct {
 	Lab Config
 	Out io.Writer
-	// Rounds of the TCP comparison, Stream of each, Changes of the latency measurement; 0 is 5, one second and 30.
+	// Rounds of the TCP comparison, Stream of each, Changes of the latency measurement; 0 is 5, one second and 100.
 	Rounds, Changes int
 	Stream          time.Duration
 }
@@ -44,7 +44,7 @@ var errChecks = errors.New("a check failed: see the table")
 // ends. Its error is nil only if every check passed.
 func Demo(ctx context.Context, cfg DemoConfig) error {
 	fill(&cfg.Rounds, 5)
-	fill(&cfg.Changes, 30)
+	fill(&cfg.Changes, 100)
 	fill(&cfg.Stream, time.Second)
 	d := &demo{cfg: cfg, out: cfg.Out}
 	d.cfg.Lab.Step = func(s string) { d.say("   %s", s) }
