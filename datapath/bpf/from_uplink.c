@@ -20,15 +20,11 @@ int from_uplink(struct __sk_buff *skb)
 	STAGE(check_inner(&p));
 	if (!is_group(p.dst)) {
 		e = find_fdb(&p);
-		if (!e) {
-			v = -DROP_UNKNOWN_UNICAST_FROM_TUNNEL;
-			goto out;
-		}
-		if (!e->ifindex) {
+		if (e && !e->ifindex) {
 			v = -DROP_SPLIT_HORIZON;
 			goto out;
 		}
-		STAGE(check_receiver(&p, e, &id));
+		STAGE(e ? check_receiver(&p, e, &id) : check_unknown(&p));
 	}
 	lane = p.lane;
 	if (must_verify(skb, &p))

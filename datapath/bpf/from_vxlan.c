@@ -37,13 +37,10 @@ int from_vxlan(struct __sk_buff *skb)
 	STAGE(check_mark(skb, &p));
 	STAGE(check_source(&p));
 	STAGE(parse_frame(skb, &p));
-	if (is_group(p.dst)) {
-		v = flood_from_tunnel(skb, &p);
-		goto out;
-	}
-	e = find_fdb(&p);
+	e = is_group(p.dst) ? NULL : find_fdb(&p);
 	if (!e) {
-		v = -DROP_UNKNOWN_UNICAST_FROM_TUNNEL;
+		STAGE(check_unknown(&p));
+		v = flood_from_tunnel(skb, &p);
 		goto out;
 	}
 	if (!e->ifindex) {

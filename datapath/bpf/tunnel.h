@@ -145,6 +145,16 @@ static __always_inline int check_source(struct pkt *p)
 	return bpf_map_lookup_elem(&networks, &p->vni) ? -DROP_SOURCE_NOT_ACCEPTED : -DROP_UNKNOWN_VNI;
 }
 
+/* A MAC that is not in the FDB: under the setting flood every member's ports get it, wherever the sender is. */
+static __always_inline int check_unknown(struct pkt *p)
+{
+	struct network *net;
+	if (is_group(p->dst))
+		return V_NEXT;
+	net = bpf_map_lookup_elem(&networks, &p->vni);
+	return net && net->unknown == UNKNOWN_FLOOD ? V_NEXT : -DROP_UNKNOWN_UNICAST_FROM_TUNNEL;
+}
+
 static __always_inline int check_inner(struct pkt *p)
 {
 	if (unlikely(is_vlan(p->proto)))
