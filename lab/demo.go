@@ -156,6 +156,6 @@ func (a *app) demoCommand() *cobra.Command {
 	fl := cmd.Flags()
 	fl.IntVar(&cfg.Rounds, "rounds", 5, "`rounds` of the TCP comparison")
 	fl.DurationVar(&cfg.Stream, "stream", time.Second, "`duration` of each TCP stream")
-	fl.IntVar(&cfg.Changes, "changes", 30, "`changes` whose latency is measured")
+	fl.IntVar(&cfg.Changes, "changes", 100, "`changes` whose latency is measured")
 	return cmd
 }
