@@ -339,3 +339,11 @@ func reach(ctx context.Context, from *netdev.Handle, to netip.Addr) error {
 	}
 	return err
 }
+
+const (
+	// quiet is how long nothing has to come before we believe that nothing will: the only waits that are not for a condition.
+	quiet     = 300 * time.Millisecond
+	pingEvery = 50 * time.Millisecond
+	// streamTime of a TCP stream that is to show that it works, not how fast.
+	streamTime = 300 * time.Millisecond
+)
