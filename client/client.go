@@ -163,7 +163,8 @@ func (e *explainer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		}
 		explained := Explain(err)
 		var unreachable *Unreachable
-		if explained.Code == connect.CodeDeadlineExceeded && !errors.As(err, &unreachable) {
+		// What the other side says of a deadline is about its own work, and stays.
+		if explained.Code == connect.CodeDeadlineExceeded && !connect.IsWireError(err) && !errors.As(err, &unreachable) {
 			explained.Field, explained.Reason = e.what, fmt.Sprintf("the %s took the request and gave no answer in %s", e.what, tenths(time.Since(began)))
 			explained.Fix = "look whether it was done before asking again"
 		}

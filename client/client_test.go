@@ -366,6 +366,10 @@ func (local) GetStatus(context.Context, *connect.Request[localv1.GetStatusReques
 	return connect.NewResponse(&localv1.GetStatusResponse{Host: "h1"}), nil
 }
 
+func (local) Detach(context.Context, *connect.Request[localv1.DetachRequest]) (*connect.Response[localv1.DetachResponse], error) {
+	return nil, connect.NewError(connect.CodeDeadlineExceeded, errors.New("port acme/web1: the plan did not come within 5s; see `weft status`, and try again"))
+}
+
 func TestLocal(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.Handle(localv1connect.NewLocalServiceHandler(local{}))
@@ -374,6 +378,11 @@ func TestLocal(t *testing.T) {
 	res, err := c.GetStatus(t.Context(), connect.NewRequest(&localv1.GetStatusRequest{}))
 	if err != nil || res.Msg.GetHost() != "h1" {
 		t.Fatalf("%v %v", res, err)
+	}
+	_, err = c.Detach(t.Context(), connect.NewRequest(&localv1.DetachRequest{}))
+	var e *client.Error
+	if !errors.As(err, &e) || e.Reason != "port acme/web1: the plan did not come within 5s" || e.Fix != "see `weft status`, and try again" {
+		t.Errorf("the agent's own words: %v", err)
 	}
 	gone := client.Local("/nonexistent/agent.sock")
 	_, err = gone.GetStatus(t.Context(), connect.NewRequest(&localv1.GetStatusRequest{}))

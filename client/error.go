@@ -81,9 +81,12 @@ func Explain(err error) *Error {
 	if refusals := refusalsIn(ce); len(refusals) > 0 {
 		e.Field, e.Reason, e.Fix = refusals[0].Field, refusals[0].Reason, refusals[0].Fix
 		e.Also = refusals[1:]
-	} else if e.Code == connect.CodeUnavailable && brokeOff(err) {
+	} else if e.Code == connect.CodeUnavailable && !connect.IsWireError(err) && brokeOff(err) {
 		e.Reason = "the connection broke off: " + e.Reason
 		e.Fix = "look whether it was done before asking again"
+	} else if connect.IsWireError(err) {
+		// The agent knows no ErrorDetail: its messages have the form of Error.Error.
+		e.Reason, e.Fix, _ = strings.Cut(e.Reason, "; ")
 	}
 	return e
 }
