@@ -112,7 +112,7 @@ func TestSlowHost(t *testing.T) {
 	}
 }
 
-// TestConcurrentAllocation: everybody gets something of their own. Break it: let claims forget.
+// TestConcurrentAllocation: everybody gets something of their own, of one server (TestManyServers has two).
 func TestConcurrentAllocation(t *testing.T) {
 	f := server(t)
 	ok(t, f.tenants.CreateTenant, &weftv1.CreateTenantRequest{Name: "many"})
@@ -149,7 +149,7 @@ func TestConcurrentAllocation(t *testing.T) {
 	}
 }
 
-// TestRestart keeps everything, and a host that comes back is sent nothing that it has. Break it: skip view.load.
+// TestRestart keeps everything, and a host that comes back is sent nothing that it has. Break it: let load compile nothing.
 func TestRestart(t *testing.T) {
 	f, err := start(Config{}, "")
 	if err != nil {
@@ -202,7 +202,7 @@ func TestRestart(t *testing.T) {
 }
 
 // TestRestore replaces everything under running streams: hosts that the backup knows go on with its plan, others are
-// removed. Break it: let follow ignore Reset.
+// removed. Break it: drop sweepHeard from begin.
 func TestRestore(t *testing.T) {
 	f := ownServer(t, Config{})
 	ok(t, f.tenants.CreateTenant, &weftv1.CreateTenantRequest{Name: "acme"})
