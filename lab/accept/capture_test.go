@@ -3,6 +3,7 @@ package accept_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,7 +54,26 @@ func packetSocket(t testing.TB, ns *netdev.Handle, iface string) *os.File {
 // startCapture begins at once; it ends with stop, or with the test.
 func startCapture(t testing.TB, ns *netdev.Handle, iface string) *capture {
 	t.Helper()
-	c := &capture{raw: packetSocket(t, ns, iface), done: make(chan struct{})}
+	return captureFrom(t, packetSocket(t, ns, iface))
+}
+
+// startInbox is startCapture of what arrives, without what leaves: an ICMP error quotes what it is about.
+func startInbox(t testing.TB, ns *netdev.Handle, iface string) *capture {
+	t.Helper()
+	s := packetSocket(t, ns, iface)
+	raw, err := s.SyscallConn()
+	if err == nil {
+		cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1) })
+		err = errors.Join(err, cerr)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return captureFrom(t, s)
+}
+
+func captureFrom(t testing.TB, s *os.File) *capture {
+	c := &capture{raw: s, done: make(chan struct{})}
 	go func() {
 		defer close(c.done)
 		buf := make([]byte, 1<<17)

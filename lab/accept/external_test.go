@@ -254,7 +254,7 @@ func TestUnknownUnicast(t *testing.T) {
 		outside, members, drops uint64
 	}{{"external", each, 0, 0}, {"flood", each, each, 0}, {"drop", 0, 0, each}} {
 		f.must(t, "network", "set", "blue", "--tenant", "unknown", "--unknown-unicast", c.setting, "--wait")
-		seen := map[string]*capture{"the outsider": startCapture(t, out.ns, "vx0"), "h2": startCapture(t, pair[1].ns, "eth0"), "h1": startCapture(t, local.ns, "eth0")}
+		seen := map[string]*capture{"the outsider": startInbox(t, out.ns, "vx0"), "h2": startInbox(t, pair[1].ns, "eth0"), "h1": startInbox(t, local.ns, "eth0")}
 		dropped := f.portDrops(t, "unknown", "unknown-1", "unknown_unicast")
 		payload := []byte("weft unknown unicast " + c.setting)
 		flow := wire.Flow{SrcMAC: mac(t, pair[0].MACs[0]), DstMAC: stranger, Src: pair[0].v4(), Dst: netip.MustParseAddr("10.1.0.222")}
