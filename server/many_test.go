@@ -47,7 +47,7 @@ func secondServer(t *testing.T, f *fixture) *fixture {
 }
 
 // TestManyServers: what one writes the other answers, both allocate at once without meeting, and a host that one removes
-// loses its stream to the other. Break it: let outrun return false, or find not look again.
+// loses its stream to the other. Break it: let outrun return false.
 func TestManyServers(t *testing.T) {
 	f := ownServer(t, Config{})
 	g := secondServer(t, f)
