@@ -30,7 +30,7 @@ func (d *Datapath) ResetPort(id PortID) error {
 	if id == 0 || int(id) > d.ports.Limit() {
 		return fmt.Errorf("port id %d is outside 1..%d", id, d.ports.Limit())
 	}
-	zero := make([]bpf.TCPortCounters, ebpf.MustPossibleCPU())
+	zero := make([]bpf.TCPortCounters, possibleCPUs())
 	if err := d.maps["port_counts"].Put(uint32(id), zero); err != nil {
 		return fmt.Errorf("reset counters of port %d: %w", id, err)
 	}
@@ -45,7 +45,7 @@ func (d *Datapath) ResetPort(id PortID) error {
 
 // reserveDropKeys makes the keys of port 0, under which is counted what no longer fits, so that they always fit.
 func (d *Datapath) reserveDropKeys() error {
-	zero := make([]uint64, ebpf.MustPossibleCPU())
+	zero := make([]uint64, possibleCPUs())
 	for r := DropReason(1); r < dropReasons; r++ {
 		err := d.maps["drops"].Update(bpf.TCDropKey{Reason: uint32(r)}, zero, ebpf.UpdateNoExist)
 		if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
@@ -178,3 +178,6 @@ func (d *Datapath) Lanes() (list []LaneCount, err error) {
 	}
 	return list, nil
 }
+
+// possibleCPUs is how many values a per-CPU entry has.
+func possibleCPUs() int { return ebpf.MustPossibleCPU() }
