@@ -139,20 +139,30 @@ func (p *latencyProbe) change(ctx context.Context) (time.Duration, error) {
 	if _, err := agent.GetStatus(ctx, connect.NewRequest(&localv1.GetStatusRequest{})); err != nil {
 		return 0, err
 	}
+	type arrival struct {
+		at  time.Time
+		err error
+	}
+	last := make(chan arrival, 1)
+	// Read while the agent works: what comes before it answers is not to be timed by the answer.
+	go func() {
+		at, err := arrivals.Wait(ctx, len(p.cfg.Knockers))
+		last <- arrival{at, err}
+	}()
 	began := time.Now()
 	_, err = agent.Attach(ctx, connect.NewRequest(&localv1.AttachRequest{Tenant: p.cfg.Tenant, Port: latencyPort,
 		Interface: &localv1.AttachRequest_Netns{Netns: &localv1.NetnsInterface{Netns: netdev.NamespacePath(p.workload.Namespace), Ifname: "eth0"}}}))
 	if err != nil {
-		return 0, err
+		cancel()
 	}
-	last, err := arrivals.Wait(ctx, len(p.cfg.Knockers))
-	if err != nil {
+	heard := <-last
+	if err = errors.Join(err, heard.err); err != nil {
 		return 0, err
 	}
 	if _, err := agent.Detach(ctx, connect.NewRequest(&localv1.DetachRequest{Tenant: p.cfg.Tenant, Port: latencyPort})); err != nil {
 		return 0, err
 	}
-	return last.Sub(began), p.lab.waitDetached(ctx, p.workload)
+	return heard.at.Sub(began), p.lab.waitDetached(ctx, p.workload)
 }
 
 // Percentile is the smallest of the durations that p of them (0 to 1) do not exceed.
