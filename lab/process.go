@@ -87,6 +87,20 @@ func (p Process) Alive() bool {
 	return p.PID > 0 && err == nil && state != 'Z' && started == p.Started && slices.Equal(procArgs(p.PID), p.Args)
 }
 
+// ended reports whether the process is gone with everything that it held. A process that was killed is not Alive from the moment
+// when its memory goes; its files, and with them its locks, go after that, and with the last of its threads.
+func (p Process) ended() bool {
+	started, state, err := procStat(p.PID)
+	if args := procArgs(p.PID); p.PID <= 0 || err != nil || started != p.Started || args != nil && !slices.Equal(args, p.Args) {
+		return true
+	}
+	if state != 'Z' {
+		return false
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.PID))
+	return err != nil || len(threads) <= 1
+}
+
 // signal sends a signal to the process, if it is proven to be ours. Between the proof and the signal a pidfd holds it fast.
 func (p Process) signal(sig unix.Signal) error {
 	if p.PID <= 0 {
@@ -133,7 +147,7 @@ func gone(ctx context.Context, all []Process, patience time.Duration) []Process 
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		all = slices.DeleteFunc(slices.Clone(all), func(p Process) bool { return !p.Alive() })
+		all = slices.DeleteFunc(slices.Clone(all), Process.ended)
 		if len(all) == 0 {
 			return nil
 		}
