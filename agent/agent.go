@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -46,8 +47,13 @@ type Agent struct {
 	trouble   error
 	// waiting are those who wait for the plan to bring something; asked after every change.
 	waiting map[*waiter]bool
-	// attaching serialises what changes attachments from outside.
-	attaching sync.Mutex
+	// attaching serialises requests about one port.
+	attaching portLocks
+
+	// file is the snapshot's; writing are those under way, and snapshots numbers them.
+	file      *snapshotFile
+	writing   sync.WaitGroup
+	snapshots uint64
 
 	snapshotAt, reportAt, uplinkAt time.Time
 	lastApplied                    *planv1.Applied
@@ -175,7 +181,8 @@ func lockDir(dir string) (func(), error) {
 
 // load brings back what an earlier agent left: plan, attachments and the kernel's tables.
 func (a *Agent) load(uid string) error {
-	snap := readSnapshot(a.cfg.Dir, a.log)
+	a.file = &snapshotFile{dir: a.cfg.Dir}
+	snap := a.file.read(a.log)
 	a.known = snap.StoreID != ""
 	a.staging = plan.NewStaging(uid, snap.Set, snap.StoreID, snap.Revision)
 	var err error
@@ -212,6 +219,7 @@ func (a *Agent) do(ctx context.Context, f func()) error {
 }
 
 func (a *Agent) loop(ctx context.Context, events <-chan netdev.Event) error {
+	defer a.writing.Wait()
 	report := time.NewTicker(a.cfg.ReportEvery)
 	defer report.Stop()
 	audit := time.NewTicker(a.cfg.AuditEvery)
@@ -277,7 +285,7 @@ func (a *Agent) due() {
 		a.checkUplink()
 	}
 	if past(&a.snapshotAt) {
-		a.saveSnapshot()
+		a.startSnapshot()
 	}
 	if past(&a.reportAt) {
 		a.report()
@@ -402,6 +410,7 @@ func (a *Agent) reconcile() {
 		}
 	}
 	if fresh {
+		a.log.Info("the kernel was compared with the plan", "revision", a.staging.Revision(), "writes", a.rec.writes)
 		if err := a.kernel.Publish(); err != nil {
 			a.log.Error("the tables of an earlier version go on forwarding, as the new ones cannot take over", "err", err)
 			a.setCondition("layout", err.Error())
@@ -454,18 +463,43 @@ func (a *Agent) evict() bool {
 	return true
 }
 
+// saveSnapshot writes the plan down before it returns.
 func (a *Agent) saveSnapshot() {
 	if !a.known {
 		return
 	}
 	a.snapshotAt = time.Time{}
-	err := writeSnapshot(a.cfg.Dir, plan.Snapshot{
-		StoreID: a.staging.StoreID(), Revision: a.staging.Revision(), Set: a.staging.Set(),
-		Epochs: a.rec.view.epochs, Written: a.cfg.Clock(),
-	})
-	if err != nil {
+	a.snapshots++
+	if err := a.file.write(a.snapshots, a.snapshot()); err != nil {
 		a.log.Error("the plan's snapshot could not be written; it is tried again", "err", err)
 		later(&a.snapshotAt, retryEvery)
+	}
+}
+
+// startSnapshot writes it beside the loop: 100,000 ports take longer than a change may.
+func (a *Agent) startSnapshot() {
+	if !a.known {
+		return
+	}
+	if !a.file.busy.CompareAndSwap(false, true) {
+		later(&a.snapshotAt, snapshotDelay)
+		return
+	}
+	a.snapshots++
+	seq, snap := a.snapshots, a.snapshot()
+	snap.Set, snap.Epochs = snap.Set.Clone(), maps.Clone(snap.Epochs)
+	a.writing.Go(func() {
+		defer a.file.busy.Store(false)
+		if err := a.file.write(seq, snap); err != nil {
+			a.log.Error("the plan's snapshot could not be written; the next change tries again", "err", err)
+		}
+	})
+}
+
+func (a *Agent) snapshot() plan.Snapshot {
+	return plan.Snapshot{
+		StoreID: a.staging.StoreID(), Revision: a.staging.Revision(), Set: a.staging.Set(),
+		Epochs: a.rec.view.epochs, Written: a.cfg.Clock(),
 	}
 }
 
@@ -475,7 +509,11 @@ func (a *Agent) audit() {
 		a.log.Error("the audit could not read the tables", "err", err)
 		return
 	}
+	before := a.rec.writes
 	a.checkLinks()
 	a.reconcile()
+	if n := a.rec.writes - before; n > 0 {
+		a.log.Warn("the audit put entries right that somebody else had changed", "writes", n)
+	}
 	later(&a.uplinkAt, 0)
 }

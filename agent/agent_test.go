@@ -16,6 +16,7 @@ import (
 
 	localv1 "github.com/weftnet/weft/api/gen/local/v1"
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/plan"
 )
@@ -72,7 +73,7 @@ func (r *rig) start() {
 	}
 	a := &Agent{cfg: cfg, log: cfg.Log, work: make(chan func()), waiting: map[*waiter]bool{}, conditions: map[string]string{}}
 	a.kernel, a.links, a.server = r.kernel, r.links, r.server
-	if a.uplink, err = findUplink(cfg, r.links); err != nil {
+	if a.uplink, err = findUplink(cfg, r.links, datapath.Local{}); err != nil {
 		r.t.Fatal(err)
 	}
 	if err := a.load("h1"); err != nil {

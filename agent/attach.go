@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"connectrpc.com/connect"
 
@@ -26,8 +27,7 @@ func (a *Agent) attach(ctx context.Context, req *localv1.AttachRequest) (*localv
 	if err != nil {
 		return nil, err
 	}
-	a.attaching.Lock()
-	defer a.attaching.Unlock()
+	defer a.attaching.lock(at.Tenant + "/" + at.Port)()
 
 	uid, bound, err := a.ensureBound(ctx, at)
 	if err != nil {
@@ -47,6 +47,41 @@ func (a *Agent) attach(ctx context.Context, req *localv1.AttachRequest) (*localv
 		}
 	}
 	return res, err
+}
+
+// portLocks keep two requests about one port apart, and let those about others through: one may wait long for a server.
+type portLocks struct {
+	mu   sync.Mutex
+	held map[string]*portLock
+}
+
+type portLock struct {
+	sync.Mutex
+	users int
+}
+
+// lock waits its turn and returns what ends it.
+func (l *portLocks) lock(port string) (unlock func()) {
+	l.mu.Lock()
+	if l.held == nil {
+		l.held = map[string]*portLock{}
+	}
+	p := l.held[port]
+	if p == nil {
+		p = &portLock{}
+		l.held[port] = p
+	}
+	p.users++
+	l.mu.Unlock()
+	p.Lock()
+	return func() {
+		p.Unlock()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if p.users--; p.users == 0 {
+			delete(l.held, port)
+		}
+	}
 }
 
 // asked checks the request itself, before anything is bound or made.
@@ -285,8 +320,11 @@ func vethRefusal(at attachment, err error) error {
 
 // record writes an attachment down and opens the port. In the loop.
 func (a *Agent) record(at attachment) error {
+	if other, taken := a.atts.byIf[at.Interface]; taken && other != at.UID {
+		return refuse(connect.CodeAlreadyExists, "%s: interface %s was attached as another port meanwhile", at.Kind, at.Interface)
+	}
 	// The plan that explains it comes first: a restart between the two must not take it for a leftover.
-	if !a.snapshotAt.IsZero() {
+	if !a.snapshotAt.IsZero() || a.file.busy.Load() {
 		a.saveSnapshot()
 	}
 	if err := a.atts.put(at); err != nil {
@@ -332,8 +370,7 @@ func (a *Agent) forget(at attachment) error {
 
 // detach unbinds the port and takes its interface away; both, or (without a server) neither.
 func (a *Agent) detach(ctx context.Context, req *localv1.DetachRequest) error {
-	a.attaching.Lock()
-	defer a.attaching.Unlock()
+	defer a.attaching.lock(req.Tenant + "/" + req.Port)()
 	var at attachment
 	var uid string
 	err := a.do(ctx, func() {

@@ -161,6 +161,18 @@ func (h *host) start() {
 	h.cmd = c.Cmd
 }
 
+// writes is what the agent that runs now wrote when it first compared kernel and plan.
+func (h *host) writes() string {
+	b, err := os.ReadFile(h.log.Name())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	log := string(b)
+	_, log, _ = strings.Cut(log[strings.LastIndex(log, "kernel was compared"):], "writes=")
+	n, _, _ := strings.Cut(log, "\n")
+	return n
+}
+
 func (h *host) stop(sig os.Signal) {
 	if h.cmd == nil {
 		return
@@ -320,11 +332,75 @@ func TestTwoHosts(t *testing.T) {
 	two.server.stop()
 	two.h[1].start()
 	two.h[1].until("a status", func(s *localv1.GetStatusResponse) bool { return !s.Connected && s.Revision > 0 })
+	if n := two.h[1].writes(); n != "0" {
+		t.Errorf("the restarted agent wrote %s entries, though nothing had changed", n)
+	}
 	say(t, c)
 	list, err := two.h[1].local.ListAttachments(t.Context(), connect.NewRequest(&localv1.ListAttachmentsRequest{}))
 	if err != nil || len(list.Msg.Attachments) != 1 || list.Msg.Attachments[0].State != "active" {
 		t.Errorf("attachments after a restart: %v %v", list, err)
 	}
+}
+
+// TestMoveAndTAP turns red when a move leaves the interface where it was, or the FDB of another host behind; when a TAP
+// that is made again is not attached again; or when a detachment leaves anything.
+func TestMoveAndTAP(t *testing.T) {
+	two := newTwoHosts(t)
+	for _, h := range two.h {
+		h.start()
+		h.until("the stream", func(s *localv1.GetStatusResponse) bool { return s.Connected })
+	}
+	two.h[0].attach("p1", "wefttest-agent-w1")
+	two.h[1].attach("p2", "wefttest-agent-w2")
+	two.server.untilApplied(t)
+	echo(t, two.w[0], "[fd00:1::1]:7")
+	talk(t, two.w[1], "[fd00:1::1]:7")
+
+	// p2 moves to h1, into another namespace of its own there.
+	two.server.change(func() { two.server.place("p2", "h1") })
+	two.h[1].until("the end of the interface", func(*localv1.GetStatusResponse) bool {
+		_, err := two.h[1].ns.LinkByName(netdev.PortInterface("p2"))
+		return errors.Is(err, netdev.ErrNotFound)
+	})
+	moved := namespace(t, "w3")
+	two.h[0].attach("p2", "wefttest-agent-w3")
+	talk(t, moved, "[fd00:1::1]:7")
+
+	// And becomes a TAP on h2, as a virtual machine would have it.
+	if _, err := two.h[0].local.Detach(t.Context(), connect.NewRequest(&localv1.DetachRequest{Tenant: "acme", Port: "p2"})); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := two.h[0].ns.LinkByName(netdev.PortInterface("p2")); !errors.Is(err, netdev.ErrNotFound) {
+		t.Errorf("the interface after the detachment: %v", err)
+	}
+	if err := two.h[1].ns.AddTAP("tap0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := two.h[1].local.Attach(t.Context(), connect.NewRequest(&localv1.AttachRequest{
+		Tenant: "acme", Port: "p2", Interface: &localv1.AttachRequest_Tap{Tap: "tap0"},
+	})); err != nil {
+		t.Fatal(err)
+	}
+	if err := two.h[1].ns.DeleteLink("tap0"); err != nil {
+		t.Fatal(err)
+	}
+	two.h[1].untilState("detached")
+	if err := two.h[1].ns.AddTAP("tap0"); err != nil {
+		t.Fatal(err)
+	}
+	two.h[1].untilState("active")
+	two.h[1].stop(syscall.SIGTERM)
+	two.h[1].start()
+	two.h[1].untilState("active")
+}
+
+// untilState waits until the one attachment is in a state.
+func (h *host) untilState(state string) {
+	h.t.Helper()
+	h.until("the state "+state, func(*localv1.GetStatusResponse) bool {
+		list, err := h.local.ListAttachments(h.t.Context(), connect.NewRequest(&localv1.ListAttachmentsRequest{}))
+		return err == nil && len(list.Msg.Attachments) == 1 && list.Msg.Attachments[0].State == state
+	})
 }
 
 // TestKernelLane turns red when a firewall that drops the tunnel's port is not found, not named, or not forgotten, or when

@@ -6,18 +6,29 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 
-	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/plan"
 )
 
-func snapshotPath(dir string) string { return filepath.Join(dir, "plan.snapshot") }
+// snapshotFile is the last plan on disk.
+type snapshotFile struct {
+	dir string
+	// busy: one is being written beside the loop.
+	busy atomic.Bool
+	mu   sync.Mutex
+	// written is the number of the newest that is there.
+	written uint64
+}
 
-// readSnapshot is the last plan, or an empty one: a file that cannot be read is set aside and said, since the kernel
+func (f *snapshotFile) path() string { return filepath.Join(f.dir, "plan.snapshot") }
+
+// read is the last plan, or an empty one: a file that cannot be read is set aside and said, since the kernel
 // still forwards and a server will bring the plan again.
-func readSnapshot(dir string, log *slog.Logger) plan.Snapshot {
+func (f *snapshotFile) read(log *slog.Logger) plan.Snapshot {
 	empty := plan.Snapshot{Set: plan.NewSet(), Epochs: map[string]int64{}}
-	path := snapshotPath(dir)
+	path := f.path()
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return empty
@@ -39,12 +50,22 @@ func readSnapshot(dir string, log *slog.Logger) plan.Snapshot {
 	return s
 }
 
-func writeSnapshot(dir string, s plan.Snapshot) error {
+// write replaces the file, unless a newer one is there: two may be under way at once.
+func (f *snapshotFile) write(number uint64, s plan.Snapshot) error {
 	b, err := s.Encode()
 	if err != nil {
 		return err
 	}
-	return writeFile(snapshotPath(dir), b)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if number <= f.written {
+		return nil
+	}
+	if err := writeFile(f.path(), b); err != nil {
+		return err
+	}
+	f.written = number
+	return nil
 }
 
 // changesOf decodes what a step brings. A resource that cannot be understood leaves the last good one in place.
@@ -70,7 +91,7 @@ func (r *Reconciler) changesOf(upserts, removed []*plan.Resource) []change {
 // mostEpochs bounds the memory of ports that are in no plan of this host any more but were once bound here.
 const mostEpochs = 100_000
 
-// pruneEpochs forgets the epochs of ports that left the plan, oldest first, beyond the limit.
+// pruneEpochs forgets the epochs of all ports that left the plan, when there are more than that.
 func (v *view) pruneEpochs() {
 	if len(v.epochs) <= len(v.ports)+mostEpochs {
 		return
@@ -81,5 +102,3 @@ func (v *view) pruneEpochs() {
 		}
 	}
 }
-
-var _ planv1.Kind

@@ -51,7 +51,7 @@ func waitUplink(ctx context.Context, cfg Config, links Links) (*uplink, error) {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	for said := false; ; {
-		u, err := findUplink(cfg, links)
+		u, err := findUplink(cfg, links, datapath.Local{})
 		if err == nil {
 			return u, nil
 		}
@@ -68,8 +68,8 @@ func waitUplink(ctx context.Context, cfg Config, links Links) (*uplink, error) {
 }
 
 // findUplink settles address, interface and MTU. What is configured goes before what is found: the VTEP address by flag,
-// or else the uplink's, or else the one from which the server is reached, or else the default route's.
-func findUplink(cfg Config, links Links) (*uplink, error) {
+// or else the uplink's (the one it was, if it still has it), or else the one from which the server is reached, or else the default route's.
+func findUplink(cfg Config, links Links, was datapath.Local) (*uplink, error) {
 	all, err := links.Addresses("")
 	if err != nil {
 		return nil, err
@@ -111,6 +111,12 @@ func findUplink(cfg Config, links Links) (*uplink, error) {
 	u := &uplink{name: name, local: datapath.Local{UDPPort: cfg.UDPPort}, managed: map[netdev.Hop]bool{}}
 	if addr.IsValid() {
 		u.set(addr)
+	}
+	// An address that it has already stays the one, whatever order the kernel lists them in.
+	for _, a := range all {
+		if ip := a.Prefix.Addr(); !addr.IsValid() && (ip == was.Addr4 || ip == was.Addr6) {
+			u.set(ip)
+		}
 	}
 	for _, n := range strings.Split(name, ",") {
 		link, ok := byName[n]
@@ -198,7 +204,7 @@ func serverAddress(servers []string) netip.Addr {
 func (a *Agent) checkUplink() {
 	fixed := a.cfg
 	fixed.Uplink = a.uplink.name // programs are on it: another one needs a restart
-	now, err := findUplink(fixed, a.links)
+	now, err := findUplink(fixed, a.links, a.uplink.local)
 	if err != nil {
 		a.setCondition("uplink", err.Error())
 		return
