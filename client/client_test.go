@@ -414,3 +414,28 @@ func TestStuckServer(t *testing.T) {
 		t.Fatalf("error %v", err)
 	}
 }
+
+// TestUnreachableKeepsWhatWasSaid: beside a server that says nothing, one that refuses is reported as that, though patience ended in a
+// later round before it was asked again. Goes red when the last round's deadline takes the place of its answer.
+func TestUnreachableKeepsWhatWasSaid(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	c, err := client.New(client.Config{Servers: []string{silent.Addr().String(), closed.Addr().String()}, Patience: 3400 * time.Millisecond,
+		Token: "weft-api.0123456789abcdef." + strings.Repeat("0a", 32) + "." + strings.Repeat("0b", 32)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, err = c.Tenants.ListTenants(t.Context(), connect.NewRequest(&weftv1.ListTenantsRequest{}))
+	if err == nil || !strings.Contains(err.Error(), closed.Addr().String()+": connection refused") || !strings.Contains(err.Error(), silent.Addr().String()+": no answer") {
+		t.Errorf("got %v, want no answer of the one and a refused connection of the other", err)
+	}
+}

@@ -63,12 +63,16 @@ func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 	defer cancel()
 	un := &Unreachable{What: d.what}
 	for {
-		un.Tried = un.Tried[:0]
+		before := un.Tried
+		un.Tried = nil
 		hopeless := true
-		for _, addr := range d.addresses() {
+		for i, addr := range d.addresses() {
 			conn, err := d.once(ctx, addr)
 			if err == nil {
 				return conn, nil
+			}
+			if ctx.Err() != nil && i < len(before) {
+				err = before[i].Err // our own patience ended: what it said when it had time says more
 			}
 			un.Tried = append(un.Tried, Attempt{Address: addr, Err: err})
 			hopeless = hopeless && isHopeless(err)
