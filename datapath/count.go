@@ -3,8 +3,10 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/datapath/bpf"
 )
@@ -47,12 +49,32 @@ func (d *Datapath) ResetPort(id PortID) error {
 func (d *Datapath) reserveDropKeys() error {
 	zero := make([]uint64, possibleCPUs())
 	for r := DropReason(1); r < dropReasons; r++ {
-		err := d.maps["drops"].Update(bpf.TCDropKey{Reason: uint32(r)}, zero, ebpf.UpdateNoExist)
+		err := patiently(func() error {
+			return d.maps["drops"].Update(bpf.TCDropKey{Reason: uint32(r)}, zero, ebpf.UpdateNoExist)
+		})
 		if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
 			return fmt.Errorf("reserve drop counters: %w", err)
 		}
 	}
 	return nil
+}
+
+const (
+	// memoryTries and memoryPause bound the wait for the kernel to refill the per-CPU cache that entries of a map without
+	// preallocation come from: it is filled in the background, and a burst, or several agents that start at once, empties it.
+	memoryTries = 500
+	memoryPause = 2 * time.Millisecond
+)
+
+// patiently repeats an update that the kernel has no memory at hand for.
+func patiently(update func() error) error {
+	for i := 1; ; i++ {
+		err := update()
+		if !errors.Is(err, unix.ENOMEM) || i == memoryTries {
+			return err
+		}
+		time.Sleep(memoryPause)
+	}
 }
 
 // Drops reads all drop counts that are not zero: by port and reason, and once more by outer source and reason for the
