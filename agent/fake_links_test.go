@@ -25,7 +25,6 @@ type fakeLinks struct {
 	routes  []netdev.Route
 	managed map[netdev.Hop]bool
 	events  chan netdev.Event
-	failSet error
 }
 
 func newFakeLinks() *fakeLinks {

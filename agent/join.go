@@ -85,10 +85,10 @@ func joinOnce(ctx context.Context, cfg Config, server string, pin trust.Pin, csr
 		}
 		return nil
 	}
-	hc := httpClient(pinned)
-	defer hc.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	hc := httpClient(ctx, pinned)
+	defer hc.CloseIdleConnections()
 	c := planv1connect.NewAgentServiceClient(hc, "https://"+server)
 	res, err := c.Join(ctx, connect.NewRequest(&planv1.JoinRequest{Token: cfg.Token, Host: cfg.Name, Csr: csr}))
 	if err != nil {

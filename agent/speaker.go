@@ -60,6 +60,8 @@ type Speaker struct {
 type dialled struct {
 	planv1connect.AgentServiceClient
 	http *http.Client
+	// cut breaks it off, whoever is sending.
+	cut context.CancelFunc
 }
 
 type outbox struct {
@@ -107,6 +109,7 @@ func (s *Speaker) take() outbox {
 // Run speaks until the context ends.
 func (s *Speaker) Run(ctx context.Context) {
 	defer s.close()
+	defer context.AfterFunc(ctx, s.close)()
 	backoff := firstBackoff
 	for failed := 0; ctx.Err() == nil; {
 		server := s.server()
@@ -167,6 +170,8 @@ func (s *Speaker) session(ctx context.Context, server string) error {
 	sender.Go(func() {
 		defer cancel()
 		s.send(ctx, stream)
+		// The transport does not look at the context while it waits for more to send.
+		_ = stream.CloseRequest()
 	})
 	err = s.receive(ctx, stream, server)
 	cancel()
@@ -235,7 +240,9 @@ func (s *Speaker) client(server string) planv1connect.AgentServiceClient {
 	defer s.mu.Unlock()
 	c, ok := s.clients[server]
 	if !ok {
-		c.http = httpClient(s.tls(server))
+		var life context.Context
+		life, c.cut = context.WithCancel(context.Background())
+		c.http = httpClient(life, s.tls(server))
 		c.AgentServiceClient = planv1connect.NewAgentServiceClient(c.http, "https://"+server)
 		s.clients[server] = c
 	}
@@ -248,26 +255,35 @@ func (s *Speaker) hangUp(server string) {
 	defer s.mu.Unlock()
 	if c, ok := s.clients[server]; ok {
 		delete(s.clients, server)
-		c.http.CloseIdleConnections()
+		c.http.CloseIdleConnections() // a call that is under way may finish
 	}
 }
 
+// close breaks everything off: a server that does not read must not keep an agent from stopping.
 func (s *Speaker) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.clients {
+		c.cut()
 		c.http.CloseIdleConnections()
 	}
 }
 
-func httpClient(cfg *tls.Config) *http.Client {
+// httpClient speaks HTTP/2 over TLS. Its connections do not outlive the context.
+func httpClient(life context.Context, cfg *tls.Config) *http.Client {
 	if len(cfg.NextProtos) == 0 {
 		cfg.NextProtos = []string{"h2"}
 	}
 	return &http.Client{Transport: &http.Transport{
-		TLSClientConfig:     cfg,
-		ForceAttemptHTTP2:   true,
-		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: pingEvery}).DialContext,
+		TLSClientConfig:   cfg,
+		ForceAttemptHTTP2: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := (&net.Dialer{Timeout: dialTimeout, KeepAlive: pingEvery}).DialContext(ctx, network, address)
+			if err == nil {
+				context.AfterFunc(life, func() { c.Close() })
+			}
+			return c, err
+		},
 		TLSHandshakeTimeout: dialTimeout,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: pingEvery, PingTimeout: pingEvery},
 	}}
