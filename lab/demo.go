@@ -62,10 +62,11 @@ func Demo(ctx context.Context, cfg DemoConfig) error {
 	err := d.run(ctx)
 	if d.lab != nil {
 		d.title("Taking everything away")
+		was, serr := d.lab.State()
 		derr := d.lab.Down(context.WithoutCancel(ctx))
-		left, lerr := leftovers(d.lab.cfg)
-		d.note("nothing is left behind", "no namespace, process, pin or file", orNothing(left), derr == nil && lerr == nil && len(left) == 0)
-		err = errors.Join(err, derr, lerr)
+		left, lerr := leftovers(d.lab.cfg, was)
+		d.note("nothing is left behind", "no namespace, process, pin or file", orNothing(left), serr == nil && derr == nil && lerr == nil && len(left) == 0)
+		err = errors.Join(err, serr, derr, lerr)
 	}
 	d.table(time.Since(began))
 	if ctx.Err() != nil {

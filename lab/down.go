@@ -114,15 +114,12 @@ func restoreBacklog(s State) error {
 	return os.WriteFile(backlogPath, []byte(strconv.Itoa(s.Backlog)), 0)
 }
 
-// leftovers are what is still there of a lab that was taken away.
-func leftovers(cfg Config) ([]string, error) {
-	left, err := netdev.Namespaces(cfg.Prefix)
+// leftovers are what is still there of a lab that was taken away, going by what its state was.
+func leftovers(cfg Config, was State) ([]string, error) {
+	left, err := cfg.namespaces(was)
 	if err != nil {
 		return nil, err
 	}
-	left = slices.DeleteFunc(left, func(ns string) bool {
-		return !infraNames.MatchString(strings.TrimPrefix(ns, cfg.Prefix))
-	})
 	for _, p := range suspects(cfg) {
 		left = append(left, fmt.Sprintf("process %d", p.PID))
 	}

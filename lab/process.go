@@ -33,8 +33,8 @@ type Process struct {
 const grace = 10 * time.Second
 
 // launch starts a command in a namespace, in a session of its own (so that a Ctrl-C on the terminal reaches only the lab,
-// which ends its processes in order), with its output in a file. The returned channel gives its end.
-func launch(h *netdev.Handle, logFile string, argv ...string) (Process, <-chan error, error) {
+// which ends its processes in order), with its output in a file and none of the caller's WEFT_ variables but those in env. The returned channel gives its end.
+func launch(h *netdev.Handle, logFile string, env []string, argv ...string) (Process, <-chan error, error) {
 	if err := os.MkdirAll(filepath.Dir(logFile), 0o700); err != nil {
 		return Process{}, nil, err
 	}
@@ -47,6 +47,7 @@ func launch(h *netdev.Handle, logFile string, argv ...string) (Process, <-chan e
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "WEFT_") })
+	cmd.Env = append(cmd.Env, env...)
 	if err := h.Start(cmd); err != nil {
 		return Process{}, nil, err
 	}

@@ -49,7 +49,7 @@ func (l *Lab) startAll(ctx context.Context) error {
 
 // StartServer starts the server and waits until it answers.
 func (l *Lab) StartServer(ctx context.Context) error {
-	err := l.start("server", "server", "--dir", filepath.Join(l.cfg.Dir, "server", "data"), "--socket", l.cfg.serverSocket(),
+	err := l.start("server", nil, "server", "--dir", filepath.Join(l.cfg.Dir, "server", "data"), "--socket", l.cfg.serverSocket(),
 		"--listen", net.JoinHostPort(serverAddr.String(), serverPort), "--tls-name", serverAddr.String())
 	if err != nil {
 		return err
@@ -89,19 +89,20 @@ func (l *Lab) startAgent(host, token string) error {
 	args := []string{"agent", "--name", host, "--server", net.JoinHostPort(serverAddr.String(), serverPort),
 		"--dir", filepath.Join(l.cfg.Dir, host, "data"), "--socket", h.AgentSocket, "--pin-root", h.PinRoot,
 		"--instance", "lab-" + host, "--uplink", uplink, "--vtep-address", h.VTEPAddress}
+	var env []string
 	if token != "" {
-		args = append(args, "--token", token)
+		env = append(env, "WEFT_TOKEN="+token) // a command line is for everybody to read
 	}
-	return l.start(host, args...)
+	return l.start(host, env, args...)
 }
 
 // start starts the weft binary in a node and records it.
-func (l *Lab) start(node string, args ...string) error {
+func (l *Lab) start(node string, env []string, args ...string) error {
 	h, err := l.Node(node)
 	if err != nil {
 		return err
 	}
-	p, ended, err := launch(h, l.cfg.log(node), append([]string{l.cfg.Binary}, args...)...)
+	p, ended, err := launch(h, l.cfg.log(node), env, append([]string{l.cfg.Binary}, args...)...)
 	if p.PID != 0 {
 		began := time.Now()
 		l.reapers.Add(1)
