@@ -19,6 +19,7 @@ import (
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/plan"
+	"github.com/weftnet/weft/wire"
 )
 
 // rig is an agent's loop on fakes, with a plan that a test changes.
@@ -491,4 +492,81 @@ func TestReport(t *testing.T) {
 		}
 		return maps.Equal(got, map[string]planv1.PortState{"idle": planv1.PortState_PORT_STATE_DETACHED, "web1": planv1.PortState_PORT_STATE_ACTIVE})
 	})
+}
+
+// ownNetns is a namespace that can be opened in any test; the fake takes it for another's.
+const ownNetns = "/proc/self/ns/net"
+
+func netnsRequest(port string) *localv1.AttachRequest {
+	return &localv1.AttachRequest{Tenant: "acme", Port: port, Interface: &localv1.AttachRequest_Netns{Netns: &localv1.NetnsInterface{Netns: ownNetns}}}
+}
+
+// TestVeth turns red when a veth is not made as the plan says, does not follow it, or survives its port; or when a name that is
+// taken inside leaves anything behind.
+func TestVeth(t *testing.T) {
+	r := newRig(t)
+	r.base()
+	r.links.far[ownNetns] = map[string]bool{"eth0": true}
+	_, err := r.attach(netnsRequest("web1"))
+	codeOf(t, err, connect.CodeAlreadyExists, "eth0", "--ifname")
+	if len(r.server.bound) != 0 {
+		t.Errorf("still bound: %v", r.server.bound)
+	}
+	r.links.far[ownNetns] = map[string]bool{}
+	if err := r.send(plan.NewPort(1, portOf("web1", "", 600))); err != nil {
+		t.Fatal(err)
+	}
+	r.rev = 700
+	at, err := r.attach(netnsRequest("web1"))
+	if err != nil || at.Ifname != "eth0" || at.State != "active" {
+		t.Fatalf("%v %v", at, err)
+	}
+	made := func() veth {
+		r.links.mu.Lock()
+		defer r.links.mu.Unlock()
+		return r.links.veths[at.Interface]
+	}
+	if v := made(); v.mtu != 1450 || v.mac != (wire.MAC{2, 0, 0, 0, 'w', '1'}) || len(v.ips) != 1 || v.ips[0].String() != "10.1.0.5/24" {
+		t.Errorf("made %+v", v)
+	}
+	smaller := networkOf("h1", "h2")
+	smaller.Mtu = 1400
+	other := portOf("web1", "h1", 900)
+	other.Ips = []string{"10.1.0.6/24"}
+	if err := r.send(plan.NewNetwork(2, smaller), plan.NewPort(2, other)); err != nil {
+		t.Fatal(err)
+	}
+	if v := made(); v.mtu != 1400 || v.ips[0].String() != "10.1.0.6/24" || len(v.gone) != 1 || v.gone[0].String() != "10.1.0.5/24" {
+		t.Errorf("after the change it is %+v", v)
+	}
+	if err := r.agent.detach(r.ctx, &localv1.DetachRequest{Tenant: "acme", Port: "web1"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.links.Link(at.Interface); !errors.Is(err, netdev.ErrNotFound) {
+		t.Errorf("after the detachment: %v", err)
+	}
+}
+
+// TestAudit turns red when what somebody else did to the kernel's tables stays.
+func TestAudit(t *testing.T) {
+	r := newRig(t)
+	r.base()
+	r.links.add("tap0", "tuntap")
+	if _, err := r.attach(tapRequest("web1", "tap0")); err != nil {
+		t.Fatal(err)
+	}
+	before := r.tables()
+	if err := r.agent.do(r.ctx, func() {
+		clear(r.kernel.fdb)
+		for a := range r.kernel.accepts {
+			delete(r.kernel.accepts, a)
+		}
+		r.kernel.accepts[datapath.Accept{VNI: 77, Addr: addrs[1]}] = true
+		r.agent.audit()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if after := r.tables(); after != before {
+		t.Errorf("was:\n%s\nis:\n%s", before, after)
+	}
 }

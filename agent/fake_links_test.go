@@ -25,12 +25,13 @@ type fakeLinks struct {
 	routes  []netdev.Route
 	managed map[netdev.Hop]bool
 	events  chan netdev.Event
+	veths   map[string]veth // as they were last asked for, by near end
 }
 
 func newFakeLinks() *fakeLinks {
 	f := &fakeLinks{
 		next: 10, links: map[string]netdev.Link{}, far: map[string]map[string]bool{}, managed: map[netdev.Hop]bool{},
-		events: make(chan netdev.Event, 64),
+		events: make(chan netdev.Event, 64), veths: map[string]veth{},
 	}
 	f.links["eth1"] = netdev.Link{Index: 2, Name: "eth1", Kind: "device", MTU: 1500, Up: true}
 	f.links["lo"] = netdev.Link{Index: 1, Name: "lo", Kind: "device", MTU: 65536, Up: true}
@@ -75,7 +76,10 @@ func (f *fakeLinks) MakeVeth(v veth) (netdev.Link, error) {
 	if !ok {
 		return netdev.Link{}, fs.ErrNotExist
 	}
+	f.veths[v.near] = v
 	if l, ok := f.links[v.near]; ok {
+		l.MTU = v.mtu
+		f.links[v.near] = l
 		return l, nil
 	}
 	if far[v.far] {

@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"go.uber.org/goleak"
 
 	localv1 "github.com/weftnet/weft/api/gen/local/v1"
 	"github.com/weftnet/weft/api/gen/local/v1/localv1connect"
@@ -46,7 +48,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // childConfig is what of a Config can be handed to a process.
@@ -255,22 +257,25 @@ func echo(t *testing.T, ns *netdev.Handle, addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	t.Cleanup(func() { cancel(); l.Close(); serving.Wait() })
+	serving.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go func() {
+			context.AfterFunc(ctx, func() { c.Close() })
+			serving.Go(func() {
 				defer c.Close()
 				_, _ = io.Copy(c, c)
-			}()
+			})
 		}
-	}()
+	})
 }
 
-// talk sends octets to an echo and back. It returns how long the connection is open for more.
+// talk sends octets to an echo and back, and returns the connection for more.
 func talk(t *testing.T, ns *netdev.Handle, addr string) net.Conn {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
