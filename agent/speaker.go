@@ -54,6 +54,8 @@ type Speaker struct {
 	// out holds the newest of each kind of message that was not sent yet.
 	out   outbox
 	ready chan struct{}
+	// answered is rung when a call was answered: a server is there, and waiting for the stream any longer makes no sense.
+	answered chan struct{}
 }
 
 // dialled is a connection to a server, with the certificate of the time when it was made.
@@ -75,6 +77,7 @@ func NewSpeaker(servers []string, tls func(server string) *tls.Config, loop list
 	return &Speaker{
 		servers: servers, tls: tls, loop: loop, log: log,
 		clients: map[string]dialled{}, ready: make(chan struct{}, 1),
+		answered: make(chan struct{}, 1),
 	}
 }
 
@@ -111,6 +114,7 @@ func (s *Speaker) Run(ctx context.Context) {
 	defer s.close()
 	defer context.AfterFunc(ctx, s.close)()
 	backoff := firstBackoff
+	said := map[string]bool{} // what was logged since a stream last worked
 	for failed := 0; ctx.Err() == nil; {
 		server := s.server()
 		started := time.Now()
@@ -122,8 +126,14 @@ func (s *Speaker) Run(ctx context.Context) {
 		s.loop.Connection(ctx, "", fmt.Errorf("%s: %w", server, err))
 		if time.Since(started) > lastBackoff {
 			backoff, failed = firstBackoff, 0
+			clear(said)
 		}
-		s.log.Warn("no plan stream; forwarding goes on as it is", "server", server, "err", err)
+		level := slog.LevelWarn
+		if said[server+err.Error()] {
+			level = slog.LevelDebug
+		}
+		said[server+err.Error()] = true
+		s.log.Log(ctx, level, "no plan stream; forwarding goes on as it is", "server", server, "err", err)
 		s.turn()
 		if failed++; failed%len(s.servers) != 0 {
 			continue // the next server at once; wait only when none answered
@@ -135,6 +145,8 @@ func (s *Speaker) Run(ctx context.Context) {
 		case <-ctx.Done():
 			timer.Stop()
 			return
+		case <-s.answered:
+			timer.Stop()
 		case <-timer.C:
 		}
 	}
@@ -306,6 +318,10 @@ func call[Req, Res any](ctx context.Context, s *Speaker, do func(planv1connect.A
 		server := s.servers[(first+i)%len(s.servers)]
 		res, err := do(s.client(server), ctx, connect.NewRequest(req))
 		if err == nil {
+			select {
+			case s.answered <- struct{}{}:
+			default:
+			}
 			return res.Msg, nil
 		}
 		if !goneAway(err) {
