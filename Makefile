@@ -4,7 +4,7 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo un
 COMMIT    ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS    = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
-.PHONY: build run test bench generate deps lint clean install
+.PHONY: build run test soak bench generate deps lint clean install
 
 build: ## Builds ./bin/weft; needs Go only.
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/weft ./cmd/weft
@@ -17,6 +17,9 @@ deps: ## Installs what tests and generators need (Debian packages).
 
 test: deps build ## Every test, with real peers.
 	scripts/test
+
+soak: build ## Kills under load for minutes; logs in docs/soak and bench/results.
+	scripts/soak
 
 bench: build ## Side by side with the kernel's own overlay; results in bench/results.
 	./bin/weft bench --out bench/results

@@ -61,7 +61,7 @@ type address struct {
 }
 
 // churnWait is how long one request may take.
-const churnWait = 10 * time.Second
+const churnWait = 3 * time.Second
 
 // newChurn makes the namespaces. The ports come and go by Start.
 func newChurn(t *testing.T, f *fixture, tenant, network string, ports int) *churn {

@@ -45,7 +45,7 @@ type dose struct {
 // empties the tables; when Agent.Run calls datapath.Remove or deletes pins on its way in or out; when reconcile.go deletes before
 // it adds (deleteFDB before putFDB in pass); when store.PutBinding acknowledges before the transaction is committed.
 func TestKills(t *testing.T) {
-	d := dose{length: 25 * time.Second, away: 15 * time.Second, kills: 12, packets: 10_000, sessions: 100, changes: 10, ports: 12}
+	d := dose{length: 25 * time.Second, away: 15 * time.Second, kills: 12, packets: 10_000, sessions: 100, changes: 10, ports: 24}
 	if *soak {
 		d.length, d.away, d.kills = 100*time.Second, 60*time.Second, 30
 	}
