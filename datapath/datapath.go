@@ -57,11 +57,14 @@ type Datapath struct {
 	mu      sync.Mutex // all below, and every change of more than one entry
 	pending bool       // another layout is attached; see Publish
 	local   bpf.TCLocal
-	byIndex map[uint32]uint32 // interface -> port id
-	lists   uint32            // last flood list number given
+	byIndex map[uint32]portRef // by interface
+	lists   uint32             // last flood list number given
 	retired []retiredList
 	sweeper *sweeper
 }
+
+// portRef is what the process remembers of a port.
+type portRef struct{ id, vni uint32 }
 
 // Open loads the programs, and makes or takes over everything that is pinned under PinRoot: a restarted agent finds the
 // tables as they were, and the programs are exchanged without a packet lost. It makes VXLANDevice and attaches to the
@@ -184,8 +187,15 @@ func openMap(path string, spec *ebpf.MapSpec) (*ebpf.Map, error) {
 func (d *Datapath) recall() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.byIndex = map[uint32]uint32{}
-	if err := d.portIDs.All(func(ifindex, id uint32) { d.byIndex[ifindex] = id }); err != nil {
+	d.byIndex = map[uint32]portRef{}
+	if err := d.portIDs.All(func(ifindex, id uint32) { d.byIndex[ifindex] = portRef{id: id} }); err != nil {
+		return err
+	}
+	if err := d.ports.All(func(id uint32, e bpf.TCPort) {
+		if have, ok := d.byIndex[e.Ifindex]; ok && have.id == id {
+			d.byIndex[e.Ifindex] = portRef{id: id, vni: e.Vni}
+		}
+	}); err != nil {
 		return err
 	}
 	if err := d.reserveDropKeys(); err != nil {
@@ -215,7 +225,7 @@ func boolByte(b bool) uint8 {
 	return 0
 }
 
-// wordsOf is how the maps hold a MAC to compare with: octet 0 lowest.
+// wordOf is how the maps hold a MAC to compare with: octet 0 lowest.
 func wordOf(m wire.MAC) (w uint64) {
 	for i, o := range m {
 		w |= uint64(o) << (8 * i)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -196,6 +197,7 @@ var uplinkDrops = []dropCase{
 	{"a VTEP of another network", DropSourceNotAccepted, nil, fromUplink(in, func(o *tunnelOptions) { o.src = netip.MustParseAddr("10.99.0.77") })},
 	{"an unknown MAC", DropUnknownUnicastFromTunnel, nil, fromUplink(inTo(macNowhere), nil)},
 	{"a MAC behind another VTEP", DropSplitHorizon, nil, fromUplink(inTo(macRemote), nil)},
+	{"a flood for a network that went", DropUnknownNetwork, func(s *scene) { must(s.a.t, s.a.dp.DeleteNetwork(7)) }, fromUplink(inTo(macAll), nil)},
 	{"a flood that nobody here gets", DropNoReceiver, flood(nil, 1), fromUplink(inTo(macAll), nil)},
 	{"over loopback into the kernel lane", DropUnmarked, nil, func(s *scene) *outcome {
 		datagram(s.a.t, s.a.ns, "10.99.0.1:4789", s.a.tunnel(s.b, 7, in(s), nil)[42:])
@@ -253,13 +255,50 @@ func datagram(t testing.TB, ns *netdev.Handle, to string, payload []byte) {
 	}
 }
 
+// uplinkDrops6 are the checks that an IPv6 outer header has of its own.
+var uplinkDrops6 = []dropCase{
+	{"no room for the inner frame", DropTruncated, nil, fromUplink(func(*scene) []byte { return make([]byte, 13) }, nil)},
+	{"first fragment", DropOuterFragment, nil, fromUplink(in, func(o *tunnelOptions) { o.fragment = true })},
+	{"underlay tag", DropOuterVLAN, nil, func(s *scene) *outcome {
+		must(s.a.t, s.b.dp.detach(linkName("to_uplink", s.b.uplink())))
+		send(s.a.t, s.b.ns, "up0", tag(s.a.tunnel(s.b, 7, in(s), nil), 0x8100))
+		return nil
+	}},
+	{"IP length past the buffer", DropBadIPHeader, nil, fromUplink(in, nil, set(18, 0x7f, 0xff))},
+	{"IP version", DropBadIPHeader, nil, fromUplink(in, nil, set(14, 0x50))},
+	{"UDP length short", DropBadUDPLength, nil, fromUplink(in, nil, set(58, 0, 30))},
+	{"our own address", DropOwnSource, nil, fromUplink(in, func(o *tunnelOptions) { o.src = netip.MustParseAddr("fd99::1") })},
+	{"a VTEP of another network", DropSourceNotAccepted, nil, fromUplink(in, func(o *tunnelOptions) { o.src = netip.MustParseAddr("fd99::77") })},
+	{"over loopback into the kernel lane", DropUnmarked, nil, func(s *scene) *outcome {
+		datagram(s.a.t, s.a.ns, "[fd99::1]:4789", s.a.tunnel(s.b, 7, in(s), nil)[62:])
+		return nil
+	}},
+	{"a datagram of a process to the tunnel's port", DropForgedTunnel, nil, func(s *scene) *outcome {
+		datagram(s.a.t, s.a.ns, "[fd99::2]:4789", []byte("hello"))
+		return nil
+	}},
+}
+
 // TestDrops has every drop reason once or more: verdict, name, count, books.
 func TestDrops(t *testing.T) {
-	s := newScene(t, false)
-	s.resolve()
+	testDrops(t, newScene(t, false), slices.Concat(portDrops, uplinkDrops))
 	covered := map[DropReason]bool{DropInternal: true} // by its nature: only a bug of ours gets there
-	for _, c := range append(portDrops, uplinkDrops...) {
+	for _, c := range slices.Concat(portDrops, uplinkDrops) {
 		covered[c.reason] = true
+	}
+	for r := DropReason(1); r < dropReasons; r++ {
+		if !covered[r] {
+			t.Errorf("drop reason %s has no case", r)
+		}
+	}
+}
+
+// TestDrops6 is TestDrops for an IPv6 underlay.
+func TestDrops6(t *testing.T) { testDrops(t, newScene(t, true), uplinkDrops6) }
+
+func testDrops(t *testing.T, s *scene, cases []dropCase) {
+	s.resolve()
+	for _, c := range cases {
 		t.Run(strings.ReplaceAll(c.reason.String()+"/"+c.name, " ", "-"), func(t *testing.T) {
 			s.reset()
 			if c.prep != nil {
@@ -279,11 +318,6 @@ func TestDrops(t *testing.T) {
 			}
 			s.a.balanced()
 		})
-	}
-	for r := DropReason(1); r < dropReasons; r++ {
-		if !covered[r] {
-			t.Errorf("drop reason %s has no case", r)
-		}
 	}
 }
 

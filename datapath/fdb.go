@@ -17,7 +17,7 @@ func (d *Datapath) PutFDB(list []FDBEntry) error {
 			return fmt.Errorf("FDB entry %s in VNI %d is not at one place: vtep %d, interface %d", e.MAC, e.VNI, e.VTEP, e.Ifindex)
 		}
 		keys[i] = fdbKey(e.FDBKey)
-		values[i] = bpf.TCFdbEntry{Vtep: uint32(e.VTEP), Ifindex: e.Ifindex, Port: d.byIndex[e.Ifindex], Flags: bpf.TCFdbFlags(e.Flags)}
+		values[i] = bpf.TCFdbEntry{Vtep: uint32(e.VTEP), Ifindex: e.Ifindex, Port: d.byIndex[e.Ifindex].id, Flags: bpf.TCFdbFlags(e.Flags)}
 	}
 	d.mu.Unlock()
 	return d.fdb.Put(keys, values)

@@ -11,14 +11,17 @@ import (
 )
 
 // AttachPort writes the entry, then attaches from_port to the interface: no frame is looked at before its port is known.
-// For a port that is attached it is UpdatePort.
+// For a port that is attached it is UpdatePort. Where attaching fails, no entry is left.
 func (d *Datapath) AttachPort(p Port) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.putPort(p); err != nil {
 		return err
 	}
-	return d.attachPort(p.Ifindex)
+	if err := d.attachPort(p.Ifindex); err != nil {
+		return joinDelete(err, d.removePort(p.Ifindex))
+	}
+	return nil
 }
 
 // UpdatePort rewrites the entry of an attached port.
@@ -68,19 +71,19 @@ func (d *Datapath) putPort(p Port) error {
 	if err := d.portIDs.PutOne(p.Ifindex, uint32(p.ID)); err != nil {
 		return err
 	}
-	d.byIndex[p.Ifindex] = uint32(p.ID)
+	d.byIndex[p.Ifindex] = portRef{id: uint32(p.ID), vni: uint32(p.VNI)}
 	return nil
 }
 
 // forget removes what contradicts (ifindex, id).
 func (d *Datapath) forget(ifindex, id uint32) error {
-	if old, ok := d.byIndex[ifindex]; ok && old != id {
-		if err := d.ports.PutOne(old, bpf.TCPort{}); err != nil {
+	if old, ok := d.byIndex[ifindex]; ok && old.id != id {
+		if err := d.ports.PutOne(old.id, bpf.TCPort{}); err != nil {
 			return err
 		}
 	}
 	for other, have := range d.byIndex {
-		if have != id || other == ifindex {
+		if have.id != id || other == ifindex {
 			continue
 		}
 		if err := errors.Join(d.detach(linkName("from_port", other)), d.portIDs.Delete([]uint32{other})); err != nil {
@@ -99,11 +102,15 @@ func (d *Datapath) DetachPort(ifindex uint32) error {
 	if err := d.detach(linkName("from_port", ifindex)); err != nil {
 		return err
 	}
-	id, ok := d.byIndex[ifindex]
+	return d.removePort(ifindex)
+}
+
+func (d *Datapath) removePort(ifindex uint32) error {
+	ref, ok := d.byIndex[ifindex]
 	if !ok {
 		return nil
 	}
-	if err := errors.Join(d.portIDs.Delete([]uint32{ifindex}), d.ports.PutOne(id, bpf.TCPort{})); err != nil {
+	if err := errors.Join(d.portIDs.Delete([]uint32{ifindex}), d.ports.PutOne(ref.id, bpf.TCPort{})); err != nil {
 		return err
 	}
 	delete(d.byIndex, ifindex)
@@ -128,14 +135,17 @@ func (d *Datapath) Ports() (list []Port, err error) {
 
 // setPortMTU gives the network's MTU to its ports: from_port then needs no look at the network. d.mu is held.
 func (d *Datapath) setPortMTU(vni wire.VNI, mtu uint32) error {
-	for _, id := range d.byIndex {
-		e, ok, err := d.ports.Get(id)
+	for _, ref := range d.byIndex {
+		if ref.vni != uint32(vni) {
+			continue
+		}
+		e, ok, err := d.ports.Get(ref.id)
 		if err != nil {
 			return err
 		}
-		if ok && e.Ifindex != 0 && e.Vni == uint32(vni) && e.Mtu != mtu {
+		if ok && e.Ifindex != 0 && e.Mtu != mtu {
 			e.Mtu = mtu
-			if err := d.ports.PutOne(id, e); err != nil {
+			if err := d.ports.PutOne(ref.id, e); err != nil {
 				return err
 			}
 		}

@@ -153,6 +153,39 @@ func TestChangedPortLeavesNoTrace(t *testing.T) {
 	}
 }
 
+// TestInterfaceGoes: its port can be detached; one that was never there is not attached, and leaves no entry.
+func TestInterfaceGoes(t *testing.T) {
+	h := alone(t)
+	must(t, h.ns.AddTAP("tap7"))
+	l, err := h.ns.LinkByName("tap7")
+	must(t, err)
+	must(t, h.dp.AttachPort(Port{Ifindex: uint32(l.Index), ID: 1, UID: "a", VNI: 5}))
+	must(t, h.ns.DeleteLink("tap7"))
+	must(t, h.dp.DetachPort(uint32(l.Index)))
+	if err := h.dp.AttachPort(Port{Ifindex: 9999, ID: 2, UID: "b", VNI: 5}); err == nil {
+		t.Error("a port is attached to nothing")
+	}
+	p, err := h.dp.Ports()
+	same(t, "ports", p, nil, err)
+}
+
+// TestMTUFollowsTheNetwork: ports get it whichever is put first.
+func TestMTUFollowsTheNetwork(t *testing.T) {
+	h := alone(t)
+	must(t, h.dp.AttachPort(Port{Ifindex: 1, ID: 1, UID: "a", VNI: 5}))
+	for _, mtu := range []int{1400, 9000} {
+		must(t, h.dp.PutNetwork(Network{VNI: 5, MTU: mtu}))
+		must(t, h.dp.UpdatePort(Port{Ifindex: 1, ID: 1, UID: "a", VNI: 5}))
+		if e, _, err := h.dp.ports.Get(1); err != nil || int(e.Mtu) != mtu {
+			t.Errorf("MTU %d, want %d: %v", e.Mtu, mtu, err)
+		}
+	}
+	must(t, h.dp.PutNetwork(Network{VNI: 5, MTU: 1300}))
+	if e, _, err := h.dp.ports.Get(1); err != nil || e.Mtu != 1300 {
+		t.Errorf("MTU %d: %v", e.Mtu, err)
+	}
+}
+
 // TestFullTables: the error names table and limit, the count shows, and what was there stays. Red when Put stops at the first refusal.
 func TestFullTables(t *testing.T) {
 	h := alone(t)

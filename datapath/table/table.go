@@ -8,8 +8,8 @@ package table
 import (
 	"errors"
 	"fmt"
-	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -26,6 +26,12 @@ type Table[K comparable, V any] struct {
 
 // batch is how many entries go to the kernel in a call: 1.0-1.2 million entries/s; larger is not faster.
 const batch = 4096
+
+// Half a second in all, then the error is the caller's.
+const (
+	memoryTries = 100
+	memoryPause = 5 * time.Millisecond
+)
 
 // New makes a Table of a map. limit is how many entries a user may put, which for an array is less than its size when
 // index 0 is not used.
@@ -85,7 +91,13 @@ func (t *Table[K, V]) Put(keys []K, values []V) error {
 }
 
 func (t *Table[K, V]) putOne(k K, v V) (full bool, err error) {
-	err = t.m.Put(&k, &v)
+	// A map without preallocation can find the kernel's cache of elements empty under load; it is filled a moment later.
+	for try := 0; ; try++ {
+		if err = t.m.Put(&k, &v); !errors.Is(err, unix.ENOMEM) || try == memoryTries {
+			break
+		}
+		time.Sleep(memoryPause)
+	}
 	if errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ENOSPC) {
 		return true, nil
 	}
@@ -139,8 +151,8 @@ func (t *Table[K, V]) Delete(keys []K) error {
 func (t *Table[K, V]) All(visit func(K, V)) error {
 	var cursor ebpf.MapBatchCursor
 	size := min(batch, max(1, int(t.m.MaxEntries())))
+	keys, values := make([]K, size), make([]V, size)
 	for {
-		keys, values := make([]K, size), make([]V, size)
 		n, err := t.m.BatchLookup(&cursor, keys, values, nil)
 		for i := range n {
 			visit(keys[i], values[i])
@@ -150,7 +162,8 @@ func (t *Table[K, V]) All(visit func(K, V)) error {
 			return nil
 		case errors.Is(err, unix.ENOSPC) && n == 0 && size < int(t.m.MaxEntries()):
 			size = min(size*2, int(t.m.MaxEntries())) // one bucket holds more than the batch
-		case errors.Is(err, os.ErrClosed) || err != nil:
+			keys, values = make([]K, size), make([]V, size)
+		case err != nil:
 			return fmt.Errorf("dump %s: %w", t.name, err)
 		}
 	}
