@@ -194,7 +194,7 @@ type VNIUse struct {
 	Holders     []UID    `json:"holders,omitempty"`
 }
 
-// Tombstone remembers a deleted port, network or VTEP for as long as a host may still hold it.
+// Tombstone remembers a deleted port, network, VTEP or host for as long as a host may still hold it.
 type Tombstone struct {
 	Kind string `json:"kind"`
 	UID  UID    `json:"uid"`

@@ -107,9 +107,9 @@ func (s *Store) joinedBefore(v *view, t *model.JoinToken, csrHash []byte, joined
 // unbindBatch is how many ports one transaction unbinds: four operations each, within etcd's default of 128.
 const unbindBatch = 30
 
-// DeleteHost removes a host, its facts and its join tokens, and takes it out of every quarantine. It is refused while ports
-// are bound to it, unless forced: then those are unbound first, which raises their epochs, and their uids are returned. An
-// error midway leaves the host with the ports that are still bound; doing it again goes on.
+// DeleteHost removes a host, its facts and its join tokens, takes it out of every quarantine, and leaves a tombstone. It is
+// refused while ports are bound to it, unless forced: then those are unbound first, which raises their epochs, and their
+// uids are returned. An error midway leaves the host with the ports that are still bound; doing it again goes on.
 func (s *Store) DeleteHost(ctx context.Context, name string, force bool, now time.Time) (model.Revision, []model.UID, error) {
 	var unbound []model.UID
 	var uid model.UID
@@ -134,6 +134,7 @@ func (s *Store) DeleteHost(ctx context.Context, name string, force bool, now tim
 		e.remove(key)
 		e.remove(s.keys.idxUID("host", uid))
 		e.remove(s.keys.facts(uid))
+		e.put(s.keys.tombstone(uid), model.Tombstone{Kind: model.KindHost, UID: uid, Name: name, Deleted: now.UTC()})
 		for _, kv := range v.all(1) {
 			t, err := decode[model.JoinToken](kv)
 			if err != nil {

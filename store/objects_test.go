@@ -305,6 +305,10 @@ func testHost(t *testing.T, at string) {
 	if w.HostByName("h1") != nil || len(w.Facts) != 0 {
 		t.Fatalf("hosts %v facts %v", w.Hosts, w.Facts)
 	}
+	// What is remembered lets other hosts take its VTEP away.
+	if tomb := w.Tombstones[h1.UID]; tomb == nil || tomb.Kind != model.KindHost || tomb.Name != "h1" || tomb.Revision != rev {
+		t.Fatalf("tombstone %+v", tomb)
+	}
 	_, err = s.GetJoinToken(ctx, "a")
 	refused(t, err, model.NotFound, "token", "")
 	ok[*model.JoinToken](t)(s.GetJoinToken(ctx, "b"))
