@@ -22,6 +22,8 @@ type uplink struct {
 	// name of the interface; several with commas between them.
 	name  string
 	local datapath.Local
+	// indexes of its interfaces; another index is another interface of the name, without weft's programs.
+	indexes []int
 	// managed are the next hops that the kernel keeps resolved for us.
 	managed map[netdev.Hop]bool
 }
@@ -123,6 +125,7 @@ func findUplink(cfg Config, links Links, was datapath.Local) (*uplink, error) {
 		if !ok {
 			return nil, fmt.Errorf("uplink %s: there is no such interface", n)
 		}
+		u.indexes = append(u.indexes, link.Index)
 		if mtu := u.local.UplinkMTU; mtu == 0 || link.MTU < mtu {
 			u.local.UplinkMTU = link.MTU
 		}
@@ -207,6 +210,10 @@ func (a *Agent) checkUplink() {
 	now, err := findUplink(fixed, a.links, a.uplink.local)
 	if err != nil {
 		a.setCondition("uplink", err.Error())
+		return
+	}
+	if !slices.Equal(now.indexes, a.uplink.indexes) {
+		a.setCondition("uplink", fmt.Sprintf("%s went away and came back without weft's programs: restart the agent", a.uplink.name))
 		return
 	}
 	a.setCondition("uplink", "")
