@@ -3,4 +3,23 @@
 // It does what it is told, entry by entry, and decides nothing: what an entry should be is the agent's business. Every
 // write is idempotent, survives the process (maps and links are pinned), and can be read back. Read Datapath, Port and
 // FDBEntry first.
+//
+// The programs (bpf/, one C file an attach point, one header a stage):
+//
+//	workload --> [from_port] --+--> another local port
+//	                           +--> headers written here ----------------+--> [to_uplink] --> underlay
+//	                           +--> what cannot be: weft-vxlan (kernel) --+
+//	underlay --> [from_uplink] --+--> stripped here --------------------------------> local port
+//	                             +--> marked, up the stack --> weft-vxlan --> [from_vxlan] --> local port
+//	                             +--> not ours: on, as if weft were not there
+//
+// from_port and from_uplink check; from_vxlan lets in only what carries the secret mark that from_uplink set, and checks
+// again; to_uplink lets nothing out to the tunnel's UDP port but what carries the mark that from_port set. Drop reasons are
+// in bpf/drop.h, and from there in Go and in docs/drops.md.
+//
+// Checksums: a zero outer UDP checksum is accepted. Another is verified, by the card or GRO where they did it already, else by the
+// kernel, which such packets are left to; a wrong one is dropped there and counted by the kernel (UdpInCsumErrors).
+//
+// Pins and upgrades: maps are under PinRoot/layout-<hash>, links under PinRoot/links. A program of the same layout is exchanged under
+// its link by Open; another layout (a changed struct, or other Limits) is made aside and switched to by Publish.
 package datapath
