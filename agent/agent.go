@@ -184,7 +184,7 @@ func (a *Agent) load(uid string) error {
 	a.file = &snapshotFile{dir: a.cfg.Dir}
 	snap := a.file.read(a.log)
 	a.known = snap.StoreID != ""
-	a.staging = plan.NewStaging(uid, snap.Set, snap.StoreID, snap.Revision)
+	a.stage(uid, snap.Set, snap.StoreID, snap.Revision)
 	var err error
 	if a.atts, err = openAttachments(a.cfg.Dir); err != nil {
 		return err
@@ -204,6 +204,12 @@ func (a *Agent) load(uid string) error {
 	a.veths = map[string]veth{}
 	a.checkLinks()
 	return a.kernel.SetLocal(a.uplink.local)
+}
+
+// stage begins to take updates in, on what is held.
+func (a *Agent) stage(uid string, set *plan.Set, store string, revision int64) {
+	a.staging = plan.NewStaging(uid, set, store, revision)
+	a.staging.AcceptLoss = a.cfg.AcceptLoss
 }
 
 // do runs f in the loop and waits for it.
@@ -302,7 +308,7 @@ func later(at *time.Time, delay time.Duration) {
 // Hello is the plan that is held, for a new stream.
 func (a *Agent) Hello(ctx context.Context) (hello *planv1.Hello, err error) {
 	err = a.do(ctx, func() {
-		a.staging = plan.NewStaging(a.rec.self, a.staging.Set(), a.staging.StoreID(), a.staging.Revision())
+		a.stage(a.rec.self, a.staging.Set(), a.staging.StoreID(), a.staging.Revision())
 		hello = a.staging.Hello(a.cfg.Version, a.uplink.facts(a.cfg))
 		a.lastApplied = nil
 	})

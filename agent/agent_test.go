@@ -33,6 +33,8 @@ type rig struct {
 	ctx    context.Context
 	stop   func()
 	rev    int64
+	// loss is Config.AcceptLoss of the next start.
+	loss bool
 }
 
 func newRig(t *testing.T) *rig {
@@ -67,7 +69,7 @@ func (r *rig) start() {
 	r.t.Helper()
 	cfg, err := Config{
 		Name: "h1", Servers: []string{"server1:7348"}, Dir: r.dir, Log: slog.New(slog.DiscardHandler), Uplink: "eth1",
-		BindTimeout: 2 * time.Second, ReportEvery: time.Hour, AuditEvery: time.Hour,
+		BindTimeout: 2 * time.Second, ReportEvery: time.Hour, AuditEvery: time.Hour, AcceptLoss: r.loss,
 	}.withDefaults()
 	if err != nil {
 		r.t.Fatal(err)

@@ -33,6 +33,9 @@ type Config struct {
 	VTEPAddress netip.Addr
 	// UDPPort of the tunnels: 4789.
 	UDPPort uint16
+	// AcceptLoss takes a plan in that removes most of what is held and does not say which revisions did: the operator's word,
+	// after a restore of an old backup or with a store that begins anew.
+	AcceptLoss bool
 	// Limits of the kernel's tables; datapath.DefaultLimits.
 	Limits datapath.Limits
 	// Version of this program, for the server and for messages.

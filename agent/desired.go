@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"slices"
 
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/plan"
 	"github.com/weftnet/weft/wire"
 )
 
@@ -197,6 +199,8 @@ func (r *Reconciler) wantPort(uid string) (want datapath.Port, why string, ok bo
 	p := r.view.ports[uid]
 	if p == nil {
 		why = "the plan does not have this port on this host"
+	} else if _, aside := r.contested[p.network]; aside {
+		why = "its network is held: " + r.checker.Held(plan.Key{Kind: planv1.Kind_KIND_NETWORK, UID: p.network})
 	} else if n := r.view.nets[p.network]; n == nil {
 		why = "the plan has not brought its network"
 	} else if r.view.byVNI[n.vni] != n.uid {

@@ -8,6 +8,7 @@ import (
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/plan"
 	"github.com/weftnet/weft/wire"
 )
 
@@ -22,6 +23,12 @@ type Reconciler struct {
 	self   string
 	local  datapath.Local
 	view   *view
+	// checker follows the plan beside the view, and finds what contradicts itself in it.
+	checker *plan.Checker
+	// contested are networks that are kept out of the view as their VNI is another's too.
+	contested map[string]change
+	// doubts are about resources that the plan contradicts or leaves incomplete.
+	doubts map[plan.Key]string
 	tables *tables
 	locals map[string]*local
 	oam    oam
@@ -55,6 +62,7 @@ const mostFailures = 256
 func NewReconciler(k Kernel, self string, end datapath.Local, log *slog.Logger) *Reconciler {
 	return &Reconciler{
 		kernel: k, self: self, local: end, view: newView(), locals: map[string]*local{}, log: log,
+		checker: plan.NewChecker(self, plan.Features()), contested: map[string]change{}, doubts: map[plan.Key]string{},
 		ids: map[string]datapath.VTEPID{}, uids: map[datapath.VTEPID]string{}, portIDs: map[string]datapath.PortID{},
 		dirty: newDirty(),
 		failed: failures{
@@ -336,9 +344,11 @@ func (r *Reconciler) Errors() []*planv1.ResourceError {
 	for uid := range r.view.stale {
 		add(planv1.Kind_KIND_PORT, uid, "binding refused: epoch %d is lower than %d, which was seen", r.view.ports[uid].stale, r.view.epochs[uid])
 	}
-	for uid, n := range r.view.nets {
-		if r.view.byVNI[n.vni] != uid {
-			add(planv1.Kind_KIND_NETWORK, uid, "VNI %d is held by network %s", n.vni, r.view.byVNI[n.vni])
+	for key, why := range r.doubts {
+		p := r.view.ports[key.UID]
+		here := p != nil && p.place.active == r.self // then it needs no VTEP
+		if !here && r.view.lacking[key.UID] == "" && r.view.broken[key] == "" {
+			add(key.Kind, key.UID, "%s", why)
 		}
 	}
 	for uid, lacks := range r.view.lacking {

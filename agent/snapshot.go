@@ -68,26 +68,6 @@ func (f *snapshotFile) write(number uint64, s plan.Snapshot) error {
 	return nil
 }
 
-// changesOf decodes what a step brings. A resource that cannot be understood leaves the last good one in place.
-func (r *Reconciler) changesOf(upserts, removed []*plan.Resource) []change {
-	var list []change
-	for _, res := range removed {
-		list = append(list, change{kind: res.Kind, uid: res.UID})
-	}
-	for _, res := range upserts {
-		value, err := decode(res.Kind, res.UID, res.Body)
-		if err != nil {
-			r.view.broken[res.Key()] = err.Error()
-			continue
-		}
-		delete(r.view.broken, res.Key())
-		if value != nil {
-			list = append(list, change{kind: res.Kind, uid: res.UID, value: value, lacks: plan.Missing(res, plan.Features())})
-		}
-	}
-	return list
-}
-
 // mostEpochs bounds the memory of ports that are in no plan of this host any more but were once bound here.
 const mostEpochs = 100_000
 

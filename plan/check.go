@@ -134,7 +134,7 @@ func (c *Checker) Held(k Key) string {
 		return ""
 	case f.wrong != "":
 		return f.wrong
-	case f.vni != 0 && len(c.vnis[f.vni]) > 1:
+	case c.Contested(k.UID) && k.Kind == planv1.Kind_KIND_NETWORK:
 		// Which of them is right cannot be known here, and frames that arrive with the VNI may be of either: none is
 		// applied, so that two tenants never meet.
 		return fmt.Sprintf("VNI %d is that of %d networks in the plan", f.vni, len(c.vnis[f.vni]))
@@ -148,6 +148,13 @@ func (c *Checker) Held(k Key) string {
 		}
 	}
 	return ""
+}
+
+// Contested reports whether the VNI of a network is that of another network in the plan too. Unlike a resource that is wrong in
+// itself, of which the last good one may stay, none of them may.
+func (c *Checker) Contested(network string) bool {
+	vni := c.found[Key{planv1.Kind_KIND_NETWORK, network}].vni
+	return vni != 0 && len(c.vnis[vni]) > 1
 }
 
 // Problems lists everything that is wrong, sorted by key. It looks at all of the plan.

@@ -307,7 +307,7 @@ func (s *Staging) guard(gone []*Resource) error {
 		without++
 	}
 	if without > GuardResources && 2*without > s.set.Len() {
-		return fmt.Errorf("it removes %d of %d resources and names no revision that deleted %d of them", len(gone), s.set.Len(), without)
+		return fmt.Errorf("it removes %d of %d resources and names no revision that deleted %d of them; if that is meant, start the agent once with --accept-loss", len(gone), s.set.Len(), without)
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ func (f *agentFlags) add(cmd *cobra.Command, dir, socket string) {
 	fl.StringVar(&f.cfg.Uplink, "uplink", "", "underlay `interface` (default: that of the VTEP address, or of the route to the server)")
 	fl.StringVar(&f.vtepAddress, "vtep-address", "", "underlay `address` of this host's tunnels (default: the uplink's)")
 	fl.Uint16Var(&f.cfg.UDPPort, "udp-port", 4789, "UDP `port` of the tunnels")
+	fl.BoolVar(&f.cfg.AcceptLoss, "accept-loss", false, "take a plan in that removes most of what is here and does not say why, as after a restore")
 }
 
 func (f *agentFlags) config() (agent.Config, error) {

@@ -1,0 +1,72 @@
+package agent
+
+import (
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/plan"
+)
+
+// changesOf decodes what a step brings. A resource that cannot be understood leaves the last good one in place. Networks that
+// share a VNI are all left out until one has it alone: frames that arrive with it may be of either, and a host that chose one
+// would join it with the other of a host that chose differently.
+func (r *Reconciler) changesOf(upserts, removed []*plan.Resource) []change {
+	others := r.checker.Apply(upserts, removed)
+	var list []change
+	for _, res := range removed {
+		list = append(list, change{kind: res.Kind, uid: res.UID})
+		delete(r.contested, res.UID)
+		delete(r.doubts, res.Key())
+	}
+	for _, res := range upserts {
+		value, err := decode(res.Kind, res.UID, res.Body)
+		if err != nil {
+			r.view.broken[res.Key()] = err.Error()
+			continue
+		}
+		delete(r.view.broken, res.Key())
+		r.doubt(res.Key())
+		if value == nil {
+			continue
+		}
+		c := change{kind: res.Kind, uid: res.UID, value: value, lacks: plan.Missing(res, plan.Features())}
+		if delete(r.contested, res.UID); c.kind == planv1.Kind_KIND_NETWORK && r.checker.Contested(c.uid) {
+			c = r.contest(c)
+		}
+		list = append(list, c)
+	}
+	for _, key := range others {
+		r.doubt(key)
+		if key.Kind == planv1.Kind_KIND_NETWORK {
+			list = append(list, r.contestedNow(key.UID)...)
+		}
+	}
+	return list
+}
+
+// contest keeps a network aside; what it returns takes it out of the view, where its ports stay, held.
+func (r *Reconciler) contest(c change) change {
+	r.contested[c.uid] = c
+	return change{kind: c.kind, uid: c.uid}
+}
+
+// contestedNow is what becomes of a network when another took its VNI, or left it.
+func (r *Reconciler) contestedNow(uid string) []change {
+	aside, was := r.contested[uid]
+	n := r.view.nets[uid]
+	switch is := r.checker.Contested(uid); {
+	case is && !was && n != nil:
+		return []change{r.contest(change{kind: planv1.Kind_KIND_NETWORK, uid: uid, value: n, lacks: r.view.lacking[uid]})}
+	case was && !is:
+		delete(r.contested, uid)
+		return []change{aside}
+	}
+	return nil
+}
+
+// doubt notes what the plan lacks that a resource needs, or forgets it.
+func (r *Reconciler) doubt(key plan.Key) {
+	if why := r.checker.Held(key); why != "" {
+		r.doubts[key] = why
+	} else {
+		delete(r.doubts, key)
+	}
+}
