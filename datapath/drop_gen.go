@@ -30,9 +30,9 @@ const (
 	DropUnknownUnicast DropReason = 11
 	// DropNoReceiver: a frame for several had nobody to go to.
 	DropNoReceiver DropReason = 12
-	// DropUnknownVTEP: the FDB names a VTEP that has no entry, or of an IP version in which this host has no address.
+	// DropUnknownVTEP: the FDB names a VTEP that has no entry.
 	DropUnknownVTEP DropReason = 13
-	// DropNoRoute: the kernel has no usable route to the VTEP.
+	// DropNoRoute: the kernel has no usable route to the VTEP, or this host has no address of its IP version.
 	DropNoRoute DropReason = 14
 	// DropKernelLanePort: the frame needs the kernel lane, which cannot send to this VTEP's UDP port.
 	DropKernelLanePort DropReason = 15
@@ -93,8 +93,8 @@ var dropTexts = [...]struct{ name, text string }{
 	10: {"unknown_network", "the network has no entry here"},
 	11: {"unknown_unicast", "the destination MAC is not known and the network's setting drops such frames"},
 	12: {"no_receiver", "a frame for several had nobody to go to"},
-	13: {"unknown_vtep", "the FDB names a VTEP that has no entry, or of an IP version in which this host has no address"},
-	14: {"no_route", "the kernel has no usable route to the VTEP"},
+	13: {"unknown_vtep", "the FDB names a VTEP that has no entry"},
+	14: {"no_route", "the kernel has no usable route to the VTEP, or this host has no address of its IP version"},
 	15: {"kernel_lane_port", "the frame needs the kernel lane, which cannot send to this VTEP's UDP port"},
 	16: {"outer_vlan", "a tunnel packet came with an outer VLAN tag and none is configured"},
 	17: {"outer_fragment", "a tunnel packet came as a fragment (RFC 7348, section 4.3)"},

@@ -19,8 +19,8 @@
 	X(UNKNOWN_NETWORK, unknown_network, 0, "the network has no entry here") \
 	X(UNKNOWN_UNICAST, unknown_unicast, 0, "the destination MAC is not known and the network's setting drops such frames") \
 	X(NO_RECEIVER, no_receiver, 0, "a frame for several had nobody to go to") \
-	X(UNKNOWN_VTEP, unknown_vtep, 0, "the FDB names a VTEP that has no entry, or of an IP version in which this host has no address") \
-	X(NO_ROUTE, no_route, 0, "the kernel has no usable route to the VTEP") \
+	X(UNKNOWN_VTEP, unknown_vtep, 0, "the FDB names a VTEP that has no entry") \
+	X(NO_ROUTE, no_route, 0, "the kernel has no usable route to the VTEP, or this host has no address of its IP version") \
 	X(KERNEL_LANE_PORT, kernel_lane_port, 0, "the frame needs the kernel lane, which cannot send to this VTEP's UDP port") \
 	X(OUTER_VLAN, outer_vlan, 0, "a tunnel packet came with an outer VLAN tag and none is configured") \
 	X(OUTER_FRAGMENT, outer_fragment, 1, "a tunnel packet came as a fragment (RFC 7348, section 4.3)") \
