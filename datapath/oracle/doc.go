@@ -1,0 +1,20 @@
+// Package oracle is a slow, obvious model of the datapath, written from RFC 7348 and weft's documents and not from the C.
+//
+// Given what the tables hold (Plan) and a packet at a hook, it says what must become of the packet and of every copy of it,
+// octet by octet. Nothing here is fast, shared with the programs, or able to touch a kernel: where the oracle and a lane
+// differ, one of them is wrong, or a document is silent.
+//
+// The order of the checks is part of the model, since a packet may deserve several reasons and every lane must name the same one.
+//
+//	from_port    unknown_port, port_held, truncated, inner_vlan, source_invalid, link_local, source_mac, too_big (the network's), then
+//	             the FDB: same_port, unknown_port, port_held; unknown_vtep, no_route, too_big (the path's), kernel_lane_port
+//	from_uplink  whose is it? outer_vlan, outer_fragment, bad_ip_header (length), bad_udp_length, bad_ip_header (version, checksum),
+//	             truncated, no_vni_flag, own_source, unknown_vni, source_not_accepted, inner_vlan, source_invalid, link_local, then the
+//	             FDB: split_horizon, unknown_port, port_held, unknown_unicast_from_tunnel, no_receiver; then the kernel lane's reasons:
+//	             checksum, asked, aggregate, options, no_room
+//
+// A plan is consistent: entries of the FDB and of the accept table are of networks that are there. What the programs do with
+// others is not modelled.
+//
+// Read Plan, Packet and Result first.
+package oracle

@@ -1,0 +1,83 @@
+package oracle
+
+import (
+	"net/netip"
+
+	"github.com/weftnet/weft/wire"
+)
+
+// Plan is what a host's tables hold, and what its kernel knows of the underlay.
+type Plan struct {
+	// Addr4 and Addr6 are the host's own VTEP addresses; the one that it has not is invalid.
+	Addr4, Addr6 netip.Addr
+	UDPPort      uint16
+	// UplinkMTU in octets of an underlay IP packet.
+	UplinkMTU int
+	// UplinkMAC is the source of what leaves, and the destination of what is meant for this host.
+	UplinkMAC wire.MAC
+	// NextHops are the Ethernet addresses through which VTEP addresses are reached; an address that is not here has no route.
+	NextHops map[netip.Addr]wire.MAC
+
+	VTEPs    map[uint32]VTEP
+	Networks map[wire.VNI]Network
+	FDB      map[FDBKey]FDBEntry
+	Accepts  map[Accept]bool
+	// Ports by interface index.
+	Ports map[uint32]Port
+	// Reserved is the MAC of the kernel lane's device.
+	Reserved wire.MAC
+}
+
+// VTEP is a remote tunnel end point.
+type VTEP struct {
+	Addr          netip.Addr
+	UDPPort       uint16
+	OuterChecksum bool
+}
+
+// Unknown says where unknown unicast goes.
+type Unknown uint8
+
+// Where unknown unicast goes: to external VTEPs alone, to everybody, or nowhere.
+const (
+	ToExternal Unknown = iota
+	ToAll
+	ToNobody
+)
+
+// Network is a VNI that the host holds.
+type Network struct {
+	// MTU in octets of an inner IP packet.
+	MTU        int
+	Unknown    Unknown
+	LocalPorts []uint32
+	// Remotes are VTEPs, of which the last External are external.
+	Remotes  []uint32
+	External int
+}
+
+// FDBKey is a MAC in a network.
+type FDBKey struct {
+	VNI wire.VNI
+	MAC wire.MAC
+}
+
+// FDBEntry is where a MAC is: at a local interface, or behind a VTEP.
+type FDBEntry struct {
+	VTEP, Ifindex uint32
+	// ByKernel: every packet for it goes by the kernel lane; AggregatesByKernel: GRO aggregates do.
+	ByKernel, AggregatesByKernel bool
+}
+
+// Accept admits tunnel packets of a VNI from an address.
+type Accept struct {
+	VNI  wire.VNI
+	Addr netip.Addr
+}
+
+// Port is a local interface with a port's identity.
+type Port struct {
+	VNI             wire.VNI
+	Held, Unguarded bool
+	MACs            []wire.MAC
+}

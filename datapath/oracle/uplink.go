@@ -1,0 +1,172 @@
+package oracle
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/weftnet/weft/wire"
+)
+
+// arrival is a packet of the underlay that is a tunnel packet for this host.
+type arrival struct {
+	src, dst netip.Addr
+	// udp is from the UDP header on; at is where it begins in the frame, left how long the IP header says that it is.
+	udp      []byte
+	at, left int
+	// options: of the IPv4 header. badLength: it says less than a header, or more than there is.
+	options, fragment, badLength, badHeader bool
+}
+
+// FromUplink is a packet that the underlay brings.
+func (p *Plan) FromUplink(in Packet) Result {
+	pass := Result{Verdict: Passed, Data: in.Data}
+	a, ours := p.whose(in.Data)
+	switch {
+	case !ours:
+		return pass
+	case in.Tagged:
+		return drop("outer_vlan")
+	case a.fragment:
+		return drop("outer_fragment")
+	case a.badLength:
+		return drop("bad_ip_header")
+	case int(binary.BigEndian.Uint16(a.udp[4:])) != a.left:
+		return drop("bad_udp_length")
+	case a.badHeader:
+		return drop("bad_ip_header")
+	case a.left < wire.UDPLen+wire.VXLANLen+wire.EthernetLen:
+		return drop("truncated")
+	}
+	a.udp = a.udp[:a.left]
+	vxlan, inner := a.udp[wire.UDPLen:wire.UDPLen+wire.VXLANLen], a.udp[wire.UDPLen+wire.VXLANLen:]
+	vni := wire.VNI(vxlan[4])<<16 | wire.VNI(vxlan[5])<<8 | wire.VNI(vxlan[6])
+	network, known := p.Networks[vni]
+	switch {
+	case vxlan[0]&8 == 0:
+		return drop("no_vni_flag")
+	case a.src == p.Addr4 || a.src == p.Addr6:
+		return drop("own_source")
+	case !known:
+		return drop("unknown_vni")
+	case !p.Accepts[Accept{vni, a.src}]:
+		return drop("source_not_accepted")
+	}
+	if reason := p.badFrame(inner, false, func(wire.MAC) bool { return true }); reason != "" {
+		return drop(reason)
+	}
+	return p.arrive(in, a, vni, network, inner)
+}
+
+// arrive is the end of a tunnel packet that may come in. What goes by the kernel lane comes back as an inner frame, and meets
+// the flood list then.
+func (p *Plan) arrive(in Packet, a arrival, vni wire.VNI, network Network, inner []byte) Result {
+	dst := wire.MAC(inner[:6])
+	e, hit := p.FDB[FDBKey{vni, dst}]
+	r := Result{Verdict: Flooded}
+	switch {
+	case hit && !dst.IsMulticast():
+		if e.Ifindex == 0 {
+			return drop("split_horizon")
+		}
+		to, ok := p.Ports[e.Ifindex]
+		switch {
+		case !ok || to.VNI != vni:
+			return drop("unknown_port")
+		case to.Held:
+			return drop("port_held")
+		}
+		r = Result{Verdict: Delivered, Deliveries: []Delivery{{e.Ifindex, inner}}}
+	case !dst.IsMulticast() && network.Unknown != ToAll:
+		return drop("unknown_unicast_from_tunnel")
+	default:
+		e = FDBEntry{}
+		p.floodLocal(&r, vni, network.LocalPorts, inner)
+	}
+	lane := ""
+	switch {
+	case a.udp[6] != 0 || a.udp[7] != 0:
+		lane = "checksum"
+	case e.ByKernel:
+		lane = "asked"
+	case e.AggregatesByKernel && in.SegmentSize > 0:
+		lane = "aggregate"
+	case a.options:
+		lane = "options"
+	case short(inner):
+		lane = "no_room"
+	}
+	if lane == "" {
+		if r.Verdict == Flooded {
+			return r.orNobody()
+		}
+		return r
+	}
+	// The kernel refuses reserved bits, which the RFC has us ignore: they are cleared, and a checksum is kept right or wrong.
+	data := bytes.Clone(in.Data)
+	if lane == "no_room" {
+		data = data[:a.at+a.left] // padding goes first
+	}
+	udp := data[a.at : a.at+len(a.udp)]
+	udp[8], udp[9], udp[10], udp[11], udp[15] = 8, 0, 0, 0, 0
+	if a.udp[6] != 0 || a.udp[7] != 0 {
+		delta := sum(append(binary.BigEndian.AppendUint16(nil, ^sum(udp[8:16])), a.udp[8:16]...))
+		binary.BigEndian.PutUint16(udp[6:], sum(append(binary.BigEndian.AppendUint16(nil, delta), udp[6:8]...)))
+	}
+	return Result{Verdict: Passed, Lane: lane, Data: data}
+}
+
+// short: the kernel strips no headers when what is left is less than an IP header of the frame's version (for other frames: IPv4's).
+func short(inner []byte) bool {
+	n := len(inner) - wire.EthernetLen
+	return n < wire.IPv4Len || n < wire.IPv6Len && binary.BigEndian.Uint16(inner[12:]) == typeIPv6
+}
+
+// whose says whether the frame is a tunnel packet for this host: to its MAC, its VTEP address and its UDP port. Where no UDP header
+// can be found (a later fragment, a header length below its minimum, a buffer that ends before it, IPv6 extension headers but
+// that of a first fragment) the packet is the kernel's.
+func (p *Plan) whose(frame []byte) (a arrival, ours bool) {
+	if len(frame) < wire.EthernetLen || wire.MAC(frame[:6]) != p.UplinkMAC {
+		return a, false
+	}
+	b := frame[wire.EthernetLen:]
+	var header, total int
+	switch binary.BigEndian.Uint16(frame[12:]) {
+	case typeIPv4:
+		if len(b) < wire.IPv4Len {
+			return a, false
+		}
+		header, total = int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
+		a.src, a.dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
+		flags := binary.BigEndian.Uint16(b[6:])
+		if a.dst != p.Addr4 || b[9] != protoUDP || flags&0x1fff != 0 || header < wire.IPv4Len || len(b) < header {
+			return a, false
+		}
+		a.fragment, a.options = flags&0x2000 != 0, header > wire.IPv4Len
+		// A header with options is the kernel's to verify: see the lane "options".
+		a.badHeader = b[0]>>4 != 4 || !a.options && sum(b[:header]) != 0xffff
+	case typeIPv6:
+		if len(b) < wire.IPv6Len {
+			return a, false
+		}
+		header, total = wire.IPv6Len, wire.IPv6Len+int(binary.BigEndian.Uint16(b[4:]))
+		a.src, a.dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+		proto := b[6]
+		if proto == protoFragment && len(b) >= header+8 && binary.BigEndian.Uint16(b[header+2:])&0xfff8 == 0 {
+			proto, a.fragment = b[header], true
+			header += 8
+		}
+		if a.dst != p.Addr6 || proto != protoUDP {
+			return a, false
+		}
+		a.badHeader = b[0]>>4 != 6
+	default:
+		return a, false
+	}
+	if len(b) < header+wire.UDPLen || binary.BigEndian.Uint16(b[header+2:]) != p.UDPPort {
+		return a, false
+	}
+	a.at, a.udp, a.left = wire.EthernetLen+header, b[header:], total-header
+	a.badLength = total < header || total > len(b)
+	return a, true
+}
