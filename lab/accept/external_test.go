@@ -41,11 +41,7 @@ func addOutsider(t *testing.T, f *fixture, octet int, vni uint32) *outsider {
 	if err := netdev.CreateNamespace(name); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := netdev.DeleteNamespace(name); err != nil {
-			t.Error(err)
-		}
-	})
+	atEnd(t, func() error { return netdev.DeleteNamespace(name) })
 	ns, err := netdev.OpenName(name)
 	if err != nil {
 		t.Fatal(err)

@@ -75,13 +75,13 @@ func upLab(t *testing.T, cfg lab.Config) *fixture {
 	if err := lab.Down(context.Background(), cfg); err != nil {
 		t.Fatal(err)
 	}
+	takeDown.Lock()
+	takeDown.labs[cfg.Name] = cfg
+	takeDown.Unlock()
 	l, err := lab.Up(context.Background(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	takeDown.Lock()
-	takeDown.labs[cfg.Name] = l
-	takeDown.Unlock()
 	return &fixture{Lab: l, name: cfg.Name, bin: cfg.Binary}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,13 +16,27 @@ import (
 	"github.com/weftnet/weft/lab"
 )
 
-// takeDown are the labs that are up, so that an interrupted run leaves nothing behind.
+// takeDown are the labs that are up or being built, and what else there is, so that an interrupted run leaves nothing behind.
 var takeDown = struct {
 	sync.Mutex
-	labs map[string]*lab.Lab
+	labs map[string]lab.Config
+	undo []func() error
 	// shared is the lab of all tests that need no lab of their own; built when the first of them asks.
 	shared *fixture
-}{labs: map[string]*lab.Lab{}}
+}{labs: map[string]lab.Config{}}
+
+// atEnd has something undone once: when the test ends, or when the run is interrupted. The last comes first.
+func atEnd(t testing.TB, f func() error) {
+	once := sync.OnceValue(f)
+	takeDown.Lock()
+	takeDown.undo = append(takeDown.undo, once)
+	takeDown.Unlock()
+	t.Cleanup(func() {
+		if err := once(); err != nil {
+			t.Error(err)
+		}
+	})
+}
 
 func TestMain(m *testing.M) {
 	signals := make(chan os.Signal, 1)
@@ -34,13 +49,19 @@ func TestMain(m *testing.M) {
 	os.Exit(max(status, leave()))
 }
 
-// leave takes every lab away, and the temporary directory of the binary.
+// leave takes away what is there, every lab, and the temporary directory of the binary.
 func leave() (status int) {
 	takeDown.Lock()
 	defer takeDown.Unlock()
-	for name, l := range takeDown.labs {
+	for _, f := range slices.Backward(takeDown.undo) {
+		if err := f(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = 1
+		}
+	}
+	for name, cfg := range takeDown.labs {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		if err := l.Down(ctx); err != nil {
+		if err := lab.Down(ctx, cfg); err != nil {
 			fmt.Fprintf(os.Stderr, "take the lab %s away: %v\n", name, err)
 			status = 1
 		}

@@ -286,11 +286,7 @@ func addSpare(t *testing.T, f *fixture, name string, octet byte) *spare {
 	if err := netdev.CreateNamespace(s.name); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := netdev.DeleteNamespace(s.name); err != nil {
-			t.Error(err)
-		}
-	})
+	atEnd(t, func() error { return netdev.DeleteNamespace(s.name) })
 	var err error
 	if s.ns, err = netdev.OpenName(s.name); err != nil {
 		t.Fatal(err)
@@ -316,7 +312,6 @@ func (s *spare) agent(f *fixture, host, dir, token string) *exec.Cmd {
 	cmd := exec.Command(f.bin, "agent", "--name", host, "--server", serverAddress, "--dir", d, "--socket", d+".sock",
 		"--pin-root", "/sys/fs/bpf/"+s.name, "--instance", s.name, "--vtep-address", s.address())
 	cmd.Env = clean("WEFT_TOKEN=" + token)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd
 }
 
@@ -340,6 +335,7 @@ func (s *spare) run(t *testing.T, cmd *exec.Cmd) result {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
 	defer stop()
+	atEnd(t, func() error { cancel(); return nil })
 	r := finish(t, cmd, s.ns.Start)
 	if ctx.Err() != nil {
 		t.Errorf("the agent did not give up in %s:\n%s", inTime, r.err)
@@ -354,7 +350,7 @@ func (s *spare) run(t *testing.T, cmd *exec.Cmd) result {
 func TestTokensAndForeignDevices(t *testing.T) {
 	f := sharedLab(t)
 	s := addSpare(t, f, "spare", 1)
-	t.Cleanup(func() { _ = os.RemoveAll("/sys/fs/bpf/" + s.name) })
+	atEnd(t, func() error { return os.RemoveAll("/sys/fs/bpf/" + s.name) })
 	create := func(host string, args ...string) string {
 		token := strings.TrimSpace(f.must(t, append([]string{"host", "token", "create", host}, args...)...))
 		t.Cleanup(func() { f.weft(t, "host", "remove", host) })

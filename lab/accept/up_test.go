@@ -35,21 +35,13 @@ func addMachine(t *testing.T, name string) *machine {
 	if err := netdev.CreateNamespace(m.name); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := netdev.DeleteNamespace(m.name); err != nil {
-			t.Error(err)
-		}
-	})
+	atEnd(t, func() error { return netdev.DeleteNamespace(m.name) })
 	var err error
 	if m.ns, err = netdev.OpenName(m.name); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.ns.Close)
-	t.Cleanup(func() {
-		if err := os.RemoveAll(m.pins()); err != nil {
-			t.Error(err)
-		}
-	})
+	atEnd(t, func() error { return os.RemoveAll(m.pins()) })
 	return m
 }
 
@@ -95,12 +87,15 @@ func (m *machine) start(t *testing.T, args ...string) *service {
 	if err := m.ns.Start(s.cmd); err != nil {
 		t.Fatal(err)
 	}
-	go func() { s.done <- s.cmd.Wait() }()
-	t.Cleanup(func() {
-		if s.cmd != nil {
-			_ = s.cmd.Process.Kill()
-			<-s.done
+	p := s.cmd
+	go func() { s.done <- p.Wait() }()
+	atEnd(t, func() error {
+		if err := p.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
 		}
+		return nil
+	})
+	t.Cleanup(func() {
 		if t.Failed() {
 			b, _ := os.ReadFile(log.Name())
 			t.Logf("the log of weft %s on %s:\n%s", args[0], m.name, b)
@@ -123,7 +118,6 @@ func (s *service) stop(t *testing.T) {
 		_ = s.cmd.Process.Kill()
 		<-s.done
 	}
-	s.cmd = nil
 }
 
 // TestUp is the way of a user with real machines: `weft up` on the first, a network, two workloads; a second machine that joins with a
@@ -133,8 +127,7 @@ func (s *service) stop(t *testing.T) {
 //	  |   |                                     |
 //	 w1   w2                                    w3
 //
-// Goes red when weft up does not make a token for its own agent, when its server's certificate lacks the machine's addresses, or when
-// detaching leaves the veth.
+// Goes red when weft up does not make a token for its own agent, or when detaching leaves the veth.
 func TestUp(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.BPF)
 	one, two := addMachine(t, "up1"), addMachine(t, "up2")
