@@ -11,8 +11,9 @@ import (
 // if not, the evidence is one removal with the zero Key, for the whole of it.
 //
 // A deletion is evident from its tombstone. That a host left a network is evident from the highest epoch among the
-// network's bindings and tombstones: no binding names a host that it once had. A world that knows nothing of the scope
-// (a wiped store, an older backup) gives none; since must be a revision of the same store.
+// network's bindings and tombstones: no binding names a host that it once had. A VTEP that is still there was not lost: the
+// host does not need it any more, as the world's revision says. A world that knows nothing of the scope (a wiped store, an
+// older backup) gives none; since must be a revision of the same store.
 func Evidence(w *model.World, host model.UID, scope string, since int64, subscribed bool) []plan.Removal {
 	kind, id, ok := plan.SplitScope(scope)
 	if !ok {
@@ -33,7 +34,14 @@ func Evidence(w *model.World, host model.UID, scope string, since int64, subscri
 	if t := w.Tombstones[uid]; t != nil {
 		latest = int64(t.Revision)
 	}
-	if kind == planv1.Kind_KIND_NETWORK {
+	switch kind {
+	case planv1.Kind_KIND_VTEP:
+		for _, v := range w.VTEPs {
+			if v.UID == uid {
+				latest = int64(w.Revision)
+			}
+		}
+	case planv1.Kind_KIND_NETWORK:
 		for p := range w.PortsOf(uid) {
 			if b := w.Bindings[p.UID]; b != nil {
 				latest = max(latest, int64(b.Epoch))

@@ -76,6 +76,19 @@ func (f *fleet) network(uid model.UID) {
 	f.write(model.Change{Network: &model.Network{Meta: model.Meta{UID: uid}, Tenant: "t", Name: string(uid), Alloc: model.NetworkAlloc{VNI: 5000}}})
 }
 
+// externals makes a network name that many external VTEPs, of which there are as many at least.
+func (f *fleet) externals(network model.UID, many int) {
+	n := *f.world.Networks[network]
+	n.Spec.VTEPs = nil
+	for i := range many {
+		v := &model.VTEP{Meta: model.Meta{UID: model.UID(fmt.Sprint("e", i))}, Name: fmt.Sprint("ext", i),
+			Spec: model.VTEPSpec{Address: netip.MustParseAddr(fmt.Sprint("192.0.2.", 100+i))}}
+		f.write(model.Change{VTEP: v})
+		n.Spec.VTEPs = append(n.Spec.VTEPs, model.NetworkVTEP{VTEP: v.Name})
+	}
+	f.write(model.Change{Network: &n})
+}
+
 func (f *fleet) port(uid, network model.UID) {
 	f.write(model.Change{Port: &model.Port{Meta: model.Meta{UID: uid}, Tenant: "t", Name: string(uid),
 		Alloc: model.PortAlloc{NetworkUID: network, MACs: []wire.MAC{{2}}}}})

@@ -188,6 +188,39 @@ func TestRestartedServerHasEvidence(t *testing.T) {
 	}
 }
 
+// TestExternalVTEPsHaveEvidence: a host that was away need no longer hold the many external VTEPs of a network. Red when
+// compile.Evidence knows of deletions alone.
+func TestExternalVTEPsHaveEvidence(t *testing.T) {
+	const many = 20
+	for name, do := range map[string]func(*fleet){
+		"port moved away": func(f *fleet) { f.bind("p0", "h1") },
+		"network deleted": func(f *fleet) { f.deleteNetwork("n0") },
+		"VTEPs taken out": func(f *fleet) { f.externals("n0", 0) },
+	} {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, restart %v", name, restart), func(t *testing.T) {
+				f := newFleet(Config{})
+				f.host("h0")
+				f.host("h1")
+				f.network("n0")
+				f.externals("n0", many)
+				f.port("p0", "n0")
+				f.bind("p0", "h0")
+				a := f.agent("h0")
+				f.connect(a)
+				pump(t, f, a)
+				f.disconnect(a)
+				do(f)
+				if restart {
+					f.restart()
+				}
+				f.connect(a)
+				pump(t, f, a)
+			})
+		}
+	}
+}
+
 // TestResumeSendsOnlyWhatDiffers: nothing on a reconnect to an unchanged world, one scope after a change in one.
 func TestResumeSendsOnlyWhatDiffers(t *testing.T) {
 	f, a := crowded(t)
