@@ -21,14 +21,14 @@ func TestMeasuresThroughTheKernelsOverlay(t *testing.T) {
 		}
 	})
 	a, b := c.Workloads()
-	ns, err := packetCost(a, b, udpFrame(a, b, 60), 50_000)
+	ns, err := packetCost(a, b, traffic{Length: 60, Flows: 1000}, 50_000)
 	if err != nil || ns <= 0 {
 		t.Fatalf("packet cost %v: %v", ns, err)
 	}
 	t.Logf("%.0f ns a packet", ns)
 	nobody := b
 	nobody.MAC[5] ^= 0x80
-	if _, err := packetCost(a, b, udpFrame(a, nobody, 2000), 1000); err == nil {
+	if _, err := packetCost(a, b, traffic{Length: 2000}, 1000); err == nil {
 		t.Error("frames that do not fit were counted as delivered")
 	}
 	for _, wire := range []bool{true, false} {

@@ -10,6 +10,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/weftnet/weft/datapath/netdev"
 )
 
 // The packet measure: an XDP program that only redirects, run by the kernel itself with live frames, pushes n frames into
@@ -32,7 +34,7 @@ type counter struct {
 	link   link.Link
 }
 
-func newCounter(ifindex, length int) (*counter, error) {
+func newCounter(ifindex, length int, first bool) (*counter, error) {
 	counts, err := ebpf.NewMap(&ebpf.MapSpec{Name: "weft_bench_n", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 1})
 	if err != nil {
 		return nil, fmt.Errorf("make counter map: %w", err)
@@ -61,7 +63,11 @@ func newCounter(ifindex, length int) (*counter, error) {
 		counts.Close()
 		return nil, fmt.Errorf("load counter: %w", err)
 	}
-	l, err := link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: prog, Attach: ebpf.AttachTCXIngress})
+	options := link.TCXOptions{Interface: ifindex, Program: prog, Attach: ebpf.AttachTCXIngress}
+	if first {
+		options.Anchor = link.Head()
+	}
+	l, err := link.AttachTCX(options)
 	if err != nil {
 		prog.Close()
 		counts.Close()
@@ -88,42 +94,59 @@ func (c *counter) Close() {
 	c.counts.Close()
 }
 
-// packetCost is the time per frame, in nanoseconds, of n frames of the given length from a to b. The frames are the
-// given ones in turn. Each frame must arrive: a lost one is an error.
-func packetCost(a, b Workload, frame []byte, n int) (float64, error) {
+// warmupFrames fill caches and next hops before the clock starts.
+const warmupFrames = 20_000
+
+// packetCost is the time per frame, in nanoseconds, of n frames of that traffic from a to b. Each frame must arrive: a lost one
+// is an error.
+func packetCost(a, b Workload, t traffic, n int) (float64, error) {
+	return packetCostTo(a, b, end{b.Netns, b.Ifindex, false}, t, n)
+}
+
+// end is where frames are counted and dropped: before all others on an interface that others use, too.
+type end struct {
+	netns   *netdev.Handle
+	ifindex int
+	first   bool
+}
+
+func packetCostTo(a, b Workload, at end, t traffic, n int) (float64, error) {
 	var sink *counter
-	if err := b.run(func() (err error) {
-		sink, err = newCounter(b.Ifindex, len(frame))
+	if err := at.netns.Run(func() (err error) {
+		sink, err = newCounter(at.ifindex, t.Length+t.Longer, at.first)
 		return err
 	}); err != nil {
 		return 0, err
 	}
 	defer sink.Close()
 
+	frame := udpFrame(a, b, t.Length)
+	if t.Broadcast {
+		copy(frame, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	}
 	var elapsed time.Duration
 	err := a.run(func() error {
-		generator, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-			Name: "weft_bench_gen", Type: ebpf.XDP, License: "Dual BSD/GPL",
-			Instructions: asm.Instructions{
-				asm.Mov.Imm(asm.R1, int32(a.Ifindex)),
-				asm.Mov.Imm(asm.R2, 0),
-				asm.FnRedirect.Call(),
-				asm.Return(),
-			},
-		})
+		g, err := newGenerator(a.Ifindex, t)
 		if err != nil {
-			return fmt.Errorf("load generator: %w", err)
+			return err
 		}
-		defer generator.Close()
+		defer g.Close()
 		if err := pin(packetCore); err != nil {
 			return err
 		}
-		const warmup = 20_000
-		if _, err := generate(generator, frame, warmup, sink, warmup); err != nil {
+		s := sending{generator: g, sink: sink, frame: frame, traffic: t}
+		if err := s.send(min(n, warmupFrames)); err != nil {
 			return err
 		}
-		elapsed, err = generate(generator, frame, n, sink, warmup+n)
-		return err
+		if err := g.reset(); err != nil {
+			return err
+		}
+		start := time.Now()
+		if err := s.send(n); err != nil {
+			return err
+		}
+		elapsed = time.Since(start)
+		return nil
 	})
 	if err != nil {
 		return 0, err
@@ -131,26 +154,60 @@ func packetCost(a, b Workload, frame []byte, n int) (float64, error) {
 	return float64(elapsed.Nanoseconds()) / float64(n), nil
 }
 
-// generate sends n frames and waits until the counter stands at want.
-func generate(generator *ebpf.Program, frame []byte, n int, sink *counter, want int) (time.Duration, error) {
+// sending is a generator at work, and what the counter must stand at.
+type sending struct {
+	*generator
+	sink    *counter
+	frame   []byte
+	traffic traffic
+	sent    int
+}
+
+// send sends n frames, no more than a burst at a time, and waits until all have arrived.
+func (s *sending) send(n int) error {
+	for n > 0 {
+		burst := n
+		if s.traffic.Burst > 0 {
+			burst = min(n, s.traffic.Burst)
+		}
+		if _, err := s.prog.Run(&ebpf.RunOptions{Data: s.frame, Repeat: uint32(burst), Flags: xdpFlagLiveFrames}); err != nil {
+			return fmt.Errorf("generate frames: %w", err)
+		}
+		s.sent += burst
+		n -= burst
+		if err := s.arrived(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *sending) arrived() error {
+	want := uint64(s.sent) * uint64(max(1, s.traffic.Copies))
 	start := time.Now()
-	if _, err := generator.Run(&ebpf.RunOptions{Data: frame, Repeat: uint32(n), Flags: xdpFlagLiveFrames}); err != nil {
-		return 0, fmt.Errorf("generate frames: %w", err)
-	}
-	deadline := start.Add(time.Minute)
 	for {
-		got, err := sink.read()
+		got, err := s.sink.read()
 		if err != nil {
-			return 0, err
+			return err
 		}
-		if got == uint64(want) {
-			return time.Since(start), nil
+		if got == want {
+			return nil
 		}
-		if got > uint64(want) || time.Now().After(deadline) || (got < uint64(want) && time.Since(start) > 3*time.Second && stalled(sink, got)) {
-			return 0, fmt.Errorf("sent %d frames, delivered %d", want, got)
+		if got > want || time.Since(start) > time.Minute || (time.Since(start) > 2*time.Second && stalled(s.sink, got)) {
+			return fmt.Errorf("sent %d frames, delivered %d", want, got)
 		}
-		runtime.Gosched()
+		if s.traffic.Patient {
+			nap(50 * time.Microsecond)
+		} else {
+			runtime.Gosched()
+		}
 	}
+}
+
+// nap gives the core away: time.Sleep of the calling thread itself, without the scheduler of Go.
+func nap(d time.Duration) {
+	ts := unix.NsecToTimespec(d.Nanoseconds())
+	_ = unix.Nanosleep(&ts, nil)
 }
 
 // stalled reports whether the counter has stopped.

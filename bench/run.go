@@ -128,7 +128,7 @@ func (f *field) compare(ctx context.Context, s Series, measure func(Contender) (
 func (f *field) packets(ctx context.Context) (Series, error) {
 	return f.compare(ctx, Series{Measure: "64-byte frames, whole path on one core", Unit: "ns/packet"}, func(c Contender) (float64, error) {
 		a, b := c.Workloads()
-		return packetCost(a, b, udpFrame(a, b, frameOctets), f.cfg.Frames)
+		return packetCost(a, b, traffic{Length: frameOctets}, f.cfg.Frames)
 	})
 }
 

@@ -1,0 +1,128 @@
+package bench
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+
+	"github.com/weftnet/weft/wire"
+)
+
+// traffic is what a packet measure sends.
+type traffic struct {
+	// Length of a frame in octets, without frame check sequence.
+	Length int
+	// Flows that the frames are spread over, uniformly: by the L4 ports. 0 is one.
+	Flows int
+	// Destinations that the frames are spread over, uniformly: MACs of the table that spreadMAC describes, of Entries
+	// entries. 0: the other workload's own MAC.
+	Destinations, Entries int
+	// Broadcast instead of to the other workload.
+	Broadcast bool
+	// Burst is how many frames are on their way at most; 0 is no limit.
+	Burst int
+	// Copies of each frame that arrive, and octets that each is longer by then. 0 copies is one.
+	Copies, Longer int
+	// Patient: what carries the frames is a process, which needs the core while the sender waits.
+	Patient bool
+}
+
+const (
+	spreadPrefix = 0x9902     // 02:99 in memory
+	spreadFactor = 0x9e3779b1 // odd: i -> i*spreadFactor is one to one
+)
+
+// spreadMAC is entry i of a table of many MACs, which differ everywhere.
+func spreadMAC(i int) (m wire.MAC) {
+	m[0], m[1] = 0x02, 0x99
+	binary.NativeEndian.PutUint32(m[2:], uint32(i)*spreadFactor)
+	return m
+}
+
+func spreadMACs(n int) []wire.MAC {
+	macs := make([]wire.MAC, n)
+	for i := range macs {
+		macs[i] = spreadMAC(i)
+	}
+	return macs
+}
+
+// generator is an XDP program that varies each frame and redirects it to an interface. It keeps one number between frames; the
+// same start gives the same frames, so that every contender gets the same.
+type generator struct {
+	prog  *ebpf.Program
+	state *ebpf.Map
+}
+
+func newGenerator(ifindex int, t traffic) (*generator, error) {
+	state, err := ebpf.NewMap(&ebpf.MapSpec{Name: "weft_bench_s", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
+	if err != nil {
+		return nil, fmt.Errorf("make the generator's state: %w", err)
+	}
+	var ins asm.Instructions
+	if t.Flows > 1 || t.Destinations > 1 {
+		ins = append(ins, vary(state, t)...)
+	}
+	ins = append(ins,
+		asm.Mov.Imm(asm.R1, int32(ifindex)).WithSymbol("send"),
+		asm.Mov.Imm(asm.R2, 0),
+		asm.FnRedirect.Call(),
+		asm.Return())
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "weft_bench_gen", Type: ebpf.XDP, License: "Dual BSD/GPL", Instructions: ins})
+	if err != nil {
+		state.Close()
+		return nil, fmt.Errorf("load generator: %w", err)
+	}
+	return &generator{prog: prog, state: state}, nil
+}
+
+// vary steps a linear congruence and writes what follows from it into the frame.
+func vary(state *ebpf.Map, t traffic) asm.Instructions {
+	const ethernet, ip4 = 14, 20
+	ins := asm.Instructions{
+		asm.LoadMem(asm.R7, asm.R1, 0, asm.Word), // data
+		asm.LoadMem(asm.R8, asm.R1, 4, asm.Word), // data_end
+		asm.Mov.Reg(asm.R2, asm.R7),
+		asm.Add.Imm(asm.R2, ethernet+ip4+8),
+		asm.JGT.Reg(asm.R2, asm.R8, "send"),
+		asm.StoreImm(asm.RFP, -4, 0, asm.Word),
+		asm.LoadMapPtr(asm.R1, state.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -4),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "send"),
+		asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
+		asm.LoadImm(asm.R2, 6364136223846793005, asm.DWord),
+		asm.Mul.Reg(asm.R1, asm.R2),
+		asm.LoadImm(asm.R2, 1442695040888963407, asm.DWord),
+		asm.Add.Reg(asm.R1, asm.R2),
+		asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord),
+		asm.RSh.Imm(asm.R1, 33),
+	}
+	if t.Flows > 1 {
+		ins = append(ins,
+			asm.Mov.Reg(asm.R2, asm.R1),
+			asm.Mod.Imm(asm.R2, int32(t.Flows)),
+			asm.StoreMem(asm.R7, ethernet+ip4, asm.R2, asm.Half), // source port: the lower 16 bits
+			asm.RSh.Imm(asm.R2, 16),
+			asm.Add.Imm(asm.R2, 9),
+			asm.StoreMem(asm.R7, ethernet+ip4+2, asm.R2, asm.Half))
+	}
+	if t.Destinations > 1 {
+		every := uint32(t.Entries/t.Destinations) * spreadFactor
+		ins = append(ins,
+			asm.Mod.Imm(asm.R1, int32(t.Destinations)),
+			asm.Mul.Imm32(asm.R1, int32(every)),
+			asm.Mov.Imm(asm.R2, spreadPrefix),
+			asm.StoreMem(asm.R7, 0, asm.R2, asm.Half),
+			asm.StoreMem(asm.R7, 2, asm.R1, asm.Word))
+	}
+	return ins
+}
+
+func (g *generator) reset() error { return g.state.Update(uint32(0), uint64(0), ebpf.UpdateAny) }
+
+func (g *generator) Close() error { return errors.Join(g.prog.Close(), g.state.Close()) }

@@ -1,0 +1,115 @@
+package netdev
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weftnet/weft/wire"
+)
+
+// fdbBatch is how many entries go to the kernel in one message; more do not fit a socket's default buffer.
+const fdbBatch = 500
+
+// AddFDBs makes static entries in a bridge: those MACs are behind that member. With a VTEP the member is a vxlan device, and
+// gets the same entries itself, in the same messages. For tables of many thousands: one call a batch, not one an entry.
+func (h *Handle) AddFDBs(member string, macs []wire.MAC, vtep netip.Addr) error {
+	l, err := h.LinkByName(member)
+	if err != nil {
+		return fmt.Errorf("add %d FDB entries: %w", len(macs), err)
+	}
+	err = h.Run(func() error {
+		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			return err
+		}
+		for len(macs) > 0 {
+			n := min(fdbBatch, len(macs))
+			if err := addFDBBatch(fd, l.Index, macs[:n], vtep); err != nil {
+				return err
+			}
+			macs = macs[n:]
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("add FDB entries behind %s: %w", member, err)
+	}
+	return nil
+}
+
+func addFDBBatch(fd, index int, macs []wire.MAC, vtep netip.Addr) error {
+	ne := binary.NativeEndian
+	var b []byte
+	for i, mac := range macs {
+		start := len(b)
+		flags := uint16(unix.NLM_F_REQUEST | unix.NLM_F_CREATE | unix.NLM_F_REPLACE)
+		if i == len(macs)-1 {
+			flags |= unix.NLM_F_ACK // an error is reported in any case, and comes before
+		}
+		ndm := byte(unix.NTF_MASTER)
+		if vtep.IsValid() {
+			ndm |= unix.NTF_SELF
+		}
+		b = ne.AppendUint32(b, 0) // length, below
+		b = ne.AppendUint16(b, unix.RTM_NEWNEIGH)
+		b = ne.AppendUint16(b, flags)
+		b = ne.AppendUint32(b, uint32(i))
+		b = ne.AppendUint32(b, 0)
+		b = append(b, unix.AF_BRIDGE, 0, 0, 0)
+		b = ne.AppendUint32(b, uint32(index))
+		b = ne.AppendUint16(b, unix.NUD_NOARP|unix.NUD_PERMANENT)
+		if !vtep.IsValid() {
+			ne.PutUint16(b[len(b)-2:], unix.NUD_NOARP)
+		}
+		b = append(b, ndm, 0)
+		b = ne.AppendUint16(ne.AppendUint16(b, 4+6), unix.NDA_LLADDR)
+		b = append(append(b, mac[:]...), 0, 0)
+		if vtep.IsValid() {
+			addr := vtep.Unmap().AsSlice()
+			b = ne.AppendUint16(ne.AppendUint16(b, uint16(4+len(addr))), unix.NDA_DST)
+			b = append(b, addr...)
+		}
+		ne.PutUint32(b[start:], uint32(len(b)-start))
+	}
+	if err := unix.Sendto(fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	return fdbAcknowledged(fd, uint32(len(macs)-1))
+}
+
+// fdbAcknowledged reads answers until that of the last message.
+func fdbAcknowledged(fd int, last uint32) error {
+	buf := make([]byte, 1<<16)
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for b := buf[:n]; len(b) >= unix.NLMSG_HDRLEN+4; {
+			length := int(binary.NativeEndian.Uint32(b))
+			if length < unix.NLMSG_HDRLEN+4 || length > len(b) {
+				return errors.New("the kernel's answer is malformed")
+			}
+			if binary.NativeEndian.Uint16(b[4:]) == unix.NLMSG_ERROR {
+				if errno := -int32(binary.NativeEndian.Uint32(b[16:])); errno != 0 {
+					return unix.Errno(errno)
+				}
+				if binary.NativeEndian.Uint32(b[8:]) == last {
+					return nil
+				}
+			}
+			b = b[min(len(b), (length+3)&^3):]
+		}
+	}
+}
