@@ -484,6 +484,37 @@ func testQuarantineHostGone(t *testing.T, at string) {
 	}
 }
 
+// testQuarantineSweep: a host and a quarantine that come while a sweep is under way. Red when a sweep takes out of every
+// quarantine what it did not see.
+func testQuarantineSweep(t *testing.T, at string) {
+	s, ctx := open(t, at), t.Context()
+	must(t, s.CreateTenant(ctx, tenant("acme")))
+	must(t, s.CreateNetwork(ctx, network("acme", "red", 5002, "10.1.0.0/24")))
+	old := host("h0")
+	must(t, s.CreateHost(ctx, old))
+	q := port("acme", "q", "red", 9, "10.1.0.9/24")
+	must(t, s.CreatePort(ctx, q))
+	b := ok[model.Binding](t)(s.PutBinding(ctx, model.Binding{Port: q.UID, Active: old.UID}, 0))
+	ok[model.Binding](t)(s.PutBinding(ctx, model.Binding{Port: q.UID}, b.Epoch))
+	ok[model.Revision](t)(s.DeletePort(ctx, "acme", "q", now))
+	ok[model.Revision](t)(s.DeleteNetwork(ctx, "acme", "red", now))
+
+	v := ok[*view](t)(s.look(ctx, count(s.keys.in("quarantine")), names(s.keys.in("holder")), names(s.keys.in("idx/host"))))
+	must(t, s.CreateNetwork(ctx, network("acme", "blue", 5001, "10.1.0.0/24")))
+	h := host("h1")
+	must(t, s.CreateHost(ctx, h))
+	p := port("acme", "p", "blue", 1, "10.1.0.2/24")
+	must(t, s.CreatePort(ctx, p))
+	b = ok[model.Binding](t)(s.PutBinding(ctx, model.Binding{Port: p.UID, Active: h.UID}, 0))
+	ok[model.Binding](t)(s.PutBinding(ctx, model.Binding{Port: p.UID}, b.Epoch))
+	ok[model.Revision](t)(s.DeletePort(ctx, "acme", "p", now))
+	ok[model.Revision](t)(s.DeleteNetwork(ctx, "acme", "blue", now))
+	must(t, s.sweepAsOf(ctx, v))
+	if use := ok[*model.World](t)(s.Load(ctx)).VNIs[5001]; use == nil || !slices.Equal(use.Holders, []model.UID{h.UID}) {
+		t.Fatalf("the sweep took a living host out of a quarantine: %+v", use)
+	}
+}
+
 func testTokens(t *testing.T, at string) {
 	s, ctx := open(t, at), t.Context()
 	must(t, s.CreateAPIToken(ctx, &model.APIToken{Name: "ci", ID: "i1", Scope: model.ScopeAdmin, Hash: []byte{1}}))

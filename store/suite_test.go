@@ -33,6 +33,7 @@ var suite = map[string]func(t *testing.T, endpoint string){
 	"vtep and pool":        testVTEPAndPool,
 	"quarantine":           testQuarantine,
 	"quarantine and hosts": testQuarantineHostGone,
+	"quarantine and sweep": testQuarantineSweep,
 	"tokens":               testTokens,
 	"audit":                testAudit,
 	"tombstones":           testTombstones,

@@ -60,19 +60,27 @@ func (s *Store) AcknowledgeVNIs(ctx context.Context, host model.UID, upTo model.
 
 // sweep takes hosts that are gone out of quarantines and out of the networks' holders.
 func (s *Store) sweep(ctx context.Context) error {
-	// The hosts are read after the quarantines, so that a host that joins meanwhile is among them: its uid is new.
-	var hosts map[model.UID]bool
-	gone := func(h model.UID) bool { return !hosts[h] }
-	quarantined, err := s.look(ctx, count(s.keys.in("quarantine")), names(s.keys.in("holder")), names(s.keys.in("idx/host")))
+	v, err := s.look(ctx, count(s.keys.in("quarantine")), names(s.keys.in("holder")), names(s.keys.in("idx/host")))
 	if err != nil {
 		return err
 	}
-	hosts = map[model.UID]bool{}
-	for _, kv := range quarantined.all(2) {
+	return s.sweepAsOf(ctx, v)
+}
+
+// sweepAsOf sweeps by the hosts that a view has. A quarantine that began after it may hold a host that came after it, and
+// waits for the next sweep.
+func (s *Store) sweepAsOf(ctx context.Context, v *view) error {
+	hosts := map[model.UID]bool{}
+	for _, kv := range v.all(2) {
 		hosts[model.UID(last(kv.Key))] = true
 	}
-	if quarantined.ranges[0].Count > 0 {
+	gone := func(h model.UID) bool { return !hosts[h] }
+	if v.ranges[0].Count > 0 {
+		seen := v.meta.revision(v.rev)
 		err := s.release(ctx, "sweep", func() string { return "quarantine" }, func(u *model.VNIUse) []model.UID {
+			if u.Freed > seen {
+				return u.Holders
+			}
 			return without(u.Holders, gone)
 		})
 		if err != nil {
@@ -80,7 +88,7 @@ func (s *Store) sweep(ctx context.Context) error {
 		}
 	}
 	var stale []string
-	for _, kv := range quarantined.all(1) {
+	for _, kv := range v.all(1) {
 		if gone(model.UID(last(kv.Key))) {
 			stale = append(stale, string(kv.Key))
 		}
