@@ -120,6 +120,7 @@ func newDuel(t *testing.T, seed uint64) *duel {
 	far, err := nsB.LinkByName("up0")
 	must(t, err)
 	must(t, nsB.SetAddresses("up0", nil))
+	must(t, nsB.Quiet("up0"))
 	d := &duel{t: t, taps: map[uint32]*tap{}, hops: map[netip.Addr]wire.MAC{}, flows: map[string]uint16{}, covered: map[string]int{},
 		rng: rand.New(rand.NewPCG(seed, 1))}
 	d.a = newHost(t, nsA, "a", Local{Addr4: duelOwn4, Addr6: duelOwn6, UDPPort: 4789, UplinkMTU: 1600})
