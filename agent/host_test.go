@@ -41,6 +41,8 @@ func TestMain(m *testing.M) {
 	switch words := strings.SplitN(os.Getenv(childEnv), " ", 2); words[0] {
 	case "run":
 		os.Exit(childAgent(words[1]))
+	case "leave":
+		os.Exit(childLeave(words[1]))
 	case "remove":
 		if err := datapath.Remove(words[1]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -59,16 +61,36 @@ type childConfig struct {
 	ProbeEvery, ReportEvery                                      time.Duration
 }
 
-func childAgent(config string) int {
+func childLeave(config string) int {
+	cfg, err := parseChild(config)
+	if err == nil {
+		err = Leave(cfg)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func parseChild(config string) (Config, error) {
 	var c childConfig
 	if err := json.Unmarshal([]byte(config), &c); err != nil {
+		return Config{}, err
+	}
+	return Config{
+		Name: c.Name, Token: c.Token, Dir: c.Dir, Socket: c.Socket, Instance: c.Instance, PinRoot: c.PinRoot, Uplink: c.Uplink,
+		Version: c.Version, Servers: c.Servers, VTEPAddress: c.VTEPAddress, ProbeEvery: c.ProbeEvery, ReportEvery: c.ReportEvery,
+	}, nil
+}
+
+func childAgent(config string) int {
+	cfg, err := parseChild(config)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	cfg := Config{
-		Name: c.Name, Token: c.Token, Dir: c.Dir, Socket: c.Socket, Instance: c.Instance, PinRoot: c.PinRoot, Uplink: c.Uplink,
-		Version: c.Version, Servers: c.Servers, VTEPAddress: c.VTEPAddress, ProbeEvery: c.ProbeEvery, ReportEvery: c.ReportEvery,
-	}
+
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	cfg.Limits = datapath.LabLimits()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -344,6 +366,40 @@ func TestTwoHosts(t *testing.T) {
 	list, err := two.h[1].local.ListAttachments(t.Context(), connect.NewRequest(&localv1.ListAttachmentsRequest{}))
 	if err != nil || len(list.Msg.Attachments) != 1 || list.Msg.Attachments[0].State != "active" {
 		t.Errorf("attachments after a restart: %v %v", list, err)
+	}
+	two.h[1].leave()
+}
+
+// leave takes weft off the host: not while its agent runs, then whole, and again without complaint.
+func (h *host) leave() {
+	h.t.Helper()
+	b, err := json.Marshal(h.cfg)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := h.child("leave " + string(b)).Run(); err == nil {
+		h.t.Error("weft left the host under a running agent")
+	}
+	h.stop(syscall.SIGKILL)
+	for range 2 {
+		if err := h.child("leave " + string(b)).Run(); err != nil {
+			h.t.Errorf("leave: %v", err)
+		}
+	}
+	links, err := h.ns.Links()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, l := range links {
+		if strings.HasPrefix(l.Name, "weft") {
+			h.t.Errorf("interface %s stayed", l.Name)
+		}
+	}
+	if _, err := os.Stat(h.cfg.PinRoot); !os.IsNotExist(err) {
+		h.t.Errorf("pins stayed: %v", err)
+	}
+	if files, _ := os.ReadDir(h.cfg.Dir); len(files) > 1 {
+		h.t.Errorf("files stayed: %v", files)
 	}
 }
 

@@ -80,6 +80,33 @@ func agentCommand() *cobra.Command {
 	cmd.Flags().StringSliceVar(&servers, "server", nil, "`host:port` of a server; several are tried in turn (or WEFT_SERVER)")
 	cmd.Flags().StringVar(&f.cfg.Token, "token", "", "join `token` for the first start (or WEFT_TOKEN)")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log at debug level")
+	cmd.AddCommand(leaveCommand())
+	return cmd
+}
+
+func leaveCommand() *cobra.Command {
+	var cfg agent.Config
+	cmd := &cobra.Command{
+		Use:   "leave",
+		Short: "Take weft off this machine: interfaces, programs, tables and files",
+		Long: "Take weft off this machine, after its agent was stopped: the interfaces it made (workloads lose theirs), programs, tables,\n" +
+			"the vxlan device, the nftables table and the agent's files. Then tell the server: `weft host remove NAME --force`.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := requireRoot("weft agent leave"); err != nil {
+				return err
+			}
+			if err := agent.Leave(cfg); err != nil {
+				return err
+			}
+			cmd.Println("weft has left this machine; on the server: weft host remove NAME --force")
+			return nil
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&cfg.Dir, "dir", "/var/lib/weft/agent", "`directory` of the agent")
+	fl.StringVar(&cfg.Instance, "instance", "default", "`name` of the agent's instance")
+	fl.StringVar(&cfg.PinRoot, "pin-root", "", "`directory` of its maps and links (default /sys/fs/bpf/weft/<instance>)")
 	return cmd
 }
 

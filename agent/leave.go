@@ -1,0 +1,87 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/google/nftables"
+
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/datapath/netdev"
+)
+
+// Leave takes weft off this host: the interfaces that the agent made (workloads lose theirs), programs, tables and the vxlan
+// device, the nftables table, and what the agent keeps in its directory. It refuses while an agent runs there. Doing it again
+// changes nothing. The server is not asked: `weft host remove` tells it.
+func Leave(cfg Config) error {
+	if len(cfg.Servers) == 0 {
+		cfg.Servers = []string{"none"} // nobody is spoken to
+	}
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(cfg.Dir); err == nil {
+		unlock, err := lockDir(cfg.Dir)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
+	ns, err := netdev.Current()
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	owned, err := ns.Owned(cfg.Instance)
+	if err != nil {
+		return fmt.Errorf("list weft's interfaces: %w", err)
+	}
+	var errs []error
+	for _, l := range owned {
+		errs = append(errs, ns.DeleteOwned(l.Name, cfg.Instance))
+	}
+	errs = append(errs, datapath.Remove(cfg.PinRoot), removeWall())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("leave: %w", err)
+	}
+	return emptyDir(cfg.Dir)
+}
+
+func removeWall() error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("speak to nftables: %w", err)
+	}
+	tables, err := c.ListTables()
+	if err != nil {
+		return nil // a kernel without nftables has no table of ours
+	}
+	for _, t := range tables {
+		if t.Name == wallTable && t.Family == nftables.TableFamilyINet {
+			c.DelTable(t)
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("remove the nftables table %s: %w", wallTable, err)
+	}
+	return nil
+}
+
+// emptyDir removes the agent's files; the directory itself may be a service manager's.
+func emptyDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var errs []error
+	for _, e := range entries {
+		if e.Name() != "lock" { // held
+			errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(append(errs, err)...)
+}
