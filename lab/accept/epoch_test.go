@@ -24,9 +24,7 @@ import (
 // on h1 itself, send numbered datagrams to the port all the time; there is a namespace for it on h1 and one on h3, and each
 // number may be delivered in one of them, once.
 //
-// Red when, in the agent's evict, the place is not looked at (`gone` stays empty) and wantPort holds nothing for it; when
-// reconcile does not return while no plan is known; when the snapshot is not read at start, which forgets epochs; when the server's move
-// does not bring the new place to the other members.
+// Red when the agent's evict returns at once: the copy on h1 stays.
 func TestEpochs(t *testing.T) {
 	f := ownLab(t, lab.Config{Name: "epochs"})
 	f.tenant(t, "acme")

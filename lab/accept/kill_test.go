@@ -41,9 +41,9 @@ type dose struct {
 // away, agents are killed all the time, ports come, move and go; datagrams and TCP connections of ports that nobody touches
 // must not notice.
 //
-// Red when, in agent.go, reconcile does not return while there is no plan (`if !a.known`): an agent restarted without a snapshot then
-// empties the tables; when Agent.Run calls datapath.Remove or deletes pins on its way in or out; when reconcile.go deletes before
-// it adds (deleteFDB before putFDB in pass); when store.PutBinding acknowledges before the transaction is committed.
+// Red when, in the agent's reconcile, `if !a.known` is `if false`: an agent that has lost its snapshot then empties the tables until
+// the server brings the plan (1,696 of 3,378 datagrams lost, all connections ended). Breaks of what a restart must not touch turn
+// TestAgentRestart red, in a sixth of the time.
 func TestKills(t *testing.T) {
 	d := dose{length: 25 * time.Second, away: 15 * time.Second, kills: 12, packets: 10_000, sessions: 100, changes: 10, ports: 24}
 	if *soak {
@@ -140,15 +140,17 @@ func run(t *testing.T, f *fixture, c *churn, still []*workload, d dose, kills *r
 			reaches(t, w.ns, p.ip)
 		}
 	}
-	// What the server would send to a host that knows nothing is what is there.
+	// What the server would send to a host that knows nothing is what is there. Until it comes, the host goes on.
 	if kills != nil {
-		for _, h := range c.hosts {
-			was := f.tables(t, h)
-			f.resync(t, h)
-			if d := differs(was, f.tables(t, h)); len(d) > 0 {
-				t.Errorf("a whole new plan changed the tables of %s:\n%s", h, strings.Join(d, "\n"))
+		unharmed(t, still, func() {
+			for _, h := range c.hosts {
+				was := f.tables(t, h)
+				f.resync(t, h)
+				if d := differs(was, f.tables(t, h)); len(d) > 0 {
+					t.Errorf("a whole new plan changed the tables of %s:\n%s", h, strings.Join(d, "\n"))
+				}
 			}
-		}
+		})
 	}
 	c.clear(t)
 	f.settled(t)

@@ -20,8 +20,7 @@ var latencyLog = flag.String("latencylog", "", "file that TestChangeLatency writ
 // TestChangeLatency binds a port 200 times, to one host after the other, and wants a datagram from every host at it each time. How
 // long that took is told, not judged: `weft lab demo` judges it, beside what else it measures.
 //
-// Red when a binding does not reach every member: when compile leaves a port's resource as it was at PutBinding, or when the agent's
-// putFDB keeps an entry that it has (`!known || have != want` without the second half).
+// Red when the agent does not apply what a step of the plan brings (take without `len(step.Upserts)`).
 func TestChangeLatency(t *testing.T) {
 	const changes = 200
 	f := ownLab(t, lab.Config{Name: "latency"})

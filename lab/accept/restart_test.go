@@ -59,8 +59,8 @@ func unharmed(t *testing.T, all []*workload, do func()) {
 
 // TestAgentRestart kills agents, and asks them to end: forwarding goes on while there is none, and the next one changes nothing.
 //
-// Red when Agent.Run ends with datapath.Remove, or with links.Delete for its veths; when attachTo makes a new link instead of exchanging
-// the program; when Load forgets the ports' numbers, so that they are given anew.
+// Red when Agent.Run ends with `defer datapath.Remove(a.cfg.PinRoot)`; when attachTo makes a new link instead of exchanging the
+// program (`if false` for `if linkIfindex(l) == ifindex`); when load does not look for the ports' interfaces (no checkLinks).
 func TestAgentRestart(t *testing.T) {
 	f, all := busyLab(t, "restart")
 	for _, how := range []struct {
@@ -102,7 +102,7 @@ func TestAgentRestart(t *testing.T) {
 
 // TestEverythingKilled kills every process of weft. Agents come back before the server does.
 //
-// Red for the reasons of TestAgentRestart, and when an agent waits for a server before it answers on its socket.
+// Red for the reasons of TestAgentRestart.
 func TestEverythingKilled(t *testing.T) {
 	f, all := busyLab(t, "allkilled")
 	hosts := []string{"h1", "h2", "h3"}
@@ -144,8 +144,8 @@ func TestEverythingKilled(t *testing.T) {
 // what is half there can be asked for again. Then agents come back to a server that has nothing new: they resume by
 // digests and are not sent the plan again.
 //
-// Red when the store answers before etcd has committed (a transaction in a goroutine); when Hello carries no digests, so that every scope is sent
-// anew.
+// Red when the store answers before etcd has committed (`go s.commit(…)` in write); when Staging.Hello carries no Scopes, so that each
+// is sent whole (29,362 octets to resume).
 func TestServerKilledWhileWriting(t *testing.T) {
 	f, _ := busyLab(t, "writes")
 	made := map[string]*weftv1.Port{}
@@ -246,7 +246,7 @@ func (f *fixture) sentTo(t *testing.T, host string, do func()) uint64 {
 // TestSlowHost stops h3's agent for 20 seconds while ports are created, deleted and attached as fast as it goes. The other hosts
 // get every change meanwhile; h3 forwards, and catches up.
 //
-// Red when the distributor sends to streams one after the other; when a stream that fell off the ring is not resynchronised.
+// Red when the distributor believes that a host that comes back has everything (`if true` for `if now.Matches` in start).
 func TestSlowHost(t *testing.T) {
 	f, all := busyLab(t, "slow")
 	agent := f.hostOf(t, "h3").Agent
@@ -289,7 +289,7 @@ func TestSlowHost(t *testing.T) {
 // TestExpiredCertificate gives h1 a certificate that ended yesterday, which is a host that could not renew for a day. It forwards, its agent
 // restarts and says what is wrong, and with a good certificate it goes on.
 //
-// Red when the Renewer's end ends the agent (`return err` in Run), or when an expired identity is an error at start.
+// Red when the end of the Renewer ends the agent (`cancel(err)` in Run).
 func TestExpiredCertificate(t *testing.T) {
 	f, all := busyLab(t, "expired")
 	s, err := f.State()
