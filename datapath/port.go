@@ -117,8 +117,12 @@ func (d *Datapath) removePort(ifindex uint32) error {
 	return nil
 }
 
-// Ports reads the table, in no order.
+// Ports reads the table, in no order. An entry whose interface does not have the program (a kill between the two, an interface that
+// is gone, a link that somebody detached) is no port: it is removed and not listed, so that whoever compares attaches it
+// again. Else it would count as open while its frames pass by every check.
 func (d *Datapath) Ports() (list []Port, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	err = d.ports.All(func(id uint32, e bpf.TCPort) {
 		if e.Ifindex == 0 {
 			return
@@ -130,7 +134,30 @@ func (d *Datapath) Ports() (list []Port, err error) {
 		}
 		list = append(list, p)
 	})
-	return list, err
+	if err != nil {
+		return nil, err
+	}
+	whole := list[:0]
+	for _, p := range list {
+		if ref, ok := d.byIndex[p.Ifindex]; ok && ref.id == uint32(p.ID) && d.attached(linkName("from_port", p.Ifindex), p.Ifindex) {
+			whole = append(whole, p)
+			continue
+		}
+		if err := d.dropPort(p.Ifindex, uint32(p.ID)); err != nil {
+			return nil, fmt.Errorf("remove the rest of port %s: %w", p.UID, err)
+		}
+	}
+	return whole, nil
+}
+
+// dropPort removes an entry and, unless another id has the interface now, what else there is of it. d.mu is held.
+func (d *Datapath) dropPort(ifindex, id uint32) error {
+	if ref, ok := d.byIndex[ifindex]; !ok || ref.id == id {
+		if err := errors.Join(d.detach(linkName("from_port", ifindex)), d.removePort(ifindex)); err != nil {
+			return err
+		}
+	}
+	return d.ports.PutOne(id, bpf.TCPort{})
 }
 
 // setPortMTU gives the network's MTU to its ports: from_port then needs no look at the network. d.mu is held.

@@ -1,0 +1,101 @@
+package datapath
+
+import (
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/cilium/ebpf/link"
+
+	"github.com/weftnet/weft/datapath/bpf"
+)
+
+// A killed agent leaves what it had written up to then; the next one must be able to tell, and to finish.
+func TestKillInTheMiddleOfAttaching(t *testing.T) {
+	for name, undo := range map[string]func(h *testHost, w *workload) error{
+		"before the program was attached": func(h *testHost, w *workload) error {
+			return h.dp.detach(linkName("from_port", w.ifindex))
+		},
+		"before the interface was entered": func(h *testHost, w *workload) error {
+			return joinDelete(h.dp.detach(linkName("from_port", w.ifindex)), h.dp.portIDs.Delete([]uint32{w.ifindex}))
+		},
+		"by hand: the link was detached, its pin is there": func(h *testHost, w *workload) error {
+			l, err := link.LoadPinnedLink(h.dp.linkPath(linkName("from_port", w.ifindex)), nil)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			return l.Detach()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := alone(t)
+			h.putNetwork(Network{VNI: 5, MTU: 1500})
+			w := h.workload(5, 1, nil)
+			must(t, undo(h, w))
+			must(t, h.dp.Close())
+			h.open()
+			list, err := h.dp.Ports()
+			must(t, err)
+			if slices.ContainsFunc(list, func(p Port) bool { return p.Ifindex == w.ifindex }) {
+				t.Error("a port is listed whose interface has no program: nobody would attach it again")
+			}
+			must(t, h.dp.AttachPort(w.port()))
+			if !h.dp.attached(linkName("from_port", w.ifindex), w.ifindex) {
+				t.Error("attached again, the interface has no program")
+			}
+			list, err = h.dp.Ports()
+			same(t, "ports", uidsOf(list), []string{w.port().UID}, err)
+		})
+	}
+}
+
+func uidsOf(list []Port) (uids []string) {
+	for _, p := range list {
+		uids = append(uids, p.UID)
+	}
+	return uids
+}
+
+// An entry whose interface is gone goes with its pin.
+func TestPortsForgetsWhatIsGone(t *testing.T) {
+	h := alone(t)
+	h.putNetwork(Network{VNI: 5, MTU: 1500})
+	w := h.workload(5, 1, nil)
+	must(t, h.ns.DeleteLink("weftp1"))
+	list, err := h.dp.Ports()
+	must(t, err)
+	if len(list) != 0 {
+		t.Errorf("ports %v, the interface is gone", list)
+	}
+	if _, err := os.Stat(h.dp.linkPath(linkName("from_port", w.ifindex))); err == nil {
+		t.Error("the pin of a link to nothing is left")
+	}
+	e, _, err := h.dp.ports.Get(uint32(w.id))
+	must(t, err)
+	if e != (bpf.TCPort{}) {
+		t.Errorf("entry %+v is left", e)
+	}
+}
+
+// A network that cannot be changed keeps its flood list.
+func TestNetworkThatCannotBeWrittenKeepsItsList(t *testing.T) {
+	h := alone(t)
+	n := Network{VNI: 5, MTU: 1500, Remotes: []VTEPID{1, 2}}
+	must(t, h.dp.PutNetwork(n))
+	must(t, h.dp.maps["networks"].Freeze()) // no update from user space succeeds from here on
+	n.MTU = 1400
+	if err := h.dp.PutNetwork(n); err == nil {
+		t.Fatal("a frozen map was written")
+	}
+	h.dp.mu.Lock()
+	retired := len(h.dp.retired)
+	h.dp.mu.Unlock()
+	must(t, h.dp.Close()) // the sweeper is done with what it was given
+	h.open()
+	have, err := h.dp.Networks()
+	must(t, err)
+	if retired > 0 || len(have) != 1 || !slices.Equal(have[0].Remotes, n.Remotes) {
+		t.Errorf("networks %+v, %d lists retired; the list of a live network is lost", have, retired)
+	}
+}
