@@ -28,7 +28,9 @@ func (d *Datapath) PutNetwork(n Network) error {
 		return fmt.Errorf("network with VNI %d: %w", n.VNI, err)
 	}
 	if err := d.networks.PutOne(uint32(n.VNI), want); err != nil {
-		d.retire(want)
+		if want.List != old.List { // else it is the one in use
+			d.retire(want)
+		}
 		return err
 	}
 	if had && old.List != want.List {
