@@ -36,7 +36,9 @@ type Agent struct {
 	swept bool
 	atts  *attachments
 	// veths are those made here, as they were last made.
-	veths  map[string]veth
+	veths map[string]veth
+	// raised are those that were brought up, by port, with the index that they had.
+	raised map[string]uint32
 	uplink *uplink
 	prober *Prober
 	wall   *wall
@@ -201,7 +203,7 @@ func (a *Agent) load(uid string) error {
 	if err := a.rec.Load(); err != nil {
 		return err
 	}
-	a.veths = map[string]veth{}
+	a.veths, a.raised = map[string]veth{}, map[string]uint32{}
 	a.checkLinks()
 	return a.kernel.SetLocal(a.uplink.local)
 }
@@ -423,6 +425,7 @@ func (a *Agent) reconcile() {
 		}
 		a.sweep()
 	}
+	a.raise()
 	a.settle()
 	a.tellProber()
 	for w := range a.waiting {
@@ -463,6 +466,7 @@ func (a *Agent) evict() bool {
 			}
 		}
 		delete(a.veths, uid)
+		delete(a.raised, uid)
 		a.rec.SetAttached(uid, nil)
 	}
 	later(&a.reportAt, reportDelay)

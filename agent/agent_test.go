@@ -40,6 +40,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	r := &rig{t: t, dir: t.TempDir(), kernel: newFakeKernel(), links: newFakeLinks(), rev: 100}
 	r.links.far["/run/netns/work"] = map[string]bool{}
+	r.links.guarded = func(index int) bool { _, ok := r.kernel.ports[uint32(index)]; return ok }
 	r.server = &fakeServer{bound: map[string]bool{}, said: make(chan struct{}, 1)}
 	r.server.onBind = func(tenant, port string) *planv1.BindResponse {
 		r.rev++
@@ -167,7 +168,7 @@ func (r *rig) until(what string, ok func() bool) {
 }
 
 func (r *rig) checkOrder() {
-	for _, s := range r.kernel.unsafe {
+	for _, s := range slices.Concat(r.kernel.unsafe, r.links.unsafe) {
 		r.t.Errorf("unsafe order: %s", s)
 	}
 }
@@ -530,6 +531,9 @@ func TestVeth(t *testing.T) {
 	}
 	if v := made(); v.mtu != 1450 || v.mac != (wire.MAC{2, 0, 0, 0, 'w', '1'}) || len(v.ips) != 1 || v.ips[0].String() != "10.1.0.5/24" {
 		t.Errorf("made %+v", v)
+	}
+	if l, err := r.links.Link(at.Interface); err != nil || !l.Up {
+		t.Errorf("attached, and not up: %+v %v", l, err)
 	}
 	smaller := networkOf("h1", "h2")
 	smaller.Mtu = 1400

@@ -359,13 +359,15 @@ func (a *Agent) forget(at attachment) error {
 		return err
 	}
 	delete(a.veths, at.UID)
+	delete(a.raised, at.UID)
+	var err error
+	if at.Kind == kindVeth {
+		err = a.links.Delete(at.Interface) // before its program goes: without one it must not be up
+	}
 	a.rec.SetAttached(at.UID, nil)
 	a.reconcile()
 	later(&a.reportAt, 0)
-	if at.Kind != kindVeth {
-		return nil
-	}
-	return a.links.Delete(at.Interface)
+	return err
 }
 
 // detach unbinds the port and takes its interface away; both, or (without a server) neither.

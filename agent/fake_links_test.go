@@ -26,6 +26,9 @@ type fakeLinks struct {
 	managed map[netdev.Hop]bool
 	events  chan netdev.Event
 	veths   map[string]veth // as they were last asked for, by near end
+	// guarded reports whether an interface has its program; unsafe are those set up or let go of without.
+	guarded func(index int) bool
+	unsafe  []string
 }
 
 func newFakeLinks() *fakeLinks {
@@ -88,7 +91,7 @@ func (f *fakeLinks) MakeVeth(v veth) (netdev.Link, error) {
 	f.next++
 	far[v.far] = true
 	l := netdev.Link{
-		Index: f.next, Name: v.near, Kind: "veth", MTU: v.mtu, Up: true, PeerNamespaceID: 3,
+		Index: f.next, Name: v.near, Kind: "veth", MTU: v.mtu, PeerNamespaceID: 3,
 		Alias: netdev.Mark{Instance: "default", Port: v.uid}.String(),
 	}
 	f.links[v.near] = l
@@ -107,6 +110,9 @@ func (f *fakeLinks) SetUp(name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	l := f.links[name]
+	if _, ours := l.Mark(); ours && !f.guarded(l.Index) {
+		f.unsafe = append(f.unsafe, "interface "+name+" is set up before its program is attached")
+	}
 	l.Up = true
 	f.links[name] = l
 	return nil
@@ -118,6 +124,9 @@ func (f *fakeLinks) Delete(name string) error {
 	if l, ok := f.links[name]; ok {
 		if _, ours := l.Mark(); !ours {
 			return netdev.ErrNotOwned
+		}
+		if !f.guarded(l.Index) && l.Up {
+			f.unsafe = append(f.unsafe, "interface "+name+" lost its program while it was up")
 		}
 	}
 	delete(f.links, name)

@@ -74,6 +74,21 @@ func (a *Agent) resolve(at attachment) (local, error) {
 	}, nil
 }
 
+// raise brings the veths made here up whose program is attached by now, and no other.
+func (a *Agent) raise() {
+	for uid, at := range a.atts.byUID {
+		l := a.rec.locals[uid]
+		if at.Kind != kindVeth || l == nil || l.ifindex == 0 || a.raised[uid] == l.ifindex || a.rec.tables.ports[l.ifindex].UID != uid {
+			continue
+		}
+		if err := a.links.SetUp(at.Interface); err != nil && !isNotFound(err) {
+			a.log.Warn("an interface cannot be set up", "interface", at.Interface, "err", err)
+			continue
+		}
+		a.raised[uid] = l.ifindex
+	}
+}
+
 // settle brings the veths made here to what the plan says now, after a port's addresses or its network's MTU changed.
 func (a *Agent) settle() {
 	for uid, at := range a.atts.byUID {

@@ -15,11 +15,12 @@ import (
 type Links interface {
 	// Link looks one up; netdev.ErrNotFound.
 	Link(name string) (netdev.Link, error)
-	// MakeVeth makes or adopts a pair to another namespace, both ends up.
+	// MakeVeth makes or adopts a pair to another namespace, the far end up; the near one is brought up when its program is
+	// attached: a frame that came before would reach the host's own stack.
 	MakeVeth(veth) (netdev.Link, error)
 	// MakeOAM makes or adopts the probes' pair and returns the end that carries programs.
 	MakeOAM(near, far wire.MAC, mtu int) (netdev.Link, error)
-	// SetUp brings an interface of somebody else up.
+	// SetUp brings an interface up.
 	SetUp(name string) error
 	// Delete removes an interface made here. A missing one is no error.
 	Delete(name string) error
@@ -64,7 +65,7 @@ func (h *hostLinks) MakeVeth(v veth) (netdev.Link, error) {
 		return netdev.Link{}, fmt.Errorf("network namespace %s is the host's own: a workload needs one of its own", v.netns)
 	}
 	near, _, err := h.EnsureVeth(netdev.Veth{
-		Name: v.near, Mark: netdev.Mark{Instance: h.instance, Port: v.uid}, MTU: v.mtu, Quiet: true,
+		Name: v.near, Mark: netdev.Mark{Instance: h.instance, Port: v.uid}, MTU: v.mtu, Quiet: true, Down: true,
 		Peer: netdev.VethPeer{Namespace: ns, Name: v.far, MAC: v.mac, Addresses: v.ips},
 	})
 	for _, ip := range v.gone {

@@ -178,6 +178,23 @@ func TestVethIsPlacedAcrossAndCarries(t *testing.T) {
 	}
 }
 
+// A near end that is to stay down does, made or adopted; one that is up stays up.
+func TestVethStaysDown(t *testing.T) {
+	host, guest := namespace(t, "host"), namespace(t, "guest")
+	v := Veth{Name: PortInterface("x"), Mark: Mark{"default", "x"}, Down: true, Peer: VethPeer{Namespace: guest, Name: "eth0"}}
+	for range 2 {
+		near, far, err := host.EnsureVeth(v)
+		must(t, err)
+		if near.Up || !far.Up {
+			t.Errorf("near %+v, far %+v", near, far)
+		}
+	}
+	must(t, host.SetUp(v.Name))
+	if near, _, err := host.EnsureVeth(v); err != nil || !near.Up {
+		t.Errorf("near %+v, %v", near, err)
+	}
+}
+
 func TestVethOfOursIsAdoptedAndOthersAreLeft(t *testing.T) {
 	host, guest, other := namespace(t, "host"), namespace(t, "guest"), namespace(t, "other")
 	uid := "0123456789abcdef"

@@ -24,7 +24,9 @@ type Veth struct {
 	Addresses []netip.Prefix
 	// Quiet keeps the kernel silent on the near end (see Handle.Quiet).
 	Quiet bool
-	Peer  VethPeer
+	// Down leaves the near end as it is, and a new one down, so that nothing is received before what guards it is attached.
+	Down bool
+	Peer VethPeer
 }
 
 // VethPeer is the far end.
@@ -36,7 +38,7 @@ type VethPeer struct {
 	Addresses []netip.Prefix
 }
 
-// EnsureVeth makes the pair, both ends up, and returns the near and the far end. Doing it again changes nothing; a pair that
+// EnsureVeth makes the pair, both ends up (see Down), and returns the near and the far end. Doing it again changes nothing; a pair that
 // carries our mark is adopted if its far end is in the right place, and made anew if not. An interface of that name without
 // our mark is ErrNotOwned; a name that is taken in the far namespace is an error that wraps os.ErrExist.
 func (h *Handle) EnsureVeth(v Veth) (near, far Link, err error) {
@@ -133,8 +135,10 @@ func (h *Handle) settleVeth(v Veth, peer *Handle) (near, far Link, err error) {
 	if err := peer.SetUp(v.Peer.Name); err != nil {
 		return near, far, err
 	}
-	if err := h.SetUp(v.Name); err != nil {
-		return near, far, err
+	if !v.Down {
+		if err := h.SetUp(v.Name); err != nil {
+			return near, far, err
+		}
 	}
 	if far, err = peer.LinkByName(v.Peer.Name); err != nil {
 		return near, far, err
