@@ -107,7 +107,7 @@ func newDialer(cfg Config) (*dialer, error) {
 			Fix: "give --server HOST:PORT and a token, or --socket PATH on the server's machine"}
 	}
 	for _, s := range cfg.Servers {
-		d.servers = append(d.servers, withPort(s))
+		d.servers = append(d.servers, WithPort(s))
 	}
 	pin, err := pinOf(cfg)
 	if err != nil {

@@ -124,8 +124,8 @@ func isHopeless(err error) bool {
 		errors.As(err, &dns) && dns.IsNotFound
 }
 
-// withPort adds the default port to "host", "10.0.0.1", "fd00::1" and "[fd00::1]".
-func withPort(server string) string {
+// WithPort adds the default port to "host", "10.0.0.1", "fd00::1" and "[fd00::1]".
+func WithPort(server string) string {
 	if _, _, err := net.SplitHostPort(server); err == nil {
 		return server
 	}
