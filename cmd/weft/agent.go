@@ -10,6 +10,7 @@ import (
 
 	"github.com/weftnet/weft/agent"
 	"github.com/weftnet/weft/cli"
+	"github.com/weftnet/weft/client"
 )
 
 // agentFlags are the flags of `weft agent`, and of `weft up` for its agent.
@@ -71,13 +72,16 @@ func agentCommand() *cobra.Command {
 				cfg.Token = os.Getenv("WEFT_TOKEN")
 			}
 			if len(cfg.Servers) == 0 {
-				return cli.Usagef("say --server HOST:PORT (repeatable) or set WEFT_SERVER", "no server is given")
+				return cli.Usagef("say --server HOST[:PORT] (repeatable) or set WEFT_SERVER", "no server is given")
+			}
+			for i, s := range cfg.Servers {
+				cfg.Servers[i] = client.WithPort(s)
 			}
 			return runAgent(cmd.Context(), cfg)
 		},
 	}
 	f.add(cmd, "dir", "socket")
-	cmd.Flags().StringSliceVar(&servers, "server", nil, "`host:port` of a server; several are tried in turn (or WEFT_SERVER)")
+	cmd.Flags().StringSliceVar(&servers, "server", nil, "`host[:port]` of a server; several are tried in turn (or WEFT_SERVER)")
 	cmd.Flags().StringVar(&f.cfg.Token, "token", "", "join `token` for the first start (or WEFT_TOKEN)")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log at debug level")
 	cmd.AddCommand(leaveCommand())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/weftnet/weft/agent"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/cli"
 	"github.com/weftnet/weft/client"
 	"github.com/weftnet/weft/server"
 	"github.com/weftnet/weft/trust"
@@ -54,10 +56,11 @@ func upCommand() *cobra.Command {
 // runUp ends when either part ends. The agent never outlives a server that failed: the unit restarts both, and
 // forwarding does not notice.
 func runUp(ctx context.Context, sc server.Config, ac agent.Config) error {
-	_, l4port, err := net.SplitHostPort(sc.Listen)
+	own, err := ownServer(sc.Listen)
 	if err != nil {
-		return fmt.Errorf("--listen %q is not of the form [ADDRESS]:PORT: %w", sc.Listen, err)
+		return err
 	}
+	sc.Names = append(sc.Names, ac.Name) // other hosts know this machine by the name that it has here
 	s := server.New(sc)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.Run(ctx) })
@@ -67,7 +70,7 @@ func runUp(ctx context.Context, sc server.Config, ac agent.Config) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		ac.Servers = []string{net.JoinHostPort("127.0.0.1", l4port)}
+		ac.Servers = []string{own}
 		if err := tokenForSelf(ctx, sc.Socket, &ac); err != nil {
 			return err
 		}
@@ -77,6 +80,20 @@ func runUp(ctx context.Context, sc server.Config, ac agent.Config) error {
 		return err
 	}
 	return nil
+}
+
+// ownServer is where the agent finds a server that listens there, on the same machine.
+func ownServer(listen string) (string, error) {
+	host, l4port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", cli.Usagef("write it as :7348 or 192.0.2.1:7348", "--listen %q is not of the form [ADDRESS]:PORT", listen)
+	}
+	if addr, err := netip.ParseAddr(host); host == "" || err == nil && addr == netip.IPv4Unspecified() {
+		host = "127.0.0.1"
+	} else if err == nil && addr == netip.IPv6Unspecified() {
+		host = "::1"
+	}
+	return net.JoinHostPort(host, l4port), nil
 }
 
 // tokenForSelf makes a join token over the server's socket, unless this host has joined before and its identity is still
