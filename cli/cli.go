@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Deps is everything that the commands take from outside.
@@ -83,7 +84,12 @@ func build(deps Deps, extra []*cobra.Command) (*cobra.Command, *app) {
 	root.SetOut(deps.Stdout)
 	root.SetErr(deps.Stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("", "see `"+cmd.CommandPath()+" --help`", "%s", err)
+		fix := "see `" + cmd.CommandPath() + " --help`"
+		var wrong *pflag.InvalidValueError
+		if !errors.As(err, &wrong) {
+			return usagef("", fix, "%s", err)
+		}
+		return usagef("--"+wrong.GetFlag().Name, fix, "%q is not %s", wrong.GetValue(), valueOf(wrong.GetFlag().Value.Type()))
 	})
 	root.AddGroup(&cobra.Group{ID: "objects", Title: "Objects:"}, &cobra.Group{ID: "deployment", Title: "Deployment:"},
 		&cobra.Group{ID: "run", Title: "Running weft:"})
@@ -99,6 +105,22 @@ func build(deps Deps, extra []*cobra.Command) (*cobra.Command, *app) {
 	root.AddCommand(contextCommand(a), versionCommand(a))
 	markUsage(root)
 	return root, a
+}
+
+// valueOf says in words what a flag of that type takes.
+func valueOf(flagType string) string {
+	switch flagType {
+	case "bool":
+		return "true or false"
+	case "duration":
+		return "a duration such as 90s or 12h"
+	case "uint8", "uint16", "uint32", "uint64", "uint":
+		return "a whole number from 0 that fits"
+	case "int8", "int16", "int32", "int64", "int":
+		return "a whole number that fits"
+	default:
+		return "a " + flagType
+	}
 }
 
 func add(root *cobra.Command, group string, cmd *cobra.Command) {
@@ -145,7 +167,7 @@ func markUsage(cmd *cobra.Command) {
 // names says which arguments a verb takes, all of them needed.
 func names(want ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		fix := "write `" + cmd.CommandPath() + " " + strings.Join(want, " ") + "`"
+		fix := "write `" + strings.Join(append([]string{cmd.CommandPath()}, want...), " ") + "`"
 		if len(args) < len(want) {
 			return usagef("", fix, "%s is missing", want[len(args)])
 		}
