@@ -351,9 +351,9 @@ func (a *app) execCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			path, err := exec.LookPath(argv[0])
+			path, err := l.program(argv[0])
 			if err != nil {
-				return fmt.Errorf("run %s in %s: %w", argv[0], args[0], err)
+				return err
 			}
 			return h.Run(func() error { return a.deps.Exec(path, argv, l.environment(args[0])) })
 		},
@@ -361,6 +361,22 @@ func (a *app) execCommand() *cobra.Command {
 	// Flags after the node's name are the command's own, with or without the two dashes before it.
 	cmd.Flags().SetInterspersed(false)
 	return cmd
+}
+
+// program finds a command of this machine, as every node has its files; `weft` is the lab's own binary if there is no other.
+func (l *Lab) program(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err == nil {
+		return path, nil
+	}
+	if name == "weft" {
+		return l.cfg.Binary, nil
+	}
+	fix := "give the path of a program of this machine"
+	if name == "ping" {
+		fix = "install it: apt-get install iputils-ping"
+	}
+	return "", refuse("CMD", fmt.Sprintf("there is no program %q on this machine", name), fix)
 }
 
 // command is what follows the node's name.

@@ -69,6 +69,13 @@ func TestExecRunsInTheNode(t *testing.T) {
 			t.Errorf("%s is not in the environment", v)
 		}
 	}
+	t.Setenv("PATH", "/nonexistent")
+	if path, err := l.program("weft"); err != nil || path != l.cfg.Binary {
+		t.Errorf("weft, outside PATH: %q, %v, want %s", path, err, l.cfg.Binary)
+	}
+	if _, err := l.program("ping"); err == nil || !strings.Contains(err.Error(), "ping") {
+		t.Errorf("no ping: %v", err)
+	}
 	for _, wrong := range [][]string{{"exec", "h1"}, {"exec", "h7", "true"}, {"exec", "h1", "no-such-program"}, {"workload", "remove", "web1"}, {"workload", "add", "web1"}} {
 		if _, err := run(wrong...); err == nil || errors.Is(err, stopped) {
 			t.Errorf("%q: %v", wrong, err)
