@@ -301,7 +301,7 @@ func (c *churn) verify(t testing.TB) (bound []address) {
 				if err != nil && !errors.Is(err, netdev.ErrNotFound) {
 					t.Fatal(err)
 				}
-				return (err == nil) == want, fmt.Sprint(err)
+				return (err == nil) == want, fmt.Sprintf("%v; on %s:\n%s", err, h, c.f.history(t, h, c.tenant+"/"+p.name))
 			})
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
+	localv1 "github.com/weftnet/weft/api/gen/local/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/datapath/bpf"
 	"github.com/weftnet/weft/datapath/netdev"
@@ -94,14 +95,43 @@ func (f *fixture) octets(t testing.TB, host string) []string {
 	return out
 }
 
-// own are the interfaces on a host that weft made.
+// own are the interfaces on a host that weft made, by their names: one that was left behind before it was marked is one too.
 func (f *fixture) own(t testing.TB, host string) []netdev.Link {
 	t.Helper()
-	l, err := f.node(t, host).Owned("lab-" + host)
+	all, err := f.node(t, host).Links()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l
+	return slices.DeleteFunc(all, func(l netdev.Link) bool { return !strings.HasPrefix(l.Name, netdev.NamePrefix) })
+}
+
+// history is what a host's interfaces that are called as weft's are, and what its agent has said of a port.
+func (f *fixture) history(t testing.TB, host, port string) string {
+	t.Helper()
+	var out []string
+	all, err := f.node(t, host).Links()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range all {
+		if strings.HasPrefix(l.Name, netdev.NamePrefix) {
+			out = append(out, fmt.Sprintf("%s (number %d), marked %q", l.Name, l.Index, l.Alias))
+		}
+	}
+	s, err := f.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(s.Dir, host, host+".log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if strings.Contains(line, "port="+port+" ") || strings.Contains(line, "the agent is ready") || strings.Contains(line, "removed") {
+			out = append(out, strings.TrimSpace(line))
+		}
+	}
+	return strings.Join(out, "\n")
 }
 
 func addrOf(a bpf.TCAddr) netip.Addr {
@@ -363,7 +393,8 @@ func (f *fixture) agentBack(t testing.TB, host string) {
 	f.caughtUp(t, host)
 }
 
-// caughtUp waits until a host has applied the store's revision of now.
+// caughtUp waits until a host has applied the store's revision of now, by its own word and by the server's: a server takes a while to
+// notice that a stream is dead.
 func (f *fixture) caughtUp(t testing.TB, host string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*inTime)
@@ -372,7 +403,19 @@ func (f *fixture) caughtUp(t testing.TB, host string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, fmt.Sprintf("%s has applied revision %d", host, st.Msg.GetRevision()), func() (bool, string) {
+	a, err := f.Agent(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	eventually(t, fmt.Sprintf("%s has a server and has applied revision %d", host, st.Msg.GetRevision()), func() (bool, string) {
+		own, err := a.GetStatus(ctx, connect.NewRequest(&localv1.GetStatusRequest{}))
+		if err != nil {
+			return false, err.Error()
+		}
+		if !own.Msg.GetConnected() || own.Msg.GetRevision() < st.Msg.GetRevision() {
+			return false, fmt.Sprintf("connected %t, revision %d", own.Msg.GetConnected(), own.Msg.GetRevision())
+		}
 		h, err := f.api(t).Hosts.GetHost(ctx, connect.NewRequest(&weftv1.GetHostRequest{Name: host}))
 		if err != nil {
 			return false, err.Error()
