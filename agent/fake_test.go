@@ -25,6 +25,7 @@ type fakeKernel struct {
 	writes   int
 	crashAt  int // panics with crashed before this write; 0: never
 	fdbLimit int
+	idLimit  int // of VTEPs and ports; 0: none
 	// unsafe are orders that must not happen; the test fails if there is one.
 	unsafe []string
 }
@@ -60,6 +61,9 @@ func (f *fakeKernel) PutVTEPs(list []datapath.VTEP) error {
 		f.write()
 		if v.ID == 0 || !v.Addr.IsValid() || v.UDPPort == 0 {
 			return f.bad("VTEP %+v is not whole", v)
+		}
+		if f.idLimit > 0 && int(v.ID) > f.idLimit {
+			return errFull
 		}
 		f.vteps[v.ID] = v
 	}

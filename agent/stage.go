@@ -64,6 +64,10 @@ func (r *Reconciler) putVTEPs(d *dirty) {
 		uid := r.uids[v.ID]
 		if err != nil {
 			r.failed.vteps[uid] = err
+			if _, known := r.tables.vteps[v.ID]; !known {
+				delete(r.ids, uid) // the next try may find a lower one free
+				delete(r.uids, v.ID)
+			}
 			return
 		}
 		delete(r.failed.vteps, uid)
@@ -141,11 +145,15 @@ func (r *Reconciler) attachPorts(d *dirty) {
 			want.ID = r.portNumber(uid)
 			if err := r.kernel.ResetPort(want.ID); err != nil {
 				r.failed.ports[uid] = err
+				delete(r.portIDs, uid) // the next try may find a lower one free
 				continue
 			}
 		}
 		want.Held = true
 		r.writePort(uid, want, r.kernel.AttachPort)
+		if r.failed.ports[uid] != nil && !r.inKernel(uid) {
+			delete(r.portIDs, uid)
+		}
 	}
 }
 
