@@ -44,6 +44,8 @@ type Agent struct {
 	wall   *wall
 
 	work chan func()
+	// ended is closed when the loop is over: nothing is done any more.
+	ended chan struct{}
 	// connected is the server that is spoken to, and trouble why there is none.
 	connected string
 	trouble   error
@@ -92,7 +94,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	return &Agent{
-		cfg: cfg, log: cfg.Log, work: make(chan func()), waiting: map[*waiter]bool{}, conditions: map[string]string{},
+		cfg: cfg, log: cfg.Log, work: make(chan func()), ended: make(chan struct{}), waiting: map[*waiter]bool{}, conditions: map[string]string{},
 	}, nil
 }
 
@@ -214,6 +216,9 @@ func (a *Agent) stage(uid string, set *plan.Set, store string, revision int64) {
 	a.staging.AcceptLoss = a.cfg.AcceptLoss
 }
 
+// errEnded is why a request that was under way when the agent ended was not done.
+var errEnded = errors.New("the agent is ending")
+
 // do runs f in the loop and waits for it.
 func (a *Agent) do(ctx context.Context, f func()) error {
 	done := make(chan struct{})
@@ -221,12 +226,15 @@ func (a *Agent) do(ctx context.Context, f func()) error {
 	case a.work <- func() { defer close(done); f() }:
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	case <-a.ended:
+		return errEnded
 	}
 	<-done
 	return nil
 }
 
 func (a *Agent) loop(ctx context.Context, events <-chan netdev.Event) error {
+	defer close(a.ended)
 	defer a.writing.Wait()
 	report := time.NewTicker(a.cfg.ReportEvery)
 	defer report.Stop()

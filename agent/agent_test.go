@@ -75,7 +75,7 @@ func (r *rig) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log, work: make(chan func()), waiting: map[*waiter]bool{}, conditions: map[string]string{}}
+	a := &Agent{cfg: cfg, log: cfg.Log, work: make(chan func()), ended: make(chan struct{}), waiting: map[*waiter]bool{}, conditions: map[string]string{}}
 	a.kernel, a.links, a.server = r.kernel, r.links, r.server
 	if a.uplink, err = findUplink(cfg, r.links, datapath.Local{}); err != nil {
 		r.t.Fatal(err)

@@ -222,6 +222,8 @@ func (a *Agent) wait(ctx context.Context, ready func() bool) error {
 	select {
 	case <-w.done:
 		return nil
+	case <-a.ended:
+		return errEnded
 	case <-ctx.Done():
 		// Without the loop there is nothing to take out.
 		_ = a.do(context.WithoutCancel(ctx), func() { delete(a.waiting, w) })

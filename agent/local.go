@@ -52,16 +52,18 @@ func (a *Agent) listen() (*socket, error) {
 
 // serve answers until the context ends, and lets what is under way finish.
 func (s *socket) serve(ctx context.Context) {
-	stop := context.AfterFunc(ctx, func() {
+	down := make(chan struct{})
+	context.AfterFunc(ctx, func() {
+		defer close(down)
 		grace, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		if s.server.Shutdown(grace) != nil {
 			s.server.Close()
 		}
 	})
-	defer stop()
-	// Serve ends with ErrServerClosed, and not before the context does.
+	// Serve ends with ErrServerClosed, as soon as the context does.
 	_ = s.server.Serve(s.listener)
+	<-down
 }
 
 // localService is local.v1.LocalService.
