@@ -30,8 +30,14 @@ func (h *Handle) AddAddress(name string, p netip.Prefix) error {
 	})
 }
 
-// DeleteAddress removes an address; one that is not there is no error.
+// DeleteAddress removes an address; one that is not there is no error. The other addresses of its subnet stay: without
+// promote_secondaries the kernel takes all of them away with the oldest.
 func (h *Handle) DeleteAddress(name string, p netip.Prefix) error {
+	if p.Addr().Is4() {
+		if err := h.SetSysctl("net/ipv4/conf/"+name+"/promote_secondaries", "1"); err != nil && !missingSysctl(err) {
+			return err
+		}
+	}
 	return h.change(name, "delete address "+p.String(), func(l netlink.Link) error {
 		return unless(h.nl.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)}), unix.EADDRNOTAVAIL)
 	})

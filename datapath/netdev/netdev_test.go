@@ -171,6 +171,9 @@ func TestVethIsPlacedAcrossAndCarries(t *testing.T) {
 		}
 	}
 	must(t, b.SetAddresses("eth0", []netip.Prefix{netip.MustParsePrefix("10.9.0.3/24")}))
+	if list := try(b.Addresses("eth0"))(t); !slices.ContainsFunc(list, func(x Address) bool { return x.Prefix.String() == "10.9.0.3/24" }) {
+		t.Errorf("another address of the same subnet replaced the first, and both are gone: %v", list)
+	}
 	for _, x := range try(b.Addresses("eth0"))(t) {
 		if !x.LinkLocal && x.Prefix != netip.MustParsePrefix("10.9.0.3/24") {
 			t.Errorf("SetAddresses left %s", x.Prefix)
