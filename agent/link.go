@@ -176,8 +176,8 @@ func (a *Agent) sweep() {
 		return
 	}
 	for _, l := range owned {
-		mark, ok := l.Mark()
-		if _, known := a.atts.byIf[l.Name]; known || !ok || l.Name != netdev.PortInterface(mark.Port) {
+		mark, marked := l.Mark() // one without a mark was being made when its maker was killed
+		if _, known := a.atts.byIf[l.Name]; known || marked && l.Name != netdev.PortInterface(mark.Port) {
 			continue
 		}
 		a.log.Info("an interface that no attachment explains is removed", "interface", l.Name)

@@ -33,6 +33,8 @@ type Link struct {
 	// Peer is the index of the other end of a veth, in the namespace that PeerNamespaceID names (-1: this one).
 	Peer            int
 	PeerNamespaceID int
+
+	group uint32
 }
 
 // Mark is the link's ownership mark; ok is false if it carries none.
@@ -43,7 +45,7 @@ func linkOf(n netlink.Link) Link {
 	l := Link{
 		Index: a.Index, Name: a.Name, Kind: n.Type(), Alias: a.Alias, MTU: a.MTU, Master: a.MasterIndex,
 		Up: a.RawFlags&unix.IFF_UP != 0, Running: a.RawFlags&unix.IFF_LOWER_UP != 0, NoARP: a.RawFlags&unix.IFF_NOARP != 0,
-		Peer: a.ParentIndex, PeerNamespaceID: a.NetNsID,
+		Peer: a.ParentIndex, PeerNamespaceID: a.NetNsID, group: a.Group,
 	}
 	if len(a.HardwareAddr) == len(l.MAC) {
 		copy(l.MAC[:], a.HardwareAddr)

@@ -2,6 +2,7 @@ package netdev
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -67,7 +68,19 @@ func (h *Handle) SetMark(name string, m Mark) error {
 	return nil
 }
 
-// Owned lists the interfaces that carry a mark of the instance.
+// group is the number that an instance's veths are made with, as the kernel takes no alias when it makes one: a veth whose maker was
+// killed before it could mark it is known by this.
+func group(instance string) uint32 {
+	sum := sha256.Sum256([]byte("group of " + instance))
+	return binary.BigEndian.Uint32(sum[:]) | 1<<31 // 0 is everybody's, and users choose small ones
+}
+
+// unfinished reports a veth that the instance made and did not come to mark.
+func (l Link) unfinished(instance string) bool {
+	return l.Kind == "veth" && l.Alias == "" && l.group == group(instance) && strings.HasPrefix(l.Name, NamePrefix)
+}
+
+// Owned lists the interfaces that carry a mark of the instance, and those that it was killed at making.
 func (h *Handle) Owned(instance string) ([]Link, error) {
 	all, err := h.Links()
 	if err != nil {
@@ -75,7 +88,7 @@ func (h *Handle) Owned(instance string) ([]Link, error) {
 	}
 	var own []Link
 	for _, l := range all {
-		if m, ok := l.Mark(); ok && m.Instance == instance {
+		if m, ok := l.Mark(); ok && m.Instance == instance || l.unfinished(instance) {
 			own = append(own, l)
 		}
 	}
@@ -92,7 +105,7 @@ func (h *Handle) DeleteOwned(name, instance string) error {
 	if err != nil {
 		return err
 	}
-	if m, ok := l.Mark(); !ok || m.Instance != instance {
+	if m, ok := l.Mark(); (!ok || m.Instance != instance) && !l.unfinished(instance) {
 		return fmt.Errorf("delete interface %s (alias %q): %w", name, l.Alias, ErrNotOwned)
 	}
 	// By index: should the name have gone to something else meanwhile, that is not deleted.

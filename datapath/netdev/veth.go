@@ -103,6 +103,9 @@ func (h *Handle) namespaceID(o *Handle) int {
 func (h *Handle) addVeth(v Veth, peer *Handle) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = v.Name, v.MTU
+	if v.Mark != (Mark{}) {
+		attrs.Group = group(v.Mark.Instance)
+	}
 	if !v.MAC.IsZero() {
 		attrs.HardwareAddr = net.HardwareAddr(v.MAC[:])
 	}
