@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 
 	"os/signal"
@@ -20,10 +21,12 @@ func Command(deps Deps) *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure weft beside the Linux bridge + vxlan device, on this machine",
-		Long: "Builds two hosts with weft, the same with the kernel's bridge and vxlan device (tuned, and as it comes), and a plain veth, in\n" +
-			"network namespaces; measures them in turn; prints medians and ratios. Use an idle machine: everything shares its cores.",
-		Args: cobra.NoArgs,
+		Short: "Measure weft beside the Linux bridge + vxlan device and Open vSwitch, on this machine",
+		Long: "Builds two hosts with weft, the same with the kernel's bridge and vxlan device (tuned, and as it comes) and with Open vSwitch in\n" +
+			"user space, a bridge without overlay and a plain veth, in network namespaces; measures them in turn; prints medians and ratios.\n" +
+			"Use an idle machine: everything shares its cores. What an interrupted or killed run leaves, the next one removes.",
+		Example: "  weft bench --quick\n  weft bench --only fdb,tap --out results",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
@@ -32,10 +35,12 @@ func Command(deps Deps) *cobra.Command {
 		},
 	}
 	fl := cmd.Flags()
-	fl.IntVar(&cfg.Rounds, "rounds", 7, "`number` of rounds, five or more")
-	fl.IntVar(&cfg.Frames, "frames", 1_000_000, "`number` of frames a sample")
-	fl.DurationVar(&cfg.Stream, "stream", 0, "`length` of a TCP sample (default 2s)")
-	fl.StringVar(&out, "out", "", "`directory` to keep the results in, as JSON and Markdown")
+	fl.IntVar(&cfg.Rounds, "rounds", 0, "`number` of rounds, five or more (default 7, or 5 with --quick)")
+	fl.IntVar(&cfg.Frames, "frames", 500_000, "`number` of frames a sample")
+	fl.DurationVar(&cfg.Stream, "stream", 0, "`length` of a TCP sample (default 1s)")
+	fl.BoolVar(&cfg.Quick, "quick", false, "small frames and one TCP stream only: under 4 minutes")
+	fl.StringSliceVar(&cfg.Only, "only", nil, "take only these `measures`: "+strings.Join(MeasureNames(), ", "))
+	fl.StringVar(&out, "out", "", "`directory` to keep the results in, as JSON, Markdown and SVG")
 	return cmd
 }
 

@@ -16,6 +16,8 @@ type Sample struct {
 
 // Series is what one measure found for every contender.
 type Series struct {
+	// Group is the name of the measure that --only takes; Measure says what exactly was measured.
+	Group   string `json:"group"`
 	Measure string `json:"measure"`
 	Unit    string `json:"unit"`
 	// Higher says whether a larger value is better.
@@ -43,40 +45,61 @@ const MinRounds = 5
 // Compare measures every contender once a round, beginning each round with the next contender (A B C, B C A, C A B), and
 // sums up. Progress is told of every sample.
 func Compare(s Series, contenders []string, rounds int, measure func(contender string) (float64, error), progress func(Sample)) (Series, error) {
+	all, err := CompareAll([]Series{s}, contenders, rounds, func(c string) ([]float64, error) {
+		v, err := measure(c)
+		return []float64{v}, err
+	}, progress)
+	return all[0], err
+}
+
+// CompareAll is Compare for a measure that gives several values at once, one for each Series. Progress is told of the first.
+func CompareAll(all []Series, contenders []string, rounds int, measure func(contender string) ([]float64, error), progress func(Sample)) ([]Series, error) {
 	if rounds < MinRounds {
-		return s, fmt.Errorf("%d rounds of %s: a median needs %d", rounds, s.Measure, MinRounds)
+		return all, fmt.Errorf("%d rounds of %s: a median needs %d", rounds, all[0].Measure, MinRounds)
 	}
 	for round := range rounds {
 		for i := range contenders {
 			c := contenders[(round+i)%len(contenders)]
-			v, err := measure(c)
+			values, err := measure(c)
 			if err != nil {
-				return s, fmt.Errorf("%s of %s, round %d: %w", s.Measure, c, round+1, err)
+				return all, fmt.Errorf("%s of %s, round %d: %w", all[0].Measure, c, round+1, err)
 			}
-			sample := Sample{Round: round, Contender: c, Value: v}
-			s.Samples = append(s.Samples, sample)
-			progress(sample)
+			for j, v := range values {
+				all[j].Samples = append(all[j].Samples, Sample{Round: round, Contender: c, Value: v})
+			}
+			progress(all[0].Samples[len(all[0].Samples)-1])
 		}
 	}
-	s.Rows = summarise(s, contenders)
-	return s, nil
+	for j := range all {
+		all[j].Rows = summarise(all[j], contenders)
+	}
+	return all, nil
+}
+
+// Ratio is how many times better one contender is than another: the median of the rounds' ratios, and the bounds of its 95 %
+// confidence interval. ok is false if one of them was not measured.
+func (s Series) Ratio(contender, reference string) (ratio, low, high float64, ok bool) {
+	values, references := valuesOf(s.Samples, contender), valuesOf(s.Samples, reference)
+	if len(values) == 0 || len(values) != len(references) {
+		return 0, 0, 0, false
+	}
+	ratios := make([]float64, len(values))
+	for i := range values {
+		ratios[i] = values[i] / references[i]
+		if !s.Higher {
+			ratios[i] = references[i] / values[i]
+		}
+	}
+	low, high = interval(ratios)
+	return median(ratios), low, high, true
 }
 
 func summarise(s Series, contenders []string) []Row {
-	reference := valuesOf(s.Samples, s.Reference)
 	rows := make([]Row, 0, len(contenders))
 	for _, c := range contenders {
 		values := valuesOf(s.Samples, c)
 		row := Row{Contender: c, Median: median(values), Min: slices.Min(values), Max: slices.Max(values)}
-		ratios := make([]float64, len(values))
-		for i := range values {
-			ratios[i] = values[i] / reference[i]
-			if !s.Higher {
-				ratios[i] = reference[i] / values[i]
-			}
-		}
-		row.Ratio = median(ratios)
-		row.RatioLow, row.RatioHigh = interval(ratios)
+		row.Ratio, row.RatioLow, row.RatioHigh, _ = s.Ratio(c, s.Reference)
 		rows = append(rows, row)
 	}
 	return rows

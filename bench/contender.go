@@ -21,6 +21,12 @@ type Contender interface {
 	Close() error
 }
 
+// preparer is a Contender that has something to set before packets are measured, as SetWire does before streams.
+type preparer interface{ prepare() error }
+
+// shaper is a Contender that cannot take frames as fast as they come.
+type shaper interface{ shape(traffic) traffic }
+
 // Workload is an end of a path: an interface in a namespace of its own.
 type Workload struct {
 	Netns   *netdev.Handle
@@ -88,47 +94,79 @@ type bridgeVXLAN struct {
 	handles   []*netdev.Handle
 	uplinks   []uplink
 	workloads [2]Workload
+	more      []Workload
+	machines  []*machine
+	// tap: the workloads are joined by TAP devices instead of veths.
+	tap bool
 }
 
 // newBridgeVXLAN builds the kernel's overlay. Tuned means: no learning, every FDB entry static, bridge-nf-call-* off
 // where the kernel has it; not tuned is what `ip link add` gives.
-func newBridgeVXLAN(name, prefix string, tuned bool) (_ Contender, err error) {
-	c := &bridgeVXLAN{name: name, prefix: prefix, tuned: tuned}
+func newBridgeVXLAN(name, prefix string, tuned bool) (Contender, error) {
+	return (&bridgeVXLAN{name: name, prefix: prefix, tuned: tuned}).build()
+}
+
+func (c *bridgeVXLAN) build() (_ Contender, err error) {
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("build %s: %w", name, err), c.Close())
+			err = errors.Join(fmt.Errorf("build %s: %w", c.name, err), c.Close())
 		}
 	}()
-	var hosts [2]*netdev.Handle
-	for i := range hosts {
-		if hosts[i], err = c.namespace(fmt.Sprintf("h%d", i+1)); err != nil {
-			return nil, err
-		}
-	}
-	if _, _, err = hosts[0].EnsureVeth(netdev.Veth{
-		Name: "up0", MTU: underlayMTU, Addresses: []netip.Prefix{netip.PrefixFrom(hostAddrs[0], 24)},
-		Peer: netdev.VethPeer{Namespace: hosts[1], Name: "up0", Addresses: []netip.Prefix{netip.PrefixFrom(hostAddrs[1], 24)}},
-	}); err != nil {
+	hosts, err := c.hosts()
+	if err != nil {
 		return nil, err
 	}
-	for i := range hosts {
-		c.uplinks = append(c.uplinks, uplink{hosts[i], "up0"})
-		if err = c.host(hosts[i], i); err != nil {
+	for i, h := range hosts {
+		if err = c.host(h, i); err != nil {
 			return nil, err
 		}
 	}
 	return c, nil
 }
 
-func (c *bridgeVXLAN) host(h *netdev.Handle, i int) error {
+// hosts are two namespaces, joined by the underlay.
+func (c *bridgeVXLAN) hosts() (hosts [2]*netdev.Handle, err error) {
+	for i := range hosts {
+		if hosts[i], err = c.namespace(fmt.Sprintf("h%d", i+1)); err != nil {
+			return hosts, err
+		}
+		c.uplinks = append(c.uplinks, uplink{hosts[i], "up0"})
+	}
+	_, _, err = hosts[0].EnsureVeth(netdev.Veth{
+		Name: "up0", MTU: underlayMTU, Addresses: []netip.Prefix{netip.PrefixFrom(hostAddrs[0], 24)},
+		Peer: netdev.VethPeer{Namespace: hosts[1], Name: "up0", Addresses: []netip.Prefix{netip.PrefixFrom(hostAddrs[1], 24)}},
+	})
+	return hosts, err
+}
+
+// port makes workload i and joins it to a host by the interface port0.
+func (c *bridgeVXLAN) port(h *netdev.Handle, i int) error { return c.portNamed(h, i, "port0") }
+
+func (c *bridgeVXLAN) portNamed(h *netdev.Handle, i int, name string) error {
 	wl, err := c.namespace(fmt.Sprintf("w%d", i+1))
 	if err != nil {
 		return err
 	}
 	if _, _, err := h.EnsureVeth(netdev.Veth{
-		Name: "port0", MTU: innerMTU,
+		Name: name, MTU: innerMTU,
 		Peer: netdev.VethPeer{Namespace: wl, Name: "eth0", MAC: workloadMACs[i], Addresses: []netip.Prefix{netip.PrefixFrom(workloadAddrs[i], 24)}},
 	}); err != nil {
+		return err
+	}
+	// The generator sends frames straight to the interface, which must have NAPI.
+	if err := h.SetFeature(name, netdev.GRO, true); err != nil {
+		return err
+	}
+	c.workloads[i], err = openWorkload(wl.String(), "eth0", workloadAddrs[i])
+	return err
+}
+
+func (c *bridgeVXLAN) host(h *netdev.Handle, i int) error {
+	join := c.port
+	if c.tap {
+		join = c.machine
+	}
+	if err := join(h, i); err != nil {
 		return err
 	}
 	vx := netdev.VXLAN{Name: "vx0", VNI: benchVNI, Local: hostAddrs[i], UDPPort: wire.VXLANPort, MTU: innerMTU, Learning: !c.tuned}
@@ -138,8 +176,6 @@ func (c *bridgeVXLAN) host(h *netdev.Handle, i int) error {
 		func() error { return h.SetMaster("vx0", "br0") },
 		func() error { return h.SetMaster("port0", "br0") },
 		func() error { return h.AddVXLANFDB("vx0", wire.MAC{}, hostAddrs[1-i]) },
-		// The generator sends frames straight to the interface, which must have NAPI.
-		func() error { return h.SetFeature("port0", netdev.GRO, true) },
 		func() error { return h.SetUp("vx0") },
 		func() error { return h.SetUp("br0") },
 	}
@@ -153,8 +189,7 @@ func (c *bridgeVXLAN) host(h *netdev.Handle, i int) error {
 			return err
 		}
 	}
-	c.workloads[i], err = openWorkload(wl.String(), "eth0", workloadAddrs[i])
-	return err
+	return nil
 }
 
 func (c *bridgeVXLAN) tune(h *netdev.Handle, i int) error {
@@ -166,6 +201,18 @@ func (c *bridgeVXLAN) tune(h *netdev.Handle, i int) error {
 		h.SetBridgePortLearning("port0", false),
 		setBridgeNF(h, "0"))
 }
+
+// machine makes workload i as a machine that is joined to a host by the TAP device port0.
+func (c *bridgeVXLAN) machine(h *netdev.Handle, i int) error {
+	m, err := newMachine(h, "port0", fmt.Sprintf("%sm%d", c.prefix, i+1), i)
+	if err != nil {
+		return err
+	}
+	c.machines, c.workloads[i] = append(c.machines, m), m.workload
+	return nil
+}
+
+func (c *bridgeVXLAN) ends() []*machine { return c.machines }
 
 // setBridgeNF sets bridge-nf-call-* where the kernel has them.
 func setBridgeNF(h *netdev.Handle, value string) error {
@@ -207,8 +254,11 @@ func (c *bridgeVXLAN) SetWire(on bool) error { return setWire(on, c.uplinks...) 
 // Close implements Contender.
 func (c *bridgeVXLAN) Close() error {
 	var errs []error
-	for _, w := range c.workloads {
-		if w.Netns != nil {
+	for _, m := range c.machines {
+		errs = append(errs, m.Close())
+	}
+	for _, w := range append(c.workloads[:], c.more...) {
+		if w.Netns != nil && len(c.machines) == 0 {
 			w.Netns.Close()
 		}
 	}
@@ -265,7 +315,7 @@ func newDirectVeth(prefix string) (_ Contender, err error) {
 }
 
 // Name implements Contender.
-func (c *directVeth) Name() string { return "direct veth" }
+func (c *directVeth) Name() string { return vethName }
 
 // Workloads implements Contender.
 func (c *directVeth) Workloads() (a, b Workload) { return c.workloads[0], c.workloads[1] }

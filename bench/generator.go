@@ -7,6 +7,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/wire"
 )
@@ -126,3 +127,14 @@ func vary(state *ebpf.Map, t traffic) asm.Instructions {
 func (g *generator) reset() error { return g.state.Update(uint32(0), uint64(0), ebpf.UpdateAny) }
 
 func (g *generator) Close() error { return errors.Join(g.prog.Close(), g.state.Close()) }
+
+// undisturbed keeps the scheduler's signals of Go from the calling thread, which the caller has locked and lets end: a run of frames
+// that is interrupted begins anew, and sends more than was asked.
+func undisturbed() error {
+	var set unix.Sigset_t
+	set.Val[0] = 1<<(unix.SIGURG-1) | 1<<(unix.SIGPROF-1)
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &set, nil); err != nil {
+		return fmt.Errorf("block signals: %w", err)
+	}
+	return nil
+}

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -131,7 +132,7 @@ func packetCostTo(a, b Workload, at end, t traffic, n int) (float64, error) {
 			return err
 		}
 		defer g.Close()
-		if err := pin(packetCore); err != nil {
+		if err := errors.Join(pin(packetCore), undisturbed()); err != nil {
 			return err
 		}
 		s := sending{generator: g, sink: sink, frame: frame, traffic: t}
@@ -170,10 +171,9 @@ func (s *sending) send(n int) error {
 		if s.traffic.Burst > 0 {
 			burst = min(n, s.traffic.Burst)
 		}
-		if _, err := s.prog.Run(&ebpf.RunOptions{Data: s.frame, Repeat: uint32(burst), Flags: xdpFlagLiveFrames}); err != nil {
-			return fmt.Errorf("generate frames: %w", err)
+		if err := s.push(burst); err != nil {
+			return err
 		}
-		s.sent += burst
 		n -= burst
 		if err := s.arrived(); err != nil {
 			return err

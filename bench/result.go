@@ -24,7 +24,13 @@ type Result struct {
 	Rounds  int       `json:"rounds"`
 	Frames  int       `json:"frames"`
 	Stream  string    `json:"stream"`
-	Series  []Series  `json:"series"`
+	// OtherLoad is how busy the machine was before the run, in percent of a core.
+	OtherLoad float64 `json:"other_load"`
+	// Seconds that the run took.
+	Seconds  int       `json:"seconds"`
+	Notes    []string  `json:"notes,omitempty"`
+	Verdicts []Verdict `json:"verdicts"`
+	Series   []Series  `json:"series"`
 }
 
 func newResult(cfg Config) (*Result, error) {
@@ -32,8 +38,20 @@ func newResult(cfg Config) (*Result, error) {
 	if err := unix.Uname(&uts); err != nil {
 		return nil, fmt.Errorf("read the kernel's release: %w", err)
 	}
-	return &Result{Time: time.Now().UTC().Truncate(time.Second), Kernel: unix.ByteSliceToString(uts.Release[:]), CPUs: runtime.NumCPU(), CPU: cpuModel(),
-		Version: cfg.Version, Commit: cfg.Commit, Rounds: cfg.Rounds, Frames: cfg.Frames, Stream: cfg.Stream.String()}, nil
+	load, err := otherLoad()
+	if err != nil {
+		return nil, err
+	}
+	r := &Result{OtherLoad: load, Time: time.Now().UTC().Truncate(time.Second), Kernel: unix.ByteSliceToString(uts.Release[:]), CPUs: runtime.NumCPU(), CPU: cpuModel(),
+		Version: cfg.Version, Commit: cfg.Commit, Rounds: cfg.Rounds, Frames: cfg.Frames, Stream: cfg.Stream.String()}
+	if load > idleEnough {
+		r.Notes = append(r.Notes, fmt.Sprintf("WARNING: the machine was not idle: %.0f %% of a core was busy with something else when the run began. Do not quote these figures.", load))
+	}
+	r.Notes = append(r.Notes, "weft is measured with every check and counter on; the product has no switch that turns them off, so there is no such contender")
+	if r.CPUs < 2 {
+		r.Notes = append(r.Notes, "the machine has one core: what says two cores was measured on one")
+	}
+	return r, nil
 }
 
 func cpuModel() string {
@@ -56,6 +74,17 @@ func (r *Result) WriteMarkdown(w io.Writer) error {
 	fmt.Fprintf(&b, "%s, weft %s (commit %s), Linux %s, %d cores of %s.\n", r.Time.Format(time.RFC3339), r.Version, r.Commit, r.Kernel, r.CPUs, r.CPU)
 	fmt.Fprintf(&b, "%d rounds, interleaved; two hosts on one veth as underlay; %d frames or %s a sample. Every check of weft is on.\n", r.Rounds, r.Frames, r.Stream)
 	fmt.Fprintf(&b, "Ratio: times better than the reference, median of the rounds' ratios, with its 95 %% interval.\n")
+	for _, n := range r.Notes {
+		fmt.Fprintf(&b, "\n- %s", n)
+	}
+	fmt.Fprintf(&b, "\n\n## What must be shown\n\n| what | against | wanted | found | reached |\n|---|---|---|---|---|\n")
+	for _, v := range r.Verdicts {
+		found := ""
+		if v.Measured {
+			found = fmt.Sprintf("%.2f (%.2f - %.2f)", v.Ratio, v.RatioLow, v.RatioHigh)
+		}
+		fmt.Fprintf(&b, "| %s | %s | >= %g x | %s | %s |\n", v.What, v.Against, v.Want, found, v.answer())
+	}
 	for _, s := range r.Series {
 		fmt.Fprintf(&b, "\n## %s\n\n| contender | median %s | min - max | ratio to %s |\n|---|---|---|---|\n", s.Measure, s.Unit, s.Reference)
 		for _, row := range s.Rows {
@@ -66,13 +95,13 @@ func (r *Result) WriteMarkdown(w io.Writer) error {
 	return err
 }
 
-// Save writes DATE-COMMIT.json and .md into a directory, and returns the second's path.
+// Save writes DATE-COMMIT.json, .md and a chart for each group of measures, -GROUP.svg, into a directory, and returns the second's path.
 func (r *Result) Save(dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("save results: %w", err)
 	}
 	base := filepath.Join(dir, r.Time.Format("2006-01-02")+"-"+r.Commit)
-	j, err := json.MarshalIndent(r, "", "  ")
+	j, err := json.Marshal(r)
 	if err != nil {
 		return "", fmt.Errorf("save results: %w", err)
 	}
@@ -85,6 +114,21 @@ func (r *Result) Save(dir string) (string, error) {
 	}
 	if err := os.WriteFile(base+".md", []byte(md.String()), 0o644); err != nil {
 		return "", fmt.Errorf("save results: %w", err)
+	}
+	for _, group := range MeasureNames() {
+		var all []Series
+		for _, s := range r.Series {
+			if s.Group == group {
+				all = append(all, s)
+			}
+		}
+		if len(all) == 0 {
+			continue
+		}
+		title := fmt.Sprintf("%s: weft %s, Linux %s, %s", group, r.Commit, r.Kernel, r.Time.Format("2006-01-02"))
+		if err := os.WriteFile(base+"-"+group+".svg", []byte(chart(title, all)), 0o644); err != nil {
+			return "", fmt.Errorf("save results: %w", err)
+		}
 	}
 	return base + ".md", nil
 }

@@ -5,17 +5,29 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 )
 
 // Config of a run. Zero fields take the defaults named.
 type Config struct {
-	// Rounds of every measure: 7. Fewer than MinRounds are refused.
+	// Rounds of every measure: 7, or 5 if Quick. Fewer than MinRounds are refused.
 	Rounds int
-	// Frames a sample of packet cost: 1,000,000.
+	// Frames a sample of packet cost: 500,000. A contender that cannot keep up gets a tenth of them.
 	Frames int
-	// Stream is how long a TCP sample lasts: 2 s.
+	// Stream is how long a TCP sample lasts: 1 s.
 	Stream time.Duration
+	// Requests a sample of latency: 20,000.
+	Requests int
+	// Tables are the FDB sizes: 10, 100,000 and 1,000,000.
+	Tables []int
+	// VTEPs to replicate to: 256.
+	VTEPs int
+	// Quick takes the measures that need no other contenders: small frames and one TCP stream.
+	Quick bool
+	// Only names the measures to take; none is all.
+	Only []string
 	// Binary is the weft program; empty is the running one.
 	Binary string
 	// Commit and Version of the program measured.
@@ -24,14 +36,23 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Rounds == 0 {
-		c.Rounds = 7
+	set := func(v *int, def int) {
+		if *v == 0 {
+			*v = def
+		}
 	}
-	if c.Frames == 0 {
-		c.Frames = 1_000_000
+	if c.Quick {
+		set(&c.Rounds, MinRounds)
 	}
+	set(&c.Rounds, 7)
+	set(&c.Frames, 500_000)
+	set(&c.Requests, 20_000)
+	set(&c.VTEPs, 256)
 	if c.Stream == 0 {
-		c.Stream = 2 * time.Second
+		c.Stream = time.Second
+	}
+	if c.Tables == nil {
+		c.Tables = []int{10, 100_000, 1_000_000}
 	}
 	if c.Progress == nil {
 		c.Progress = io.Discard
@@ -46,61 +67,151 @@ const (
 	frameOctets = 64
 )
 
-// Run builds the contenders, checks that each carries traffic, measures, and takes everything away again, also when the
-// context ends first.
+// measure is a group of Series, taken together.
+type measure struct {
+	name  string
+	quick bool
+	take  func(*field, context.Context) ([]Series, error)
+}
+
+var measures = []measure{
+	{"packets", true, (*field).packets},
+	{"tcp", true, (*field).streams},
+	{"latency", false, (*field).latency},
+	{"cpu", false, (*field).load},
+	{"replicate", false, (*field).replicate},
+	{"tap", false, (*field).taps},
+	{"fdb", false, (*field).tables},
+}
+
+// MeasureNames are what Config.Only may name.
+func MeasureNames() []string {
+	var names []string
+	for _, m := range measures {
+		names = append(names, m.name)
+	}
+	return names
+}
+
+func (c Config) chosen() ([]measure, error) {
+	for _, name := range c.Only {
+		if !slices.Contains(MeasureNames(), name) {
+			return nil, fmt.Errorf("--only %s: there is no such measure; choose of %s", name, strings.Join(MeasureNames(), ", "))
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(measures), func(m measure) bool {
+		return len(c.Only) > 0 && !slices.Contains(c.Only, m.name) || len(c.Only) == 0 && c.Quick && !m.quick
+	}), nil
+}
+
+// Run removes what a killed run left, builds the contenders, checks that each carries traffic, measures, and takes everything
+// away again, also when the context ends first.
 func Run(ctx context.Context, cfg Config) (_ *Result, err error) {
 	cfg = cfg.withDefaults()
 	if cfg.Rounds < MinRounds {
 		return nil, fmt.Errorf("--rounds %d: a median worth a claim needs %d", cfg.Rounds, MinRounds)
 	}
+	chosen, err := cfg.chosen()
+	if err != nil {
+		return nil, err
+	}
+	leave, err := enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	r, err := newResult(cfg)
 	if err != nil {
 		return nil, err
 	}
 	f := &field{cfg: cfg, by: map[string]Contender{}}
 	defer func() { err = errors.Join(err, f.close()) }()
-	if err := f.build(ctx); err != nil {
-		return nil, err
+	if !ovsInstalled() {
+		r.Notes = append(r.Notes, "Open vSwitch was not measured: it is not installed (scripts/deps installs it)")
 	}
-	for _, measure := range []func(context.Context) (Series, error){f.packets, f.streamsWhole, f.streamsWire} {
-		s, err := measure(ctx)
+	for i, m := range chosen {
+		f.say(fmt.Sprintf("%d of %d: %s", i+1, len(chosen), m.name))
+		all, err := m.take(f, ctx)
 		if err != nil {
 			return nil, err
 		}
-		r.Series = append(r.Series, s)
+		for _, s := range all {
+			s.Group = m.name
+			r.Series = append(r.Series, s)
+		}
 	}
+	r.Notes = append(r.Notes, f.notes...)
+	r.Seconds = int(time.Since(r.Time).Seconds())
+	r.judge()
 	return r, nil
 }
 
-// field is the contenders, side by side.
+// field is the contenders that are there, side by side.
 type field struct {
 	cfg   Config
-	names []string
 	by    map[string]Contender
+	notes []string
 }
 
-func (f *field) build(ctx context.Context) error {
-	say := func(s string) { fmt.Fprintln(f.cfg.Progress, s) }
-	for _, build := range []func() (Contender, error){
-		func() (Contender, error) { return newWeft(ctx, f.cfg.Binary, say) },
-		func() (Contender, error) { return newBridgeVXLAN(tunedName, "weft-bench-t-", true) },
-		func() (Contender, error) { return newBridgeVXLAN(defaultName, "weft-bench-d-", false) },
-		func() (Contender, error) { return newDirectVeth("weft-bench-v-") },
-	} {
-		c, err := build()
-		if err != nil {
+func (f *field) say(s string) { fmt.Fprintln(f.cfg.Progress, s) }
+
+// everyone is whom packets and streams compare.
+func everyone() []string {
+	names := []string{weftName, tunedName, defaultName}
+	if ovsInstalled() {
+		names = append(names, ovsName)
+	}
+	return append(names, plainName, vethName)
+}
+
+// need gives contenders by name, and builds those that are not there.
+func (f *field) need(ctx context.Context, names ...string) ([]Contender, error) {
+	builders := map[string]func() (Contender, error){
+		weftName: func() (Contender, error) {
+			return newWeft(ctx, weftConfig{lab: benchLab, binary: f.cfg.Binary, step: f.say})
+		},
+		tunedName:   func() (Contender, error) { return newBridgeVXLAN(tunedName, benchPrefix+"t-", true) },
+		defaultName: func() (Contender, error) { return newBridgeVXLAN(defaultName, benchPrefix+"d-", false) },
+		ovsName:     func() (Contender, error) { return newOVS(ctx, benchPrefix+"o-", ovsDir) },
+		plainName:   func() (Contender, error) { return newPlainBridge(benchPrefix + "b-") },
+		vethName:    func() (Contender, error) { return newDirectVeth(benchPrefix + "v-") },
+	}
+	var all []Contender
+	for _, name := range names {
+		c := f.by[name]
+		if c == nil {
+			var err error
+			if c, err = builders[name](); err != nil {
+				return nil, err
+			}
+			f.by[name] = c
+			if err := parity(c); err != nil {
+				return nil, err
+			}
+			f.say("built: " + name)
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// parity is that both directions carry TCP before anything is measured; this also resolves every neighbour.
+func parity(c Contender) error {
+	a, b := c.Workloads()
+	for _, ends := range [][2]Workload{{a, b}, {b, a}} {
+		if err := prepareStream(c, false); err != nil {
 			return err
 		}
-		f.names = append(f.names, c.Name())
-		f.by[c.Name()] = c
-		// Parity: both directions carry TCP before anything is measured; this also resolves every neighbour.
-		a, b := c.Workloads()
-		for _, ends := range [][2]Workload{{a, b}, {b, a}} {
-			if _, err := tcpStream(ends[0], ends[1], 100*time.Millisecond); err != nil {
-				return fmt.Errorf("%s does not carry traffic: %w", c.Name(), err)
-			}
+		if _, err := tcpStream(ends[0], ends[1], 100*time.Millisecond); err != nil {
+			return fmt.Errorf("%s does not carry traffic: %w", c.Name(), err)
 		}
-		say("built: " + c.Name())
+	}
+	return nil
+}
+
+func prepareStream(c Contender, wire bool) error {
+	if err := c.SetWire(wire); err != nil {
+		return fmt.Errorf("set the underlay of %s: %w", c.Name(), err)
 	}
 	return nil
 }
@@ -113,41 +224,30 @@ func (f *field) close() error {
 	return errors.Join(errs...)
 }
 
-func (f *field) compare(ctx context.Context, s Series, measure func(Contender) (float64, error)) (Series, error) {
-	s.Reference = tunedName
-	return Compare(s, f.names, f.cfg.Rounds, func(name string) (float64, error) {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		return measure(f.by[name])
-	}, func(p Sample) {
-		fmt.Fprintf(f.cfg.Progress, "  %s, round %d: %s %.4g %s\n", s.Measure, p.Round+1, p.Contender, p.Value, s.Unit)
+func (f *field) compare(ctx context.Context, s Series, contenders []Contender, measure func(Contender) (float64, error)) (Series, error) {
+	all, err := f.compareAll(ctx, []Series{s}, contenders, func(c Contender) ([]float64, error) {
+		v, err := measure(c)
+		return []float64{v}, err
 	})
+	return all[0], err
 }
 
-func (f *field) packets(ctx context.Context) (Series, error) {
-	return f.compare(ctx, Series{Measure: "64-byte frames, whole path on one core", Unit: "ns/packet"}, func(c Contender) (float64, error) {
-		a, b := c.Workloads()
-		return packetCost(a, b, traffic{Length: frameOctets}, f.cfg.Frames)
-	})
-}
-
-func (f *field) streamsWhole(ctx context.Context) (Series, error) {
-	return f.streams(ctx, "one TCP stream, offloads on", false)
-}
-
-func (f *field) streamsWire(ctx context.Context) (Series, error) {
-	return f.streams(ctx, "one TCP stream, underlay as a wire", true)
-}
-
-func (f *field) streams(ctx context.Context, name string, wire bool) (Series, error) {
-	for _, c := range f.by {
-		if err := c.SetWire(wire); err != nil {
-			return Series{}, fmt.Errorf("set the underlay of %s: %w", c.Name(), err)
+func (f *field) compareAll(ctx context.Context, all []Series, contenders []Contender, measure func(Contender) ([]float64, error)) ([]Series, error) {
+	by, names := map[string]Contender{}, make([]string, len(contenders))
+	for i, c := range contenders {
+		by[c.Name()], names[i] = c, c.Name()
+	}
+	for i := range all {
+		if all[i].Reference == "" {
+			all[i].Reference = tunedName
 		}
 	}
-	return f.compare(ctx, Series{Measure: name, Unit: "Gb/s", Higher: true}, func(c Contender) (float64, error) {
-		a, b := c.Workloads()
-		return tcpStream(a, b, f.cfg.Stream)
+	return CompareAll(all, names, f.cfg.Rounds, func(name string) ([]float64, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		return measure(by[name])
+	}, func(p Sample) {
+		f.say(fmt.Sprintf("  %s, round %d of %d: %s %.4g %s", all[0].Measure, p.Round+1, f.cfg.Rounds, p.Contender, p.Value, all[0].Unit))
 	})
 }

@@ -18,6 +18,11 @@ const (
 // tcpStream is what one TCP stream (cubic) from a to b carries in the given time, in Gb/s of payload as the receiver
 // counts it. The ends are pinned to one core each.
 func tcpStream(a, b Workload, length time.Duration) (float64, error) {
+	return tcpStreams(a, b, 1, length, 0)
+}
+
+// tcpStreams is tcpStream with several streams at once, and a limit on each in octets a second; 0 is none.
+func tcpStreams(a, b Workload, streams int, length time.Duration, pace uint64) (float64, error) {
 	var listener int
 	if err := b.run(func() (err error) {
 		listener, err = listen(b)
@@ -32,34 +37,47 @@ func tcpStream(a, b Workload, length time.Duration) (float64, error) {
 		elapsed time.Duration
 		err     error
 	}
-	result := make(chan received, 1)
-	go func() {
-		var r received
-		r.err = b.run(func() error {
-			if err := pin(receiverCore); err != nil {
+	results, sent := make(chan received, streams), make(chan error, streams)
+	for range streams {
+		go func() {
+			var r received
+			r.err = b.run(func() error {
+				if err := pin(receiverCore); err != nil {
+					return err
+				}
+				var err error
+				r.octets, r.elapsed, err = receive(listener)
 				return err
-			}
-			var err error
-			r.octets, r.elapsed, err = receive(listener)
-			return err
-		})
-		result <- r
-	}()
-	sendErr := a.run(func() error {
-		if err := pin(senderCore); err != nil {
-			return err
-		}
-		return send(a, b, length)
-	})
-	if sendErr != nil {
-		// The receiver may still wait for a connection that never came.
-		unix.Shutdown(listener, unix.SHUT_RDWR)
+			})
+			results <- r
+		}()
+		go func() {
+			sent <- a.run(func() error {
+				if err := pin(senderCore); err != nil {
+					return err
+				}
+				return send(a, b, length, pace)
+			})
+		}()
 	}
-	r := <-result
-	if err := errors.Join(sendErr, r.err); err != nil {
+	var errs []error
+	var gbps float64
+	for range streams {
+		if err := <-sent; err != nil {
+			errs = append(errs, err)
+			// A receiver may still wait for a connection that never came.
+			unix.Shutdown(listener, unix.SHUT_RDWR)
+		}
+	}
+	for range streams {
+		r := <-results
+		errs = append(errs, r.err)
+		gbps += float64(r.octets) * 8 / r.elapsed.Seconds() / 1e9
+	}
+	if err := errors.Join(errs...); err != nil {
 		return 0, err
 	}
-	return float64(r.octets) * 8 / r.elapsed.Seconds() / 1e9, nil
+	return gbps, nil
 }
 
 func listen(b Workload) (int, error) {
@@ -72,7 +90,7 @@ func listen(b Workload) (int, error) {
 		unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "cubic"),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20}),
 		unix.Bind(fd, &unix.SockaddrInet4{Port: streamL4Port, Addr: b.Addr.As4()}),
-		unix.Listen(fd, 1))
+		unix.Listen(fd, 16))
 	if err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("listen on %s: %w", b.Addr, err)
@@ -104,7 +122,7 @@ func receive(listener int) (int64, time.Duration, error) {
 	}
 }
 
-func send(a, b Workload, length time.Duration) error {
+func send(a, b Workload, length time.Duration, pace uint64) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open sender: %w", err)
@@ -117,7 +135,14 @@ func send(a, b Workload, length time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("connect %s to %s: %w", a.Addr, b.Addr, err)
 	}
-	buf := make([]byte, streamChunk)
+	chunk := streamChunk
+	if pace > 0 {
+		if err := unix.SetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, pace); err != nil {
+			return fmt.Errorf("limit the stream: %w", err)
+		}
+		chunk = 1 << 16 // what is in flight when the time is over counts, and is to be little
+	}
+	buf := make([]byte, chunk)
 	for end := time.Now().Add(length); time.Now().Before(end); {
 		if _, err := unix.Write(fd, buf); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("send the stream: %w", err)

@@ -5,24 +5,40 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"connectrpc.com/connect"
 
+	localv1 "github.com/weftnet/weft/api/gen/local/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/lab"
 )
+
+// weftName is weft with every check on, in the tc lane.
+const weftName = "weft"
+
+// weftConfig of one.
+type weftConfig struct {
+	// lab is its name; each contender has a lab of its own.
+	lab, binary string
+	// tap: the workloads are attached by TAP devices instead of veths.
+	tap  bool
+	step func(string)
+}
 
 // weftContender is weft as users run it: a real server, a real agent on each host, every check on.
 type weftContender struct {
 	lab       *lab.Lab
 	uplinks   []uplink
 	workloads [2]Workload
+	more      []Workload
+	machines  []*machine
 }
 
 // newWeft builds a lab of two hosts that are joined by one link, with a port on each.
-func newWeft(ctx context.Context, binary string, step func(string)) (_ Contender, err error) {
-	l, err := lab.Up(ctx, lab.Config{Name: "bench", Direct: true, MTU: underlayMTU, Binary: binary, Step: step})
+func newWeft(ctx context.Context, cfg weftConfig) (_ Contender, err error) {
+	l, err := lab.Up(ctx, lab.Config{Name: cfg.lab, Direct: true, MTU: underlayMTU, Binary: cfg.binary, Step: cfg.step})
 	if err != nil {
 		return nil, fmt.Errorf("build weft: %w", err)
 	}
@@ -48,46 +64,84 @@ func newWeft(ctx context.Context, binary string, step func(string)) (_ Contender
 		return nil, err
 	}
 	for i := range c.workloads {
-		if err = c.workload(ctx, i, state.Hosts[i]); err != nil {
+		h, err := l.Node(state.Hosts[i].Name)
+		if err != nil {
+			return nil, err
+		}
+		c.uplinks = append(c.uplinks, uplink{h, "uplink0"})
+		if cfg.tap {
+			err = c.attachMachine(ctx, i, state.Hosts[i])
+		} else {
+			c.workloads[i], err = c.join(ctx, lab.WorkloadSpec{Name: fmt.Sprintf("w%d", i+1), Host: state.Hosts[i].Name, Tenant: "bench", Network: "path",
+				IPs: []string{workloadAddrs[i].String()}, MACs: []string{workloadMACs[i].String()}}, workloadAddrs[i])
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
 	return c, nil
 }
 
-func (c *weftContender) workload(ctx context.Context, i int, host lab.Host) error {
-	name := fmt.Sprintf("w%d", i+1)
-	w, err := c.lab.AddWorkload(ctx, lab.WorkloadSpec{Name: name, Host: host.Name, Tenant: "bench", Network: "path",
-		IPs: []string{workloadAddrs[i].String()}, MACs: []string{workloadMACs[i].String()}})
+// join adds a workload in a namespace.
+func (c *weftContender) join(ctx context.Context, spec lab.WorkloadSpec, addr netip.Addr) (Workload, error) {
+	w, err := c.lab.AddWorkload(ctx, spec)
 	if err != nil {
-		return err
+		return Workload{}, err
 	}
-	if c.workloads[i], err = openWorkload(w.Namespace, w.Interface, workloadAddrs[i]); err != nil {
-		return err
-	}
-	h, err := c.lab.Node(host.Name)
+	h, err := c.lab.Node(spec.Host)
 	if err != nil {
-		return err
+		return Workload{}, err
 	}
-	c.uplinks = append(c.uplinks, uplink{h, "uplink0"})
 	// The generator sends frames straight to the interface, which must have NAPI.
-	links, err := h.Owned("lab-" + host.Name)
+	links, err := h.Owned("lab-" + spec.Host)
 	if err != nil {
-		return err
+		return Workload{}, err
 	}
 	for _, l := range links {
 		if m, ok := l.Mark(); !ok || m.Port == "" {
 			continue
 		}
 		if err := h.SetFeature(l.Name, netdev.GRO, true); err != nil {
-			return err
+			return Workload{}, err
 		}
 	}
-	return nil
+	return openWorkload(w.Namespace, w.Interface, addr)
 }
 
+// attachMachine makes a machine on a host and attaches its TAP device to a port.
+func (c *weftContender) attachMachine(ctx context.Context, i int, host lab.Host) error {
+	m, err := newMachine(c.uplinks[i].netns, "tap0", fmt.Sprintf("weft-bench-tap-m%d", i+1), i)
+	if err != nil {
+		return err
+	}
+	c.machines, c.workloads[i] = append(c.machines, m), m.workload
+	api, err := c.lab.Client()
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("m%d", i+1)
+	if _, err := api.Ports.CreatePort(ctx, connect.NewRequest(&weftv1.CreatePortRequest{Tenant: "bench", Name: name, Spec: &weftv1.PortSpec{Network: "path",
+		Ips: []string{workloadAddrs[i].String()}, Macs: []string{workloadMACs[i].String()}}})); err != nil {
+		return err
+	}
+	agent, err := c.lab.Agent(host.Name)
+	if err != nil {
+		return err
+	}
+	defer agent.Close()
+	if _, err := agent.Attach(ctx, connect.NewRequest(&localv1.AttachRequest{Tenant: "bench", Port: name, Interface: &localv1.AttachRequest_Tap{Tap: "tap0"}})); err != nil {
+		return err
+	}
+	return waitFor(ctx, 30*time.Second, "port "+name+" to be active", func() bool {
+		res, err := api.Ports.GetPort(ctx, connect.NewRequest(&weftv1.GetPortRequest{Tenant: "bench", Name: name}))
+		return err == nil && res.Msg.GetStatus().GetState() == weftv1.PortState_PORT_STATE_ACTIVE
+	})
+}
+
+func (c *weftContender) ends() []*machine { return c.machines }
+
 // Name implements Contender.
-func (c *weftContender) Name() string { return "weft" }
+func (c *weftContender) Name() string { return weftName }
 
 // Workloads implements Contender.
 func (c *weftContender) Workloads() (a, b Workload) { return c.workloads[0], c.workloads[1] }
@@ -97,10 +151,14 @@ func (c *weftContender) SetWire(on bool) error { return setWire(on, c.uplinks...
 
 // Close implements Contender.
 func (c *weftContender) Close() error {
-	for _, w := range c.workloads {
-		if w.Netns != nil {
+	var errs []error
+	for _, m := range c.machines {
+		errs = append(errs, m.Close())
+	}
+	for _, w := range append(c.workloads[:], c.more...) {
+		if w.Netns != nil && len(c.machines) == 0 {
 			w.Netns.Close()
 		}
 	}
-	return c.lab.Down(context.Background())
+	return errors.Join(append(errs, c.lab.Down(context.Background()))...)
 }

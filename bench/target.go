@@ -1,0 +1,80 @@
+package bench
+
+import "fmt"
+
+// target is what weft has promised itself.
+type target struct {
+	what, measure        string
+	contender, reference string
+	want, stretch        float64
+}
+
+// Verdict is how a run compares with a target. Ratio is 0 if it was not measured in this run.
+type Verdict struct {
+	What      string  `json:"what"`
+	Against   string  `json:"against"`
+	Want      float64 `json:"want"`
+	Stretch   float64 `json:"stretch,omitempty"`
+	Ratio     float64 `json:"ratio,omitempty"`
+	RatioLow  float64 `json:"ratio_low,omitempty"`
+	RatioHigh float64 `json:"ratio_high,omitempty"`
+	Measured  bool    `json:"measured"`
+	Reached   bool    `json:"reached"`
+}
+
+func targets() []target {
+	large, small := 1_000_000, 10
+	copies := replicateMeasure + " to 256 VTEPs"
+	return []target{
+		{"64 B forwarding, tc lane", smallPackets, weftName, tunedName, 2.0, 2.2},
+		{"64 B forwarding, tc lane", smallPackets, weftName, ovsName, 5, 0},
+		{"64 B forwarding, XDP lane", smallPackets, xdpName, tunedName, 2.8, 3.3},
+		{"64 B forwarding, XDP lane", smallPackets, xdpName, ovsName, 8, 0},
+		{"TCP bulk, offloads on, veth ports", streamWhole, weftName, tunedName, 1.12, 0},
+		{"TCP bulk, offloads on, veth ports", streamWhole, weftName, vethName, 0.93, 0},
+		{"TCP bulk, underlay as a wire, veth ports", streamWire, weftName, tunedName, 1.05, 0},
+		{"TCP bulk, offloads on, TAP", tapStreamWhole, weftName, tunedName, 1.05, 0},
+		{"TCP bulk, underlay as a wire, TAP", tapStreamWire, weftName, tunedName, 1.05, 0},
+		{"packets, TAP", tapPackets, weftName, tunedName, 1.3, 0},
+		{"request and response, one core, p50", latencyOne + ", p50", weftName, tunedName, 1.3, 0},
+		{"1,000,000 FDB entries, 10 active", fdbMeasure(fewDestinations), tableName(weftName, large), tableName(weftName, small), 0.9, 0},
+		{"1,000,000 FDB entries, 100,000 active", fdbMeasure(manyDestinations), tableName(weftName, large), tableName(tunedName, large), 1.5, 0},
+		{"head-end replication to 256 VTEPs", copies, weftName, tunedName, 2.2, 0},
+	}
+}
+
+// xdpName is weft with its XDP lane on both hosts; there is no such contender yet.
+const xdpName = "weft, XDP lane"
+
+// judge fills in the verdicts.
+func (r *Result) judge() {
+	r.Verdicts = nil
+	for _, t := range targets() {
+		v := Verdict{What: t.what, Against: t.reference, Want: t.want, Stretch: t.stretch}
+		for _, s := range r.Series {
+			if s.Measure == t.measure {
+				v.Ratio, v.RatioLow, v.RatioHigh, v.Measured = s.Ratio(t.contender, t.reference)
+			}
+		}
+		v.Reached = v.Measured && v.Ratio >= v.Want
+		r.Verdicts = append(r.Verdicts, v)
+	}
+}
+
+// answer is the verdict in words. Sure means that the whole interval is on one side.
+func (v Verdict) answer() string {
+	switch {
+	case !v.Measured:
+		return "not measured"
+	case v.Reached && v.Stretch > 0 && v.Ratio >= v.Stretch:
+		return fmt.Sprintf("yes, and the stretch target of %g", v.Stretch)
+	case v.Reached && v.RatioLow < v.Want:
+		return "yes, but the interval reaches below"
+	case v.Reached:
+		return "yes"
+	case v.RatioHigh >= v.Want:
+		return "no, but the interval reaches above"
+	default:
+		return "no"
+	}
+}
