@@ -55,16 +55,25 @@ func hostList(a *app) *cobra.Command {
 	}})
 }
 
+// brief names the conditions for a listing; of `degraded` also what is wrong. The rest is in `weft host show`.
+func brief(conditions []*weftv1.Condition) string {
+	var list []string
+	for _, c := range conditions {
+		text := c.GetName()
+		if what, _, _ := strings.Cut(c.GetMessage(), ": "); text == "degraded" && what != "" {
+			text += ": " + what
+		}
+		list = append(list, text)
+	}
+	return strings.Join(list, "; ")
+}
+
 func (a *app) hostTable(hosts []*weftv1.Host) error {
 	t := newTable("NAME", "STATE", "VTEP", "UPLINK", "MTU", "PORTS", "REVISION", "VERSION", "CONDITIONS")
 	for _, h := range hosts {
 		s := h.GetStatus()
-		var conditions []string
-		for _, c := range s.GetConditions() {
-			conditions = append(conditions, c.GetName())
-		}
 		t.add(h.GetName(), hostState(s.GetState()), strings.Join(s.GetVtepAddresses(), ","), s.GetUplink(), number(s.GetUplinkMtu()), s.GetPorts(),
-			number(s.GetAppliedRevision()), s.GetVersion(), strings.Join(conditions, "; "))
+			number(s.GetAppliedRevision()), s.GetVersion(), brief(s.GetConditions()))
 	}
 	return a.table(t)
 }
