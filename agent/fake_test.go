@@ -25,7 +25,9 @@ type fakeKernel struct {
 	writes   int
 	crashAt  int // panics with crashed before this write; 0: never
 	fdbLimit int
-	idLimit  int // of VTEPs and ports; 0: none
+	// published counts calls of Publish.
+	published int
+	idLimit   int // of VTEPs and ports; 0: none
 	// unsafe are orders that must not happen; the test fails if there is one.
 	unsafe []string
 }
@@ -250,7 +252,7 @@ func (f *fakeKernel) PortCounters(id datapath.PortID) (datapath.PortCounters, er
 func (f *fakeKernel) Drops() ([]datapath.DropCount, error) { return nil, nil }
 func (f *fakeKernel) Tables() []datapath.TableUse          { return nil }
 func (f *fakeKernel) Programs() []string                   { return nil }
-func (f *fakeKernel) Publish() error                       { return nil }
+func (f *fakeKernel) Publish() error                       { f.published++; return nil }
 
 // String is every table, one line an entry, sorted: what stories expect.
 func (f *fakeKernel) String() string {

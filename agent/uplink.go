@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -22,7 +23,7 @@ type uplink struct {
 	// name of the interface; several with commas between them.
 	name  string
 	local datapath.Local
-	// indexes of its interfaces; another index is another interface of the name, without weft's programs.
+	// indexes of its interfaces; another index is another interface of the name, that needs weft's programs.
 	indexes []int
 	// managed are the next hops that the kernel keeps resolved for us.
 	managed map[netdev.Hop]bool
@@ -213,8 +214,22 @@ func (a *Agent) checkUplink() {
 		return
 	}
 	if !slices.Equal(now.indexes, a.uplink.indexes) {
-		a.setCondition("uplink", fmt.Sprintf("%s went away and came back without weft's programs: restart the agent", a.uplink.name))
-		return
+		// Nothing else is in its place: Publish puts the programs on the interfaces that have the names now.
+		why := "there is no plan to go by yet"
+		if a.swept {
+			why = ""
+			if err := a.kernel.Publish(); err != nil {
+				why = err.Error()
+			}
+		}
+		if why != "" {
+			a.setCondition("uplink", fmt.Sprintf("%s was made again and is without weft's programs: %s", a.uplink.name, why))
+			later(&a.uplinkAt, retryEvery)
+			return
+		}
+		a.log.Info("the uplink was made again, and has weft's programs", "uplink", a.uplink.name)
+		a.uplink.indexes = now.indexes
+		maps.DeleteFunc(a.uplink.managed, func(hop netdev.Hop, _ bool) bool { return !slices.Contains(now.indexes, hop.Index) })
 	}
 	a.setCondition("uplink", "")
 	if now.local != a.uplink.local {

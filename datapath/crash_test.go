@@ -78,6 +78,29 @@ func TestPortsForgetsWhatIsGone(t *testing.T) {
 	}
 }
 
+// An uplink that was deleted and made again gets its programs by Publish, and nothing is left of the old one.
+func TestUplinkMadeAgain(t *testing.T) {
+	h := alone(t)
+	l, err := h.ns.LinkByName("up0")
+	must(t, err)
+	must(t, h.ns.DeleteLink("up0"))
+	if err := h.dp.Publish(); err == nil {
+		t.Error("published without an uplink")
+	}
+	must(t, h.ns.AddTAP("up0"))
+	again, err := h.ns.LinkByName("up0")
+	must(t, err)
+	must(t, h.dp.Publish())
+	for _, program := range []string{"from_uplink", "to_uplink"} {
+		if !h.dp.attached(linkName(program, uint32(again.Index)), uint32(again.Index)) {
+			t.Errorf("%s is not on the new interface", program)
+		}
+		if _, err := os.Stat(h.dp.linkPath(linkName(program, uint32(l.Index)))); err == nil && l.Index != again.Index {
+			t.Errorf("the pin of %s on the old interface is left", program)
+		}
+	}
+}
+
 // A network that cannot be changed keeps its flood list.
 func TestNetworkThatCannotBeWrittenKeepsItsList(t *testing.T) {
 	h := alone(t)
