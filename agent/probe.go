@@ -182,16 +182,17 @@ func (p *Prober) Run(ctx context.Context) {
 func (p *Prober) round(ctx context.Context) {
 	todo := p.choose()
 	heard := false
-	var bad []*asked
+	bad := map[wire.MAC]*asked{} // no answer changes nothing of what is known of a peer
 	for range probeTries {
-		bad = nil
 		for _, q := range p.ask(ctx, todo) {
+			mac := oamMAC(q.peer.addr, nativeLane)
 			switch {
 			case q.complete():
 				heard = true
+				delete(bad, mac)
 			case q.answered:
 				heard = true
-				bad = append(bad, q)
+				bad[mac] = q
 			}
 		}
 		if ctx.Err() != nil {
@@ -201,8 +202,8 @@ func (p *Prober) round(ctx context.Context) {
 			break
 		}
 		todo = map[wire.MAC]peer{}
-		for _, q := range bad {
-			todo[oamMAC(q.peer.addr, nativeLane)] = q.peer
+		for mac, q := range bad {
+			todo[mac] = q.peer
 		}
 	}
 	if !heard {
@@ -211,7 +212,7 @@ func (p *Prober) round(ctx context.Context) {
 	p.verdict(ctx, p.words(bad))
 }
 
-func (p *Prober) words(bad []*asked) string {
+func (p *Prober) words(bad map[wire.MAC]*asked) string {
 	if len(bad) == 0 {
 		return ""
 	}

@@ -120,6 +120,20 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// TestProbeLosesAnswers turns red when a peer that says no more, after it has shown that the lane is blocked, proves it open.
+func TestProbeLosesAnswers(t *testing.T) {
+	a, b := newPipes()
+	p, verdicts := pair(t, [2]probeSocket{a, b})
+	next(t, verdicts)
+	var answers atomic.Int32
+	drop := func(f wire.Frame) bool { return f.Dst[5]&1 == byte(kernelLane) || answers.Add(1) > 1 }
+	a.drop.Store(&drop)
+	p.Hurry()
+	if v := next(t, verdicts); !strings.Contains(v, "kernel lane blocked") {
+		t.Errorf("blocked, and the verdict is %q", v)
+	}
+}
+
 // TestProbeSocket turns red when a GSO burst does not leave as one or does not arrive whole.
 func TestProbeSocket(t *testing.T) {
 	testenv.Require(t, testenv.Root)
