@@ -168,16 +168,13 @@ func (a *api) swap(ctx context.Context, p *model.Port, decide func(w *located, b
 			}
 			next, err = decide(&located{w}, now)
 		})
-		if err != nil {
-			// The refusal may rest on what another server has changed meanwhile.
+		if err != nil || next == now {
+			// A refusal, or that there is nothing to do, may rest on what another server has changed meanwhile.
 			if attempt == 0 && !isKind(err, model.Invalid) {
 				a.refresh(ctx)
 				continue
 			}
 			return now, err
-		}
-		if next == now {
-			return now, nil
 		}
 		written, err := a.store.PutBinding(ctx, next, now.Epoch)
 		if err == nil {

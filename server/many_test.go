@@ -97,3 +97,26 @@ func TestManyServers(t *testing.T) {
 		return ok(t, g.ports.GetPort, &weftv1.GetPortRequest{Tenant: "acme", Name: "p0-0"}).Status.State == weftv1.PortState_PORT_STATE_UNBOUND
 	})
 }
+
+// TestBindAfterUnbindElsewhere: a server that has not heard yet what another one wrote does not take the old for the new.
+// Break it: let swap answer with what the world says when nothing changes.
+func TestBindAfterUnbindElsewhere(t *testing.T) {
+	f := ownServer(t, Config{})
+	g := secondServer(t, f)
+	ok(t, f.tenants.CreateTenant, &weftv1.CreateTenantRequest{Name: "acme"})
+	ok(t, f.networks.CreateNetwork, &weftv1.CreateNetworkRequest{Tenant: "acme", Name: "blue"})
+	ok(t, f.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: "acme", Name: "p", Spec: &weftv1.PortSpec{Network: "blue"}})
+	h := f.join(t, "h1")
+	epoch := ok(t, h.agent.Bind, &planv1.BindRequest{Tenant: "acme", Port: "p"}).Epoch
+	servers := []*clients{h.clients, g.tlsClients(t, g.pin(t), "", h.id)}
+	for i := range 40 {
+		gone := ok(t, servers[i%2].agent.Unbind, &planv1.UnbindRequest{Tenant: "acme", Port: "p"}).Epoch
+		if gone <= epoch {
+			t.Fatalf("round %d: unbound at epoch %d what was bound at %d", i, gone, epoch)
+		}
+		epoch = ok(t, servers[(i+1)%2].agent.Bind, &planv1.BindRequest{Tenant: "acme", Port: "p"}).Epoch
+		if epoch <= gone {
+			t.Fatalf("round %d: bound at epoch %d what was unbound at %d", i, epoch, gone)
+		}
+	}
+}

@@ -19,11 +19,9 @@ type view struct {
 	world *model.World
 	// published is the highest revision whose plan has gone to distribute. It follows world.Revision.
 	published model.Revision
-	// generation grows when the store was replaced, so that a wait across a restore does not wait for ever.
-	generation uint64
 	// unready is why no world was loaded yet; nil from the first one on.
 	unready error
-	// advanced is closed and replaced when published or generation grows.
+	// advanced is closed and replaced at each publish.
 	advanced chan struct{}
 
 	// compiler remembers what it made of world.
@@ -55,7 +53,6 @@ func (v *view) load(w *model.World) compile.Output {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.world = w
-	v.generation++
 	v.published, v.unready = 0, nil
 	v.addresses = map[model.UID]addresses{}
 	v.tokens = map[string]*model.APIToken{}
@@ -150,19 +147,23 @@ func (v *view) read(f func(w *model.World)) {
 	f(v.world)
 }
 
-// revision is the highest published one, and the generation it belongs to.
-func (v *view) revision() (model.Revision, uint64) {
+// revision is the highest published one.
+func (v *view) revision() model.Revision {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return v.published, v.generation
+	return v.published
 }
 
-// wait returns when the loop has taken in and published the revision, or the store was replaced meanwhile.
+// wait returns when the loop has taken in and published the revision, or a restore replaced the store meanwhile: its
+// revision may never come then. A store that was merely loaded anew may stand before the revision still.
 func (v *view) wait(ctx context.Context, rev model.Revision) error {
-	_, generation := v.revision()
+	store := ""
 	for {
 		v.mu.RLock()
-		done := v.published >= rev || v.generation != generation
+		if store == "" {
+			store = v.world.StoreID
+		}
+		done := v.published >= rev || v.world.StoreID != store
 		advanced := v.advanced
 		v.mu.RUnlock()
 		if done {

@@ -29,7 +29,7 @@ func (a *api) WaitApplied(ctx context.Context, req *connect.Request[weftv1.WaitA
 		return nil, model.Errorf(model.Invalid, "timeout", "use at most "+a.cfg.Limits.Wait.String(), "%s is no time to wait", timeout)
 	}
 	rev := model.Revision(req.Msg.GetRevision())
-	now, _ := a.view.revision()
+	now := a.view.revision()
 	switch {
 	case rev < 0:
 		return nil, model.Errorf(model.Invalid, "revision", "use the revision that a write returned, or 0 for the current one",
@@ -38,7 +38,7 @@ func (a *api) WaitApplied(ctx context.Context, req *connect.Request[weftv1.WaitA
 		rev = now
 	case rev > now:
 		a.refresh(ctx)
-		if now, _ = a.view.revision(); rev > now {
+		if now = a.view.revision(); rev > now {
 			return nil, model.Errorf(model.Invalid, "revision", "use the revision that a write returned, or 0 for the current one",
 				"revision %d does not exist yet; the current one is %d", rev, now)
 		}
