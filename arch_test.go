@@ -33,6 +33,7 @@ var rooms = map[string][]string{
 	"cli":              {"api", "client", "wire"},
 	"lab":              {"api", "client", "datapath/netdev", "wire"},
 	"bench":            {"api", "client", "lab", "datapath/netdev", "wire"},
+	"conform":          {"api", "client", "lab", "datapath", "wire"},
 	"cmd":              {""},
 	"api":              {},
 	"internal/testenv": {},

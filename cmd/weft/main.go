@@ -14,6 +14,7 @@ import (
 
 	"github.com/weftnet/weft/bench"
 	"github.com/weftnet/weft/cli"
+	"github.com/weftnet/weft/conform"
 	"github.com/weftnet/weft/lab"
 )
 
@@ -43,7 +44,7 @@ func run(ctx context.Context, args []string) int {
 			Home:        os.Getenv("HOME"),
 		},
 	}
-	return cli.Run(ctx, deps, []*cobra.Command{serverCommand(), agentCommand(), upCommand(), lab.Commands(lab.Deps{Tenant: deps.Env.Tenant}), bench.Command(bench.Deps{Version: version, Commit: commit})}, args)
+	return cli.Run(ctx, deps, []*cobra.Command{serverCommand(), agentCommand(), upCommand(), lab.Commands(lab.Deps{Tenant: deps.Env.Tenant}), bench.Command(bench.Deps{Version: version, Commit: commit}), conform.Command()}, args)
 }
 
 // logger writes one line an event to standard error, at info or, with -v, debug.

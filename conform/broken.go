@@ -1,0 +1,142 @@
+package conform
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/weftnet/weft/wire"
+)
+
+// brokenCases are of packets whose lengths and headers are wrong.
+func brokenCases() []Case {
+	f := frame(mac1, macA, 60)
+	put := func(at int, v uint16) func(*bed) []byte {
+		return func(b *bed) []byte {
+			p := b.in(f)
+			binary.BigEndian.PutUint16(p[at:], v)
+			return p
+		}
+	}
+	list := []Case{
+		{Rule: "lengths", Name: "cut at every octet, lengths as they were: nothing arrives", do: cut},
+		{Rule: "lengths", Name: "cut at every octet, lengths made right: what is left arrives", do: cutRight},
+		{Rule: "lengths", Name: "too long by every number of octets to 64: the rest is padding", do: func(b *bed) error {
+			t := trial{at: map[string][][]byte{}}
+			for n := 1; n <= 64; n++ {
+				t.fromPeer, t.at["w1"] = append(t.fromPeer, append(b.in(f), make([]byte, n)...)), append(t.at["w1"], f)
+				t.lanedIn++
+			}
+			return b.try(t)
+		}},
+		simple("header", "outer IP length past the buffer", func(b *bed) trial {
+			at, n := lengthAt(b)
+			p := put(at, n+1)(b)
+			if b.row.Underlay == IPv4 {
+				p = fixIPv4(p)
+			}
+			return refused(p, "bad_ip_header")
+		}),
+		simple("header", "outer IP version", func(b *bed) trial {
+			p := b.in(f)
+			p[14] ^= 0x30
+			if b.row.Underlay == IPv4 {
+				p = fixIPv4(p)
+			}
+			return refused(p, "bad_ip_header")
+		}),
+		{Rule: "header", Name: "outer IPv4 header checksum wrong", Underlays: []Underlay{IPv4}, do: func(b *bed) error {
+			p := b.in(f)
+			p[24] ^= 1
+			return b.try(refused(p, "bad_ip_header"))
+		}},
+		{Rule: "header", Name: "outer IPv4 options, of 4 to 40 octets: delivered by the kernel lane", Underlays: []Underlay{IPv4}, do: options},
+		{Rule: "header", Name: "an outer IPv6 extension header: the kernel lane is shut to it", Underlays: []Underlay{IPv6}, do: extension},
+	}
+	for _, d := range []int{-1, 1, -8, 8, -76, 1000} {
+		list = append(list, simple("lengths", fmt.Sprintf("UDP length wrong by %d", d), func(b *bed) trial {
+			p := b.in(f)
+			u := udpAt(p)
+			binary.BigEndian.PutUint16(p[u+4:], uint16(int(binary.BigEndian.Uint16(p[u+4:]))+d))
+			return refused(p, "bad_udp_length")
+		}))
+	}
+	return append(list, simple("lengths", "UDP length 0", func(b *bed) trial {
+		p := b.in(f)
+		return refused(put(udpAt(p)+4, 0)(b), "bad_udp_length")
+	}))
+}
+
+// lengthAt is where the outer IP header's length stands, and what it is for the packet of brokenCases.
+func lengthAt(b *bed) (at int, n uint16) {
+	p := b.in(frame(mac1, macA, 60))
+	if b.row.Underlay == IPv6 {
+		return 18, binary.BigEndian.Uint16(p[18:])
+	}
+	return 16, binary.BigEndian.Uint16(p[16:])
+}
+
+// cut: a card that lost the end of a packet. Where the UDP header is gone the packet is not even weft's.
+func cut(b *bed) error {
+	whole := b.in(frame(mac1, macA, 60))
+	for n := wire.EthernetLen; n < len(whole); n++ {
+		t := ignored(whole[:n])
+		if n >= udpAt(whole)+wire.UDPLen {
+			t = refused(whole[:n], "bad_ip_header")
+		}
+		if err := b.try(t); err != nil {
+			return fmt.Errorf("cut to %d octets: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// cutRight: a packet that is short in earnest. What the kernel strips must be at least an IP header long, or its device does it; and
+// that takes no IP frame without a whole IP header.
+func cutRight(b *bed) error {
+	for _, kind := range []byte{0, 0xb5} { // IPv4, and something that the kernel does not know
+		inner := frame(mac1, macA, 60)
+		inner[12], inner[13] = map[byte]byte{0: 0x08, 0xb5: 0x88}[kind], kind
+		for n := range len(inner) {
+			t := arrives(b.in(inner[:n]), inner[:n])
+			switch {
+			case n < wire.EthernetLen:
+				t = refused(b.in(inner[:n]), "truncated")
+			case n < wire.EthernetLen+wire.IPv4Len && kind == 0:
+				t = trial{fromPeer: [][]byte{b.in(inner[:n])}, refused: 1, only: "no_room"}
+			case n < wire.EthernetLen+wire.IPv4Len:
+				t.only = "no_room"
+			}
+			if err := b.try(t); err != nil {
+				return fmt.Errorf("an inner frame of %d octets: %w", n, err)
+			}
+		}
+	}
+	return nil
+}
+
+func options(b *bed) error {
+	f := frame(mac1, macA, 60)
+	for n := 4; n <= 40; n += 4 {
+		t := arrives(b.in(f, func(p *tunnel) {
+			p.options = make([]byte, n)
+			for i := range p.options {
+				p.options[i] = 1 // no operation
+			}
+		}), f)
+		t.only = "options"
+		if b.byKernel() {
+			t.only = ""
+		}
+		if err := b.try(t); err != nil {
+			return fmt.Errorf("%d octets: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// extension: the programs do not look behind extension headers. The kernel does, and hands the packet to its device: without the
+// mark, which from_vxlan refuses.
+func extension(b *bed) error {
+	f := frame(mac1, macA, 60)
+	return b.try(trial{fromPeer: [][]byte{b.in(f, func(p *tunnel) { p.extension = true })}, unmarked: 1, drops: map[string]uint64{"unmarked": 1}})
+}

@@ -1,0 +1,13 @@
+// Package conform holds RFC 7348 to weft: each rule of the standard that the datapath can keep today is a case, run on the real programs
+// and the real kernel with packets that are sent and received octet by octet.
+//
+//	w1, w2 (VNI 7), x1 (VNI 8)  ---  weft-conform-host  --- up0 ---  weft-conform-peer, which is nothing but octets
+//
+// The peer is raw sockets: it stands for any VTEP, right or wrong, and no kernel there answers or repairs anything. A case is a
+// trial: what is sent, what must arrive where, octet by octet, and nowhere else; which drops are counted; which lane did it; and the
+// books of every program must balance. The same cases run in every row of the table {lane, underlay}.
+//
+// It touches only namespaces that it made, and their datapath. What needs multicast or learning is not here.
+//
+// Read Row, Case and trial first.
+package conform

@@ -1,0 +1,51 @@
+package conform
+
+import "net/netip"
+
+// Lane is a way that packets take through a host.
+type Lane string
+
+// The lanes.
+const (
+	// TC is the programs at tcx alone.
+	TC Lane = "tc"
+	// Kernel is the vxlan device, which the programs feed and watch: every tunnel packet is made to take it.
+	Kernel Lane = "kernel"
+)
+
+// Underlay is the IP version that carries the tunnels.
+type Underlay string
+
+// The underlays.
+const (
+	IPv4 Underlay = "ipv4"
+	IPv6 Underlay = "ipv6"
+)
+
+// Row is one configuration in which every case must hold.
+type Row struct {
+	Lane     Lane
+	Underlay Underlay
+}
+
+func (r Row) String() string { return string(r.Lane) + "/" + string(r.Underlay) }
+
+// Rows are all there are today.
+func Rows() []Row {
+	return []Row{{TC, IPv4}, {Kernel, IPv4}, {TC, IPv6}, {Kernel, IPv6}}
+}
+
+// addresses of an underlay. A is a host's VTEP, B an external one, Far is behind the router Gateway, Rogue is nobody's.
+type addresses struct {
+	Own, A, B, Gateway, Rogue, Far netip.Addr
+	bits, farBits                  int
+}
+
+func (u Underlay) addresses() addresses {
+	p := netip.MustParseAddr
+	if u == IPv6 {
+		return addresses{Own: p("fd18::1"), A: p("fd18::2"), B: p("fd18::3"), Gateway: p("fd18::fe"), Rogue: p("fd18::66"), Far: p("fd99::9"), bits: 64, farBits: 128}
+	}
+	return addresses{Own: p("198.18.1.1"), A: p("198.18.1.2"), B: p("198.18.1.3"), Gateway: p("198.18.1.254"), Rogue: p("198.18.1.66"),
+		Far: p("198.19.9.9"), bits: 24, farBits: 32}
+}

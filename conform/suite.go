@@ -1,0 +1,175 @@
+package conform
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"runtime"
+	"slices"
+	"text/tabwriter"
+
+	"golang.org/x/sys/unix"
+)
+
+// Case is one rule in one situation.
+type Case struct {
+	// Rule of RFC 7348, by its number in the list below, or what else asks for it.
+	Rule string
+	Name string
+	// Lanes in which, and Underlays over which, it makes sense; empty is all.
+	Lanes     []Lane
+	Underlays []Underlay
+	do        func(*bed) error
+}
+
+// in reports whether the case makes sense in a row.
+func (c Case) in(row Row) bool {
+	return (len(c.Lanes) == 0 || slices.Contains(c.Lanes, row.Lane)) && (len(c.Underlays) == 0 || slices.Contains(c.Underlays, row.Underlay))
+}
+
+// Cases are all of them, in the order in which they run.
+func Cases() []Case {
+	return slices.Concat(outCases(), inCases(), headerCases(), brokenCases(), fragmentCases(), vlanCases(), floodCases(), rogueCases(), copiedCases())
+}
+
+// Result is a case in a row.
+type Result struct {
+	Case Case
+	Row  Row
+	Err  error
+}
+
+// Config chooses what runs; the zero value is everything.
+type Config struct {
+	// Match is of the names of cases, "rule name".
+	Match *regexp.Regexp
+	Rows  []Row
+}
+
+// Run runs every case in every row. The results are complete unless it returns an error, which is about the machine and not
+// about a case. However it ends, nothing is left.
+func Run(ctx context.Context, cfg Config) (results []Result, err error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("the cases run in network namespaces, and making them needs root: run it with sudo")
+	}
+	release, err := own()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if err := clean(); err != nil {
+		return nil, fmt.Errorf("take away what an earlier run left: %w", err)
+	}
+	rows := cfg.Rows
+	if len(rows) == 0 {
+		rows = Rows()
+	}
+	done := make(chan error, 1)
+	go func() { // of its own, for its thread is bound to a CPU, and ends with it
+		runtime.LockOSThread()
+		done <- func() error {
+			if err := oneCPU(); err != nil {
+				return err
+			}
+			for _, row := range rows {
+				if err := runRow(ctx, cfg, row, &results); err != nil {
+					return err
+				}
+			}
+			return nil
+		}()
+	}()
+	err = <-done
+	return results, err
+}
+
+// oneCPU binds the thread to one: packets then keep their order through every queue.
+func oneCPU() error {
+	var have, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &have); err != nil {
+		return fmt.Errorf("read the CPU affinity: %w", err)
+	}
+	for i := range 1024 {
+		if have.IsSet(i) {
+			one.Set(i)
+			break
+		}
+	}
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		return fmt.Errorf("bind to a CPU: %w", err)
+	}
+	return nil
+}
+
+func runRow(ctx context.Context, cfg Config, row Row, results *[]Result) (err error) {
+	b, err := newBed(row)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	for _, c := range Cases() {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("interrupted: %w", err)
+		}
+		if !c.in(row) || cfg.Match != nil && !cfg.Match.MatchString(c.Rule+" "+c.Name) {
+			continue
+		}
+		failure := c.do(b)
+		if failure != nil {
+			failure = errors.Join(failure, b.reset())
+		}
+		*results = append(*results, Result{Case: c, Row: row, Err: failure})
+	}
+	return nil
+}
+
+// Write prints the table: a line a case, a column a row, then what failed. It returns how many did.
+func Write(w io.Writer, results []Result) (failed int, err error) {
+	var rows []Row
+	var names []string
+	cells := map[string]map[Row]string{}
+	for _, r := range results {
+		name := r.Case.Rule + "\t" + r.Case.Name
+		if cells[name] == nil {
+			cells[name], names = map[Row]string{}, append(names, name)
+		}
+		if !slices.Contains(rows, r.Row) {
+			rows = append(rows, r.Row)
+		}
+		cells[name][r.Row] = "ok"
+		if r.Err != nil {
+			cells[name][r.Row] = "FAIL"
+			failed++
+		}
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprint(t, "RULE\tCASE")
+	for _, row := range rows {
+		fmt.Fprintf(t, "\t%s", row)
+	}
+	fmt.Fprintln(t)
+	for _, name := range names {
+		fmt.Fprint(t, name)
+		for _, row := range rows {
+			cell := cells[name][row]
+			if cell == "" {
+				cell = "-"
+			}
+			fmt.Fprintf(t, "\t%s", cell)
+		}
+		fmt.Fprintln(t)
+	}
+	if err := t.Flush(); err != nil {
+		return failed, err
+	}
+	for _, r := range results {
+		if r.Err != nil {
+			fmt.Fprintf(w, "\n%s, rule %s, %s:\n  %v\n", r.Row, r.Case.Rule, r.Case.Name, r.Err)
+		}
+	}
+	_, err = fmt.Fprintf(w, "\n%d cases in %d rows: %d of %d failed\n", len(names), len(rows), failed, len(results))
+	return failed, err
+}

@@ -1,0 +1,232 @@
+package conform
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/weftnet/weft/wire"
+)
+
+// trial is what is sent and everything that must come of it; what it does not name must not come.
+type trial struct {
+	// fromW1 and fromPeer are sent in order.
+	fromW1, fromPeer [][]byte
+	// at is what arrives at w1, w2 and x1, in order.
+	at map[string][][]byte
+	// tunnels are what arrives at the peer, in any order.
+	tunnels []sent
+	// drops by reason, copies' among them.
+	drops map[string]uint64
+	// lanedOut and lanedIn are packets, or copies, that take the row's lane out of the host or into it.
+	lanedOut, lanedIn int
+	// only: whatever the row is, they take the kernel lane, for this reason.
+	only string
+	// refused are packets that the kernel lane gets and the kernel itself refuses.
+	refused int
+	// unmarked are packets that reach the kernel's device past the programs on the uplink.
+	unmarked int
+}
+
+const fenceType = 0x88b6 // an EtherType for local experiments (IEEE 802)
+
+// try runs a trial. Whatever came before it is done with.
+func (b *bed) try(t trial) error {
+	for name, s := range b.at {
+		if _, err := drain(s, name == "peer"); err != nil {
+			return err
+		}
+	}
+	before, err := b.ledger()
+	if err != nil {
+		return err
+	}
+	for _, f := range t.fromW1 {
+		if err := b.at["w1"].send(f); err != nil {
+			return err
+		}
+	}
+	for _, f := range t.fromPeer {
+		if err := b.at["peer"].send(f); err != nil {
+			return err
+		}
+	}
+	after, err := b.counted(t, before)
+	if err != nil {
+		return err
+	}
+	if err := b.compareCounts(t, before, after); err != nil {
+		return err
+	}
+	return b.compareFrames(t)
+}
+
+// counted waits until every program has counted what it was sent.
+func (b *bed) counted(t trial, before ledger) (after ledger, err error) {
+	in := func(program string) int { return int(after.books[program].In - before.books[program].In) }
+	err = await("the books say what was sent", func() (bool, error) {
+		if after, err = b.ledger(); err != nil {
+			return false, err
+		}
+		done := in("from_port") >= len(t.fromW1) && in("from_uplink") >= len(t.fromPeer) && in("from_vxlan") >= b.kernelIn(t)
+		return done && after.balanced() == nil, nil
+	})
+	if balance := after.balanced(); err == nil || balance != nil {
+		err = balance
+	}
+	if err != nil {
+		lanes, drops := after.since(before)
+		err = fmt.Errorf("%w: from_port %d of %d, from_uplink %d of %d, from_vxlan %d of %d; drops %v, lanes %v", err, in("from_port"), len(t.fromW1),
+			in("from_uplink"), len(t.fromPeer), in("from_vxlan"), b.kernelIn(t), drops, lanes)
+	}
+	return after, err
+}
+
+// kernelIn is how many packets come out of the kernel's device.
+func (b *bed) kernelIn(t trial) int {
+	if b.byKernel() || t.only != "" {
+		return t.lanedIn + t.unmarked
+	}
+	return t.unmarked
+}
+
+func (b *bed) compareCounts(t trial, before, after ledger) error {
+	lanes, drops := after.since(before)
+	want := t.drops
+	if want == nil {
+		want = map[string]uint64{}
+	}
+	if !maps.Equal(drops, want) {
+		return fmt.Errorf("drops: %v, want %v", drops, want)
+	}
+	kernel := uint64(t.refused)
+	if b.byKernel() || t.only != "" {
+		kernel += uint64(t.lanedIn + t.lanedOut)
+	}
+	var n uint64
+	for _, c := range lanes {
+		n += c
+	}
+	if n != kernel || t.only != "" && !b.byKernel() && lanes[t.only] != kernel {
+		return fmt.Errorf("lane: %d packets took the kernel lane (%v), want %d %s", n, lanes, kernel, t.only)
+	}
+	for program, sent := range map[string]int{"from_port": len(t.fromW1), "from_uplink": len(t.fromPeer), "from_vxlan": b.kernelIn(t)} {
+		if got := after.books[program].In - before.books[program].In; got != uint64(sent) {
+			return fmt.Errorf("%s saw %d packets, want %d", program, got, sent)
+		}
+	}
+	return nil
+}
+
+// compareFrames collects what arrived at every place, up to a fence that is sent after it.
+func (b *bed) compareFrames(t trial) error {
+	if err := b.reset(); err != nil {
+		return err
+	}
+	got, err := b.fence()
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"w1", "w2", "x1"} {
+		if len(got[name]) != len(t.at[name]) {
+			return fmt.Errorf("%s got %d frames, want %d: %x", name, len(got[name]), len(t.at[name]), got[name])
+		}
+		for i, f := range got[name] {
+			if !bytes.Equal(f, t.at[name][i]) {
+				return fmt.Errorf("%s got\n%x, want\n%x", name, f, t.at[name][i])
+			}
+		}
+	}
+	b.ports = nil
+	left := slices.Clone(t.tunnels)
+	if len(got["peer"]) != len(left) {
+		return fmt.Errorf("the underlay got %d packets, want %d: %x", len(got["peer"]), len(left), got["peer"])
+	}
+	for _, packet := range got["peer"] {
+		var errs []error
+		i := slices.IndexFunc(left, func(w sent) bool {
+			own := b.addr.Own
+			if w.to.Is4() != own.Is4() {
+				own = map[bool]netip.Addr{true: IPv4.addresses().Own, false: IPv6.addresses().Own}[w.to.Is4()]
+			}
+			l4src, err := w.verify(packet, own, b.hostMAC)
+			if errs = append(errs, err); err == nil {
+				b.ports = append(b.ports, l4src)
+			}
+			return err == nil
+		})
+		if i < 0 {
+			return errors.Join(errs...)
+		}
+		left = slices.Delete(left, i, i+1)
+	}
+	return nil
+}
+
+// fence sends a frame on every way and returns what was there before it. All of it runs on one CPU, in order.
+func (b *bed) fence() (got map[string][][]byte, err error) {
+	b.fences++
+	frame := func(dst, src wire.MAC) []byte {
+		f := append(append([]byte{}, dst[:]...), src[:]...)
+		f = binary.BigEndian.AppendUint16(f, fenceType)
+		f = binary.BigEndian.AppendUint32(f, b.fences)
+		return append(f, make([]byte, 42)...)
+	}
+	waiting := map[string]int{"w1": 1, "w2": 2, "x1": 1, "peer": 1}
+	err = errors.Join(b.at["w1"].send(frame(mac2, mac1)), b.at["w1"].send(frame(macA, mac1)),
+		b.at["peer"].send(b.tunnel(frame(mac1, macA)).octets()), b.at["peer"].send(b.tunnel(frame(mac2, macA)).octets()),
+		b.at["peer"].send(b.in(frame(mac2, macA), func(p *tunnel) { p.vni = vni8 })))
+	if err != nil {
+		return nil, err
+	}
+	got = map[string][][]byte{}
+	marker := binary.BigEndian.AppendUint32([]byte{fenceType >> 8, fenceType & 0xff}, b.fences)
+	err = await("the fence arrives", func() (bool, error) {
+		for name, s := range b.at {
+			frames, err := drain(s, name == "peer")
+			if err != nil {
+				return false, fmt.Errorf("%s: %w", name, err)
+			}
+			for _, f := range frames {
+				if at := bytes.Index(f, marker); at >= 12 {
+					waiting[name]--
+				} else {
+					got[name] = append(got[name], f)
+				}
+			}
+		}
+		for _, n := range waiting {
+			if n > 0 {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		err = fmt.Errorf("%w: still waited for %v", err, waiting)
+	}
+	return got, err
+}
+
+// drain takes what is there. On the underlay only what could be a tunnel packet counts: the host's own kernel speaks there too.
+func drain(s *socket, underlay bool) (frames [][]byte, err error) {
+	for {
+		f, err := s.next()
+		if err != nil {
+			return frames, fmt.Errorf("%w: %x", err, f)
+		}
+		if f == nil {
+			return frames, nil
+		}
+		if underlay {
+			if p, err := wire.ParseFrame(f); err == nil && !p.Layers.Has(wire.LayerUDP) && !p.IPv4.IsFragment() && !p.IPv6.IsFragment() {
+				continue
+			}
+		}
+		frames = append(frames, f)
+	}
+}
