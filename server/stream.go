@@ -164,10 +164,11 @@ func (a *api) freeVNIs(ctx context.Context, s *session, applied *planv1.Applied)
 	return nil
 }
 
-// failedNetwork reports whether the host could not apply some network: then it may still hold one that is gone.
+// failedNetwork reports whether the host could not apply some network: then it may still hold one that is gone. An error of
+// the host itself counts too: with one, an agent says that its list of errors was cut.
 func failedNetwork(applied *planv1.Applied) bool {
 	for _, e := range applied.GetErrors() {
-		if e.GetKind() == planv1.Kind_KIND_NETWORK {
+		if k := e.GetKind(); k == planv1.Kind_KIND_NETWORK || k == planv1.Kind_KIND_HOST {
 			return true
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/model"
 )
 
@@ -42,4 +43,16 @@ func TestWaitSurvivesReload(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestFailedNetwork: a list of errors that the agent cut may hide that a network is held still. Break it: look for networks
+// alone.
+func TestFailedNetwork(t *testing.T) {
+	for kind, want := range map[planv1.Kind]bool{
+		planv1.Kind_KIND_NETWORK: true, planv1.Kind_KIND_HOST: true, planv1.Kind_KIND_PORT: false, planv1.Kind_KIND_VTEP: false,
+	} {
+		if got := failedNetwork(&planv1.Applied{Errors: []*planv1.ResourceError{{Kind: kind}}}); got != want {
+			t.Errorf("%s: %v", kind, got)
+		}
+	}
 }
