@@ -38,7 +38,7 @@ type weftContender struct {
 
 // newWeft builds a lab of two hosts that are joined by one link, with a port on each.
 func newWeft(ctx context.Context, cfg weftConfig) (_ Contender, err error) {
-	l, err := lab.Up(ctx, lab.Config{Name: cfg.lab, Direct: true, MTU: underlayMTU, Binary: cfg.binary, Step: cfg.step})
+	l, err := lab.Up(ctx, lab.Config{Name: cfg.lab, Direct: true, MTU: underlayMTU, Tables: "host", Binary: cfg.binary, Step: cfg.step})
 	if err != nil {
 		return nil, fmt.Errorf("build weft: %w", err)
 	}

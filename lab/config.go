@@ -37,6 +37,8 @@ type Config struct {
 	Direct bool
 	// MTU of the underlay in octets of an IP packet; 0 is DefaultMTU.
 	MTU int
+	// Tables is the size of the agents' kernel tables, as `weft agent --tables` takes it; empty is "lab".
+	Tables string
 	// Binary is the weft program; empty is the running one.
 	Binary string
 	// Bare builds namespaces, links and routes, and starts no process.
@@ -66,6 +68,7 @@ func (c Config) withDefaults() (Config, error) {
 	fill(&c.Hosts, 3)
 	fill(&c.Spines, 2)
 	fill(&c.MTU, DefaultMTU)
+	fill(&c.Tables, "lab")
 	if c.Hosts < 1 || c.Hosts > MaxHosts {
 		return c, refuse("--hosts", fmt.Sprintf("%d is out of range", c.Hosts), fmt.Sprintf("use 1 to %d", MaxHosts))
 	}

@@ -21,6 +21,7 @@ type State struct {
 	Spines  int    `json:"spines"`
 	Direct  bool   `json:"direct,omitempty"`
 	MTU     int    `json:"mtu"`
+	Tables  string `json:"tables,omitempty"`
 	// Ready is false while it is being built.
 	Ready bool `json:"ready"`
 	// Leaving is true while it is being taken away.
@@ -94,7 +95,7 @@ func (s *State) removeWorkload(name string) {
 
 // config is the Config that the state was made from.
 func (s *State) config() Config {
-	return Config{Name: s.Name, Prefix: s.Prefix, Dir: s.Dir, PinRoot: s.PinRoot, Hosts: len(s.Hosts), Spines: s.Spines, Direct: s.Direct, MTU: s.MTU, Binary: s.Binary}
+	return Config{Name: s.Name, Prefix: s.Prefix, Dir: s.Dir, PinRoot: s.PinRoot, Hosts: len(s.Hosts), Spines: s.Spines, Direct: s.Direct, MTU: s.MTU, Tables: s.Tables, Binary: s.Binary}
 }
 
 // errNoLab is wrapped by the error of reading a state that is not there.

@@ -11,12 +11,14 @@ import (
 	"github.com/weftnet/weft/agent"
 	"github.com/weftnet/weft/cli"
 	"github.com/weftnet/weft/client"
+	"github.com/weftnet/weft/datapath"
 )
 
 // agentFlags are the flags of `weft agent`, and of `weft up` for its agent.
 type agentFlags struct {
 	cfg         agent.Config
 	vtepAddress string
+	tables      string
 	verbose     bool
 }
 
@@ -31,12 +33,21 @@ func (f *agentFlags) add(cmd *cobra.Command, dir, socket string) {
 	fl.StringVar(&f.cfg.Uplink, "uplink", "", "underlay `interface` (default: that of the VTEP address, or of the route to the server)")
 	fl.StringVar(&f.vtepAddress, "vtep-address", "", "underlay `address` of this host's tunnels (default: the uplink's)")
 	fl.Uint16Var(&f.cfg.UDPPort, "udp-port", 4789, "UDP `port` of the tunnels")
+	fl.StringVar(&f.tables, "tables", "host", "`size` of the kernel's tables: host (a million MACs), or lab (65536 MACs, for many agents on one machine)")
 	fl.BoolVar(&f.cfg.AcceptLoss, "accept-loss", false, "take a plan in that removes most of what is here and does not say why, as after a restore")
 }
 
 func (f *agentFlags) config() (agent.Config, error) {
 	cfg := f.cfg
 	cfg.Version, cfg.Log = version, logger(f.verbose)
+	switch f.tables {
+	case "host":
+		cfg.Limits = datapath.DefaultLimits()
+	case "lab":
+		cfg.Limits = datapath.LabLimits()
+	default:
+		return cfg, cli.Usagef("say host or lab", "--tables %q is not a size", f.tables)
+	}
 	if f.vtepAddress != "" {
 		addr, err := netip.ParseAddr(f.vtepAddress)
 		if err != nil {
