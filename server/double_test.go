@@ -72,7 +72,8 @@ func (d *double) open(facts *planv1.Facts) {
 	d.stream = d.agent.Stream(ctx)
 	d.ended = make(chan struct{})
 	d.err = nil
-	d.say(&planv1.AgentMessage{Message: &planv1.AgentMessage_Hello{Hello: d.staging.Hello("test", facts)}})
+	// A server that refuses the stream may do so before the hello is out: Receive says why.
+	_ = d.stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Hello{Hello: d.staging.Hello("test", facts)}})
 	go func(stream *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage], ended chan struct{}) {
 		defer close(ended)
 		defer cancel()
