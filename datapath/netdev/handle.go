@@ -37,7 +37,7 @@ func Open(nameOrPath string) (*Handle, error) { return OpenPath(NamespacePath(na
 
 // OpenPath opens a namespace by a file such as /run/netns/NAME or /proc/PID/ns/net.
 func OpenPath(path string) (*Handle, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0) // never waits, whatever is there
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace %s: %w", path, err)
 	}
