@@ -227,8 +227,8 @@ func TestQuota(t *testing.T) {
 	ok[*model.World](t)(s.Load(ctx))
 }
 
-// TestNearlyFull: what lives fills the store. Creating is refused before the quota, so that deleting still works and makes
-// room.
+// TestNearlyFull: what lives fills the store. Creating is refused before the quota, so that deleting works, at the latest
+// when the upkeep has given fragments back, and makes room.
 func TestNearlyFull(t *testing.T) {
 	s := openAt(t, Config{Dir: shortDir(t), QuotaOctets: 8 << 20, CompactEvery: 50 * time.Millisecond})
 	ctx := t.Context()
@@ -260,8 +260,18 @@ func TestNearlyFull(t *testing.T) {
 	if len(w.Tenants) != len(names) {
 		t.Fatalf("%d tenants, %d were acknowledged", len(w.Tenants), len(names))
 	}
+	// A deletion writes a little, too, and etcd counts the fragments of its file: it may have to wait until they are given back.
 	for _, name := range names[:len(names)/2] {
-		ok[model.Revision](t)(s.DeleteTenant(ctx, name))
+		for deadline := time.Now().Add(patience); ; awaitLook(t, s) {
+			_, err := s.DeleteTenant(ctx, name)
+			if err == nil {
+				break
+			}
+			refused(t, err, model.Exhausted, "", "quota")
+			if time.Now().After(deadline) {
+				t.Fatal("deleting is refused for ever")
+			}
+		}
 	}
 	for deadline := time.Now().Add(patience); create() != nil; awaitLook(t, s) {
 		if time.Now().After(deadline) {
