@@ -1,17 +1,28 @@
 package bench
 
 import (
+	"bytes"
+	"context"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/internal/testenv"
 )
 
-// TestMeasuresThroughTheKernelsOverlay proves the method itself: every frame is counted, and a frame for nobody is an
-// error, not a fast round. Turn the counter's length test off and the second half goes red.
-func TestMeasuresThroughTheKernelsOverlay(t *testing.T) {
+// TestFramesForNobodyAreAnError proves the method itself: every frame is counted, and frames that do not arrive are an error, not a
+// fast round. Turn the counter's length test off and it goes red.
+func TestFramesForNobodyAreAnError(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.BPF)
-	c, err := newBridgeVXLAN("bridge + vxlan", "wefttest-bench-", true)
+	c, err := newBridgeVXLAN(tunedName, "wefttest-bench-", true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,24 +32,105 @@ func TestMeasuresThroughTheKernelsOverlay(t *testing.T) {
 		}
 	})
 	a, b := c.Workloads()
-	ns, err := packetCost(a, b, traffic{Length: 60, Flows: 1000}, 50_000)
-	if err != nil || ns <= 0 {
-		t.Fatalf("packet cost %v: %v", ns, err)
+	if _, err := packetCost(a, b, traffic{Length: 2000}, 1000); !errors.Is(err, errLost) {
+		t.Errorf("frames that do not fit: %v, want that they were lost", err)
 	}
-	t.Logf("%.0f ns a packet", ns)
-	nobody := b
-	nobody.MAC[5] ^= 0x80
-	if _, err := packetCost(a, b, traffic{Length: 2000}, 1000); err == nil {
-		t.Error("frames that do not fit were counted as delivered")
+	if err := c.(tableFiller).fill(t.Context(), 10); err != nil {
+		t.Fatal(err)
 	}
-	for _, wire := range []bool{true, false} {
-		if err := c.SetWire(wire); err != nil {
-			t.Fatal(err)
+	if _, err := packetCost(a, b, traffic{Length: 64, Destinations: 10, Entries: 10, Flows: 1000}, 1000); err != nil {
+		t.Errorf("frames to the table's MACs: %v", err)
+	}
+	if _, err := packetCost(a, b, traffic{Length: 64, Destinations: 20, Entries: 20}, 1000); err != nil {
+		t.Logf("frames to MACs that are not in the table are flooded or lost: %v", err)
+	}
+}
+
+// TestEveryMeasureOnce takes each at a size that says nothing, through the real program, and expects a number above zero for every
+// contender. Leave any contender's Close out and the check for leftovers goes red.
+func TestEveryMeasureOnce(t *testing.T) {
+	testenv.Require(t, testenv.Root, testenv.BPF)
+	testenv.RequireTool(t, "ovs-vswitchd")
+	binary := filepath.Join(t.TempDir(), "weft")
+	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/weft").CombinedOutput(); err != nil {
+		t.Fatalf("build weft: %v\n%s", err, out)
+	}
+	var progress bytes.Buffer
+	r, err := Run(t.Context(), Config{Rounds: MinRounds, Frames: 500, Stream: 10 * time.Millisecond, Requests: 20, Tables: []int{10, 200}, VTEPs: 4,
+		Binary: binary, Progress: &progress})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, progress.String())
+	}
+	for _, s := range r.Series {
+		if len(s.Rows) < 2 || len(s.Samples) != len(s.Rows)*MinRounds {
+			t.Errorf("%s: %d contenders, %d samples", s.Measure, len(s.Rows), len(s.Samples))
 		}
-		gbps, err := tcpStream(a, b, 200*time.Millisecond)
-		if err != nil || gbps <= 0 {
-			t.Fatalf("wire %v: %v Gb/s: %v", wire, gbps, err)
+		for _, row := range s.Rows {
+			if row.Median < 0 || row.Median == 0 && s.Group != "cpu" {
+				t.Errorf("%s of %s is %v", s.Measure, row.Contender, row.Median)
+			}
 		}
-		t.Logf("wire %v: %.1f Gb/s", wire, gbps)
+		if s.Group == "packets" && !slices.ContainsFunc(s.Rows, func(row Row) bool { return row.Contender == ovsName }) {
+			t.Errorf("%s was not measured of %s", s.Measure, ovsName)
+		}
+	}
+	for _, v := range r.Verdicts {
+		sized := strings.Contains(v.What, "1,000,000") || strings.Contains(v.What, "256") || strings.Contains(v.What, "XDP")
+		if v.Measured == sized {
+			t.Errorf("%s against %s: measured is %t", v.What, v.Against, v.Measured)
+		}
+	}
+	wantSaved(t, r)
+	names, err := netdev.Namespaces(benchPrefix)
+	if err != nil || len(names) > 0 {
+		t.Errorf("left behind: %v %v", names, err)
+	}
+}
+
+// wantSaved wants files that can be read: charts that are XML, and not large.
+func wantSaved(t *testing.T, r *Result) {
+	t.Helper()
+	dir := t.TempDir()
+	if _, err := r.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(files) != 2+len(MeasureNames()) {
+		t.Errorf("saved %v %v", files, err)
+	}
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil || len(b) > 200_000 {
+			t.Errorf("%s: %d octets, %v", name, len(b), err)
+		}
+		if filepath.Ext(name) != ".svg" {
+			continue
+		}
+		for d := xml.NewDecoder(bytes.NewReader(b)); err == nil; {
+			_, err = d.Token()
+		}
+		if !errors.Is(err, io.EOF) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestARunThatWasKilledIsRemoved leaves what a killed run leaves. Take the namespaces out of removeLeftovers and it goes red.
+func TestARunThatWasKilledIsRemoved(t *testing.T) {
+	testenv.Require(t, testenv.Root, testenv.BPF)
+	c, err := newBridgeVXLAN(tunedName, benchPrefix+"t-", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = Run(ctx, Config{Only: []string{"latency"}, Binary: "/bin/false"})
+	if err == nil {
+		t.Fatal("a run whose context has ended succeeds")
+	}
+	names, err := netdev.Namespaces(benchPrefix)
+	if err != nil || len(names) > 0 {
+		t.Errorf("still there: %v %v", names, err)
 	}
 }

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // What each group of measures consists of.
@@ -147,7 +148,8 @@ func (f *field) latency(ctx context.Context) ([]Series, error) {
 }
 
 func (f *field) load(ctx context.Context) ([]Series, error) {
-	contenders, err := f.need(ctx, everyone()...)
+	// Open vSwitch in user space does not carry it.
+	contenders, err := f.need(ctx, slices.DeleteFunc(everyone(), func(name string) bool { return name == ovsName })...)
 	if err != nil {
 		return nil, err
 	}

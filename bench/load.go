@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -35,14 +36,14 @@ func cpuAtLoad(a, b Workload, t traffic, length time.Duration) (float64, error) 
 			return err
 		}
 		s := sending{generator: g, sink: sink, frame: udpFrame(a, b, t.Length), traffic: t}
-		if err := s.send(ovsBurst); err != nil {
+		const burst = 100
+		if err := s.send(burst); err != nil {
 			return err
 		}
-		busy, err := busyTime()
+		idle, err := idleTime()
 		if err != nil {
 			return err
 		}
-		const burst = 250
 		start := time.Now()
 		for i := 1; time.Since(start) < length; i++ {
 			if err := s.push(burst); err != nil {
@@ -52,9 +53,7 @@ func cpuAtLoad(a, b Workload, t traffic, length time.Duration) (float64, error) 
 				nap(wait)
 			}
 		}
-		elapsed := time.Since(start)
-		after, err := busyTime()
-		percent = 100 * (after - busy).Seconds() / elapsed.Seconds()
+		percent, err = busySince(start, idle)
 		return errors.Join(err, s.arrived())
 	})
 	return percent, err
@@ -62,15 +61,16 @@ func cpuAtLoad(a, b Workload, t traffic, length time.Duration) (float64, error) 
 
 // push sends without waiting.
 func (s *sending) push(n int) error {
-	if _, err := s.prog.Run(&ebpf.RunOptions{Data: s.frame, Repeat: uint32(n), Flags: xdpFlagLiveFrames}); err != nil {
+	if _, err := s.prog.Run(&ebpf.RunOptions{Data: s.frame, Repeat: uint32(n), Flags: xdpFlagLiveFrames, BatchSize: uint32(s.traffic.Batch)}); err != nil {
 		return fmt.Errorf("generate frames: %w", err)
 	}
 	s.sent += n
 	return nil
 }
 
-// busyTime is the time that all cores together were not idle since boot.
-func busyTime() (time.Duration, error) {
+// idleTime is how long all cores together were idle since boot, or taken away by whoever runs this machine as a virtual one. (Unlike
+// busy time, which is sampled, it is measured.)
+func idleTime() (time.Duration, error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0, err
@@ -80,5 +80,12 @@ func busyTime() (time.Duration, error) {
 	if _, err := fmt.Sscanf(line, "cpu %d %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &iowait, &irq, &softirq, &steal); err != nil {
 		return 0, fmt.Errorf("read /proc/stat: %w", err)
 	}
-	return time.Duration(user+nice+system+irq+softirq) * (time.Second / 100), nil
+	return time.Duration(idle+iowait+steal) * (time.Second / 100), nil
+}
+
+// busySince is how busy the machine was since then, in percent of a core, when its idle time was this.
+func busySince(start time.Time, idle time.Duration) (float64, error) {
+	elapsed := time.Since(start)
+	now, err := idleTime()
+	return max(0, 100*(float64(runtime.NumCPU())-(now-idle).Seconds()/elapsed.Seconds())), err
 }

@@ -20,8 +20,8 @@ import (
 
 const (
 	ovsName = "Open vSwitch, user space"
-	// ovsBurst of frames fits the sockets that Open vSwitch reads from, with rmem as below.
-	ovsBurst = 256
+	// ovsBurst of frames fits the ring of a veth, and the sockets that Open vSwitch reads from, with rmem as below.
+	ovsBurst = 200
 	ovsStart = 20 * time.Second
 )
 

@@ -194,15 +194,18 @@ func (s *sending) arrived() error {
 			return nil
 		}
 		if got > want || time.Since(start) > time.Minute || (time.Since(start) > 2*time.Second && stalled(s.sink, got)) {
-			return fmt.Errorf("sent %d frames, delivered %d", want, got)
+			return fmt.Errorf("%w: sent %d frames, delivered %d", errLost, want, got)
 		}
 		if s.traffic.Patient {
-			nap(50 * time.Microsecond)
+			nap(20 * time.Microsecond)
 		} else {
 			runtime.Gosched()
 		}
 	}
 }
+
+// errLost is a sample that does not count.
+var errLost = errors.New("frames were lost")
 
 // nap gives the core away: time.Sleep of the calling thread itself, without the scheduler of Go.
 func nap(d time.Duration) {

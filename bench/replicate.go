@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -20,7 +21,7 @@ import (
 const (
 	floodVNI = benchVNI + 1
 	// floodBurst of frames, with all copies, fits the queue between two interfaces.
-	floodBurst = 16
+	floodBurst = 32
 	overhead   = 50 // outer Ethernet, IPv4, UDP and VXLAN headers
 )
 
@@ -151,7 +152,7 @@ func (f *field) replicate(ctx context.Context) ([]Series, error) {
 		at end
 	}
 	paths := map[string]path{}
-	t := traffic{Length: frameOctets, Broadcast: true, Burst: floodBurst, Copies: n, Longer: overhead}
+	t := traffic{Length: frameOctets, Broadcast: true, Burst: floodBurst, Batch: 1, Patient: true, Copies: n, Longer: overhead}
 	for _, c := range contenders {
 		w, at, err := c.(flooder).flood(ctx, n)
 		if err != nil {
@@ -159,17 +160,17 @@ func (f *field) replicate(ctx context.Context) ([]Series, error) {
 		}
 		paths[c.Name()] = path{w, at}
 		// The first frames may come before the last VTEP, or before the next hop is known.
-		if err := waitFor(ctx, 20*time.Second, c.Name()+" to copy to every VTEP", func() bool {
+		if werr := waitFor(ctx, 20*time.Second, c.Name()+" to copy to every VTEP", func() bool {
 			_, err = packetCostTo(w, w, at, t, 1)
 			return err == nil
-		}); err != nil {
-			return nil, err
+		}); werr != nil {
+			return nil, errors.Join(werr, err)
 		}
 	}
 	s, err := f.compare(ctx, Series{Measure: fmt.Sprintf("%s to %d VTEPs", replicateMeasure, n), Unit: "million copies/s", Higher: true}, contenders,
 		func(c Contender) (float64, error) {
 			p := paths[c.Name()]
-			ns, err := packetCostTo(p.w, p.w, p.at, t, max(f.cfg.Frames/100, floodBurst))
+			ns, err := packetCostTo(p.w, p.w, p.at, t, max(f.cfg.Frames/250, floodBurst))
 			return float64(n) * 1e3 / ns, err
 		})
 	return []Series{s}, err

@@ -91,12 +91,11 @@ const idleEnough = 10
 
 // otherLoad is how busy the machine is with nothing measured, in percent of a core.
 func otherLoad() (float64, error) {
-	before, err := busyTime()
+	idle, err := idleTime()
 	if err != nil {
 		return 0, err
 	}
 	start := time.Now()
 	time.Sleep(time.Second)
-	after, err := busyTime()
-	return 100 * (after - before).Seconds() / time.Since(start).Seconds(), err
+	return busySince(start, idle)
 }

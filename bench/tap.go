@@ -230,7 +230,7 @@ func tapFrames(from, to int, frame, buf []byte, n int) error {
 			switch {
 			case errors.Is(err, unix.EAGAIN) && time.Since(start) < 2*time.Second:
 			case err != nil:
-				return fmt.Errorf("sent %d frames, the last burst delivered %d of %d: %w", sent+pumpBurst, got, pumpBurst, err)
+				return fmt.Errorf("%w: sent %d frames, the last burst delivered %d of %d: %w", errLost, sent+pumpBurst, got, pumpBurst, err)
 			case octets == len(frame):
 				got++
 			}

@@ -65,10 +65,8 @@ func addFDBBatch(fd, index int, macs []wire.MAC, vtep netip.Addr) error {
 		b = ne.AppendUint32(b, 0)
 		b = append(b, unix.AF_BRIDGE, 0, 0, 0)
 		b = ne.AppendUint32(b, uint32(index))
-		b = ne.AppendUint16(b, unix.NUD_NOARP|unix.NUD_PERMANENT)
-		if !vtep.IsValid() {
-			ne.PutUint16(b[len(b)-2:], unix.NUD_NOARP)
-		}
+		// Static for both: a vxlan device wants REACHABLE or PERMANENT, and PERMANENT is the bridge's own address to a bridge.
+		b = ne.AppendUint16(b, unix.NUD_NOARP|unix.NUD_REACHABLE)
 		b = append(b, ndm, 0)
 		b = ne.AppendUint16(ne.AppendUint16(b, 4+6), unix.NDA_LLADDR)
 		b = append(append(b, mac[:]...), 0, 0)

@@ -1,0 +1,57 @@
+package bench
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestVerdictsSayHowSureTheyAre(t *testing.T) {
+	for _, c := range []struct {
+		v    Verdict
+		want string
+	}{
+		{Verdict{}, "not measured"},
+		{Verdict{Measured: true, Reached: true, Want: 2, Stretch: 2.2, Ratio: 2.3, RatioLow: 2.1}, "yes, and the stretch target of 2.2"},
+		{Verdict{Measured: true, Reached: true, Want: 2, Stretch: 2.2, Ratio: 2.1, RatioLow: 2.05}, "yes"},
+		{Verdict{Measured: true, Reached: true, Want: 2, Ratio: 2.1, RatioLow: 1.9}, "yes, but the interval reaches below"},
+		{Verdict{Measured: true, Want: 2, Ratio: 1.9, RatioHigh: 2.1}, "no, but the interval reaches above"},
+		{Verdict{Measured: true, Want: 2, Ratio: 1.5, RatioHigh: 1.6}, "no"},
+	} {
+		if got := c.v.answer(); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.v, got, c.want)
+		}
+	}
+}
+
+func TestJudgeFindsItsMeasures(t *testing.T) {
+	s := Series{Measure: smallPackets, Unit: "ns", Reference: tunedName}
+	for round := range MinRounds {
+		s.Samples = append(s.Samples, Sample{round, weftName, 500}, Sample{round, tunedName, 1100}, Sample{round, ovsName, 2000})
+	}
+	s.Rows = summarise(s, []string{weftName, tunedName, ovsName})
+	r := Result{Series: []Series{s}}
+	r.judge()
+	if v := r.Verdicts[0]; !v.Reached || v.Ratio != 2.2 {
+		t.Errorf("against the kernel: %+v", v)
+	}
+	if v := r.Verdicts[1]; v.Reached || v.Ratio != 4 {
+		t.Errorf("against Open vSwitch: %+v", v)
+	}
+	var b strings.Builder
+	if err := r.WriteMarkdown(&b); err != nil || !strings.Contains(b.String(), "| 64 B forwarding, tc lane | Open vSwitch, user space | >= 5 x | 4.00 (4.00 - 4.00) | no |") {
+		t.Errorf("%v\n%s", err, b.String())
+	}
+}
+
+func TestGroupedAndSpread(t *testing.T) {
+	if got := grouped(1234567) + " " + grouped(100) + " " + grouped(1000); got != "1,234,567 100 1,000" {
+		t.Error(got)
+	}
+	seen := map[string]bool{}
+	for _, m := range spreadMACs(100_000) {
+		seen[m.String()] = true
+	}
+	if len(seen) != 100_000 {
+		t.Errorf("%d MACs differ, of 100,000", len(seen))
+	}
+}
