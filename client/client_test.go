@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -437,5 +439,19 @@ func TestUnreachableKeepsWhatWasSaid(t *testing.T) {
 	_, err = c.Tenants.ListTenants(t.Context(), connect.NewRequest(&weftv1.ListTenantsRequest{}))
 	if err == nil || !strings.Contains(err.Error(), closed.Addr().String()+": connection refused") || !strings.Contains(err.Error(), silent.Addr().String()+": no answer") {
 		t.Errorf("got %v, want no answer of the one and a refused connection of the other", err)
+	}
+}
+
+// TestBrokenConnection turns red when brokeOff no longer looks for a reset: the user then reads a socket's path and "read: ...".
+func TestBrokenConnection(t *testing.T) {
+	for _, cause := range []error{
+		io.EOF, io.ErrUnexpectedEOF, &net.OpError{Op: "read", Net: "unix", Err: os.NewSyscallError("read", syscall.ECONNRESET)},
+	} {
+		for _, code := range []connect.Code{connect.CodeUnavailable, connect.CodeUnknown, connect.CodeInternal} {
+			e := client.Explain(connect.NewError(code, fmt.Errorf("Post %q: %w", "http://weft/local.v1.LocalService/Detach", cause)))
+			if e.Code != connect.CodeUnavailable || e.Reason != "the connection broke off before the answer" || e.Fix == "" {
+				t.Errorf("%v with %v: %v %q, fix %q", code, cause, e.Code, e.Reason, e.Fix)
+			}
+		}
 	}
 }

@@ -2,7 +2,9 @@ package client
 
 import (
 	"errors"
+	"io"
 	"strings"
+	"syscall"
 
 	"connectrpc.com/connect"
 
@@ -81,8 +83,8 @@ func Explain(err error) *Error {
 	if refusals := refusalsIn(ce); len(refusals) > 0 {
 		e.Field, e.Reason, e.Fix = refusals[0].Field, refusals[0].Reason, refusals[0].Fix
 		e.Also = refusals[1:]
-	} else if e.Code == connect.CodeUnavailable && !connect.IsWireError(err) && brokeOff(err) {
-		e.Reason = "the connection broke off: " + e.Reason
+	} else if !connect.IsWireError(err) && brokeOff(err) {
+		e.Code, e.Reason = connect.CodeUnavailable, "the connection broke off before the answer"
 		e.Fix = "look whether it was done before asking again"
 	} else if connect.IsWireError(err) {
 		// The agent knows no ErrorDetail: its messages have the form of Error.Error.
@@ -107,6 +109,10 @@ func refusalsIn(ce *connect.Error) []Refusal {
 
 // brokeOff reports a connection that ended before the answer.
 func brokeOff(err error) bool {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return true
+	}
+	// HTTP/2's own errors are not exported.
 	s := err.Error()
-	return strings.Contains(s, "EOF") || strings.Contains(s, "reset") || strings.Contains(s, "GOAWAY")
+	return strings.Contains(s, "EOF") || strings.Contains(s, "connection reset") || strings.Contains(s, "GOAWAY")
 }
