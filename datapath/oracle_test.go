@@ -57,6 +57,8 @@ type duel struct {
 	flows map[string]uint16
 	rng   *rand.Rand
 	host  uint32 // the uplink
+	// kernel: more packets are for the kernel lane.
+	kernel bool
 	// copies are the counts of copies dropped when they were last looked at: a packet that drops some unasked shows at the next flood.
 	copies map[string]int
 	// covered counts the outcomes, so that a test that meets only drops is noticed.
@@ -65,15 +67,15 @@ type duel struct {
 
 // tap reads every frame that comes in on an interface.
 type tap struct {
-	fd  int
-	buf []byte
+	fd, index int
+	buf       []byte
 }
 
 func newTap(t *testing.T, ns *netdev.Handle, ifname string) *tap {
 	t.Helper()
 	l, err := ns.LinkByName(ifname)
 	must(t, err)
-	s := &tap{buf: make([]byte, 65536)}
+	s := &tap{index: l.Index, buf: make([]byte, 65536)}
 	must(t, ns.Run(func() (err error) {
 		if s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
 			return err
@@ -704,8 +706,11 @@ func (d *duel) outer(p *oracle.Plan, at *int) []byte {
 	vxlan[4], vxlan[5], vxlan[6] = byte(vni>>16), byte(vni>>8), byte(vni)
 	b := wire.Flow{SrcMAC: wire.MAC{2, 0xbb}, DstMAC: mac, Src: src, Dst: dst, TOS: uint8(r.IntN(2) * r.IntN(256))}.UDP(uint16(r.IntN(65536)), port, vxlan)
 	*at = len(b) - 16
-	if r.IntN(8) > 0 {
+	if keep := r.IntN(8); keep > 0 && !d.kernel || keep > 5 {
 		b[*at+6], b[*at+7] = 0, 0
+	}
+	if d.kernel {
+		b = clearTOS(b)
 	}
 	return b
 }
@@ -743,7 +748,25 @@ func (d *duel) mutate(b []byte, at int) []byte {
 			binary.BigEndian.PutUint16(b[18:], uint16(len(b)-at))
 		}
 	}
+	if at > 14 && len(b) >= at+16 && b[at+6]|b[at+7] != 0 && r.IntN(4) > 0 {
+		b[at+6], b[at+7] = 0, 0
+		src, dst := netip.AddrFrom4([4]byte(b[26:30])), netip.AddrFrom4([4]byte(b[30:34]))
+		if at == 54 {
+			src, dst = netip.AddrFrom16([16]byte(b[22:38])), netip.AddrFrom16([16]byte(b[38:54]))
+		}
+		binary.BigEndian.PutUint16(b[at+6:], wire.TransportChecksum(src, dst, wire.ProtoUDP, b[at:]))
+	}
 	return append(b, make([]byte, padding)...)
+}
+
+// clearTOS: the kernel's device does what RFC 6040 says with the outer ECN, and the other lanes do not yet.
+func clearTOS(b []byte) []byte {
+	if b[12] == 0x86 {
+		b[14], b[15] = 0x60, b[15]&0x0f
+		return b
+	}
+	b[15] = 0
+	return b
 }
 
 // twist breaks or bends the outer headers in one way that random octets seldom find, and leaves the rest right.

@@ -13,6 +13,8 @@
 //	             FDB: split_horizon, unknown_port, port_held, unknown_unicast_from_tunnel, no_receiver; then the kernel lane's reasons:
 //	             checksum, asked, aggregate, options, no_room
 //
+//	from_vxlan   unmarked, then as from_uplink from own_source on
+//
 // A plan is consistent: entries of the FDB and of the accept table are of networks that are there. What the programs do with
 // others is not modelled.
 //

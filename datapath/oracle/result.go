@@ -37,6 +37,9 @@ type Result struct {
 	Lane string
 	// Data is what a Passed packet has become.
 	Data []byte
+	// Key and Inner are what comes out at FromVXLAN, if the kernel takes a Passed packet with a Lane.
+	Key   Key
+	Inner []byte
 	// Deliveries and Tunnels are every copy that goes somewhere.
 	Deliveries []Delivery
 	Tunnels    []Tunnel

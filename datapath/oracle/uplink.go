@@ -58,30 +58,15 @@ func (p *Plan) FromUplink(in Packet) Result {
 	return p.arrive(in, a, vni, network, inner)
 }
 
-// arrive is the end of a tunnel packet that may come in. What goes by the kernel lane comes back as an inner frame, and meets
-// the flood list then.
+// arrive is the end of a tunnel packet that may come in. What goes by the kernel lane comes back as an inner frame, at FromVXLAN.
 func (p *Plan) arrive(in Packet, a arrival, vni wire.VNI, network Network, inner []byte) Result {
-	dst := wire.MAC(inner[:6])
-	e, hit := p.FDB[FDBKey{vni, dst}]
-	r := Result{Verdict: Flooded}
-	switch {
-	case hit && !dst.IsMulticast():
-		if e.Ifindex == 0 {
-			return drop("split_horizon")
-		}
-		to, ok := p.Ports[e.Ifindex]
-		switch {
-		case !ok || to.VNI != vni:
-			return drop("unknown_port")
-		case to.Held:
-			return drop("port_held")
-		}
-		r = Result{Verdict: Delivered, Deliveries: []Delivery{{e.Ifindex, inner}}}
-	case !dst.IsMulticast() && network.Unknown != ToAll:
-		return drop("unknown_unicast_from_tunnel")
-	default:
+	e := p.FDB[FDBKey{vni, wire.MAC(inner[:6])}]
+	r := p.inside(vni, network, inner)
+	if r.Verdict == Dropped {
+		return r
+	}
+	if r.Verdict == Flooded {
 		e = FDBEntry{}
-		p.floodLocal(&r, vni, network.LocalPorts, inner)
 	}
 	lane := ""
 	switch {
@@ -113,7 +98,62 @@ func (p *Plan) arrive(in Packet, a arrival, vni wire.VNI, network Network, inner
 		delta := sum(append(binary.BigEndian.AppendUint16(nil, ^sum(udp[8:16])), a.udp[8:16]...))
 		binary.BigEndian.PutUint16(udp[6:], sum(append(binary.BigEndian.AppendUint16(nil, delta), udp[6:8]...)))
 	}
-	return Result{Verdict: Passed, Lane: lane, Data: data}
+	return Result{Verdict: Passed, Lane: lane, Data: data, Key: Key{vni, a.src, true}, Inner: inner}
+}
+
+// inside finds who gets the inner frame. A flood may yet turn out to have nobody to go to.
+func (p *Plan) inside(vni wire.VNI, network Network, inner []byte) Result {
+	dst := wire.MAC(inner[:6])
+	e, hit := p.FDB[FDBKey{vni, dst}]
+	if hit && !dst.IsMulticast() {
+		to, ok := p.Ports[e.Ifindex]
+		switch {
+		case e.Ifindex == 0:
+			return drop("split_horizon")
+		case !ok || to.VNI != vni:
+			return drop("unknown_port")
+		case to.Held:
+			return drop("port_held")
+		}
+		return Result{Verdict: Delivered, Deliveries: []Delivery{{e.Ifindex, inner}}}
+	}
+	if !dst.IsMulticast() && network.Unknown != ToAll {
+		return drop("unknown_unicast_from_tunnel")
+	}
+	r := Result{Verdict: Flooded}
+	p.floodLocal(&r, vni, network.LocalPorts, inner)
+	return r
+}
+
+// Key is what the kernel's device says about a packet that it has stripped.
+type Key struct {
+	VNI wire.VNI
+	Src netip.Addr
+	// Marked: it carries the secret mark, so the programs on the uplink have let it in.
+	Marked bool
+}
+
+// FromVXLAN is a frame that the kernel's device has stripped: what came past the checks stops here, and they are made again.
+func (p *Plan) FromVXLAN(in Packet, k Key) Result {
+	network, known := p.Networks[k.VNI]
+	switch {
+	case !k.Marked:
+		return drop("unmarked")
+	case k.Src == p.Addr4 || k.Src == p.Addr6:
+		return drop("own_source")
+	case !known:
+		return drop("unknown_vni")
+	case !p.Accepts[Accept{k.VNI, k.Src}]:
+		return drop("source_not_accepted")
+	}
+	if reason := p.badFrame(in.Data, in.Tagged, func(wire.MAC) bool { return true }); reason != "" {
+		return drop(reason)
+	}
+	r := p.inside(k.VNI, network, in.Data)
+	if r.Verdict == Flooded {
+		return r.orNobody()
+	}
+	return r
 }
 
 // short: the kernel strips no headers when what is left is less than an IP header of the frame's version (for other frames: IPv4's).
