@@ -9,5 +9,8 @@
 //
 // It touches only namespaces that it made, and their datapath. What needs multicast or learning is not here.
 //
+// Not here yet: multicast, learning and the gateway (rules 3, 4, 5, 20, 21); the ICMP answer to what is too big (8), the ECN matrix of
+// RFC 6040 and the XDP lane, which the datapath does not have.
+//
 // Read Row, Case and trial first.
 package conform
