@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -59,6 +60,7 @@ type bed struct {
 	fences           uint32
 	ports            []uint16   // the outer source ports of the last trial's packets
 	scratch          []wire.VNI // networks that a case made
+	patience         time.Duration
 }
 
 var workloads = []struct {
@@ -69,7 +71,7 @@ var workloads = []struct {
 
 // newBed builds a row's. On an error nothing is left.
 func newBed(row Row) (b *bed, err error) {
-	b = &bed{row: row, addr: row.Underlay.addresses(), index: map[string]uint32{}, at: map[string]*socket{}}
+	b = &bed{row: row, addr: row.Underlay.addresses(), patience: patience, index: map[string]uint32{}, at: map[string]*socket{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("build the test bed of %s: %w", row, err), b.close())
@@ -220,7 +222,7 @@ func settle() error {
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &begin); err != nil {
 		return err
 	}
-	return await("the clock ticks", func() (bool, error) {
+	return await("the clock ticks", patience, func() (bool, error) {
 		err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &now)
 		return now != begin, err
 	})

@@ -77,16 +77,19 @@ func (s *socket) next() ([]byte, error) {
 	return b, nil
 }
 
+// patience is how long anything may take on a busy machine.
+const patience = 3 * time.Second
+
 // await waits until cond holds; what names it.
-func await(what string, cond func() (bool, error)) error {
-	deadline := time.Now().Add(3 * time.Second)
+func await(what string, patience time.Duration, cond func() (bool, error)) error {
+	deadline := time.Now().Add(patience)
 	for {
 		ok, err := cond()
 		if ok || err != nil {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return errors.New("not within 3 s: " + what)
+			return fmt.Errorf("not within %s: %s", patience, what)
 		}
 		unix.Poll(nil, 1)
 	}

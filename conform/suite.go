@@ -120,6 +120,7 @@ func runRow(ctx context.Context, cfg Config, row Row, results *[]Result) (err er
 		failure := c.do(b)
 		if failure != nil {
 			failure = errors.Join(failure, b.reset())
+			b.patience = max(b.patience/2, patience/10) // so that a broken datapath does not take all day
 		}
 		*results = append(*results, Result{Case: c, Row: row, Err: failure})
 	}

@@ -68,7 +68,7 @@ func (b *bed) try(t trial) error {
 // counted waits until every program has counted what it was sent.
 func (b *bed) counted(t trial, before ledger) (after ledger, err error) {
 	in := func(program string) int { return int(after.books[program].In - before.books[program].In) }
-	err = await("the books say what was sent", func() (bool, error) {
+	err = await("the books say what was sent", b.patience, func() (bool, error) {
 		if after, err = b.ledger(); err != nil {
 			return false, err
 		}
@@ -185,7 +185,7 @@ func (b *bed) fence() (got map[string][][]byte, err error) {
 	}
 	got = map[string][][]byte{}
 	marker := binary.BigEndian.AppendUint32([]byte{fenceType >> 8, fenceType & 0xff}, b.fences)
-	err = await("the fence arrives", func() (bool, error) {
+	err = await("the fence arrives", b.patience, func() (bool, error) {
 		for name, s := range b.at {
 			frames, err := drain(s, name == "peer")
 			if err != nil {
