@@ -122,6 +122,7 @@ func (d *Datapath) Books() ([]Books, error) {
 			b.Passed += p.Passed
 			b.Dropped += p.Dropped
 			b.Copies += p.Copies
+			b.Answers += p.Answers
 		}
 	}
 	return list, nil

@@ -20,7 +20,7 @@ const (
 	DropSourceMAC DropReason = 6
 	// DropLinkLocal: link-local multicast (01:80:c2:00:00:00 to 0f: STP, LACP, LLDP) does not leave its link.
 	DropLinkLocal DropReason = 7
-	// DropTooBig: the inner packet, or a segment of it, does not fit the network's MTU or the path's.
+	// DropTooBig: the inner packet, or a segment of it, does not fit the network's MTU or the path's; a sender that may be told is told by ICMP.
 	DropTooBig DropReason = 8
 	// DropSamePort: the destination MAC is at the port the frame came from.
 	DropSamePort DropReason = 9
@@ -76,8 +76,10 @@ const (
 	DropCopyKernelLanePort DropReason = 34
 	// DropInternal: the program found its own invariant broken: please report it.
 	DropInternal DropReason = 35
+	// DropTooBigNoDF: an IPv4 packet without DF does not fit the network's MTU or the path's: weft does not fragment, and ICMP has no message for it.
+	DropTooBigNoDF DropReason = 36
 
-	dropReasons DropReason = 36
+	dropReasons DropReason = 37
 )
 
 var dropTexts = [...]struct{ name, text string }{
@@ -88,7 +90,7 @@ var dropTexts = [...]struct{ name, text string }{
 	5:  {"source_invalid", "the inner source MAC is a group address, zero, or weft's own reserved MAC"},
 	6:  {"source_mac", "the inner source MAC is not one of the port's"},
 	7:  {"link_local", "link-local multicast (01:80:c2:00:00:00 to 0f: STP, LACP, LLDP) does not leave its link"},
-	8:  {"too_big", "the inner packet, or a segment of it, does not fit the network's MTU or the path's"},
+	8:  {"too_big", "the inner packet, or a segment of it, does not fit the network's MTU or the path's; a sender that may be told is told by ICMP"},
 	9:  {"same_port", "the destination MAC is at the port the frame came from"},
 	10: {"unknown_network", "the network has no entry here"},
 	11: {"unknown_unicast", "the destination MAC is not known and the network's setting drops such frames"},
@@ -116,6 +118,7 @@ var dropTexts = [...]struct{ name, text string }{
 	33: {"copy_too_big", "a copy of a flood does not fit the path to its VTEP"},
 	34: {"copy_kernel_lane_port", "a copy of a flood needs the kernel lane, which cannot send to its VTEP's UDP port"},
 	35: {"internal", "the program found its own invariant broken: please report it"},
+	36: {"too_big_no_df", "an IPv4 packet without DF does not fit the network's MTU or the path's: weft does not fragment, and ICMP has no message for it"},
 }
 
 // String is the reason's name, as in docs/drops.md.

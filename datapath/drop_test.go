@@ -143,13 +143,14 @@ var portDrops = []dropCase{
 	{"another's MAC", DropSourceMAC, nil, fromPort(outFrom(wire.MAC{2, 0, 0, 0, 0, 3}))},
 	{"link-local multicast", DropLinkLocal, nil, fromPort(out(linkLocal(0)))},
 	{"link-local multicast, last", DropLinkLocal, nil, fromPort(out(linkLocal(15)))},
-	{"past the network's MTU", DropTooBig, putNetwork(func(n *Network) { n.MTU = 67 }), fromPort(out(wire.MAC{2, 0, 0, 0, 0, 3}))},
+	{"past the network's MTU", DropTooBig, putNetwork(func(n *Network) { n.MTU = 67 }), fromPort(func(s *scene) []byte { return s.big(s.w3.mac, false, 68) })},
 	{"past the path's MTU", DropTooBig, func(s *scene) {
 		must(s.a.t, s.a.dp.SetLocal(Local{Addr4: s.a.local.Addr4, UDPPort: 4789, UplinkMTU: 600}))
-	}, fromPort(func(s *scene) []byte { return frame(s.a.t, macRemote, s.w1.mac, ip1, ip2, 600) })},
+	}, fromPort(func(s *scene) []byte { return s.big(macRemote, false, 628) })},
 	{"a segment past the path's MTU", DropTooBig, func(s *scene) {
 		must(s.a.t, s.a.dp.SetLocal(Local{Addr4: s.a.local.Addr4, UDPPort: 4789, UplinkMTU: 600}))
-	}, fromPort(func(s *scene) []byte { return frame(s.a.t, macRemote, s.w1.mac, ip1, ip2, 1400) }, skbGSO(523))},
+	}, fromPort(func(s *scene) []byte { return s.big(macRemote, false, 1428) }, skbGSO(523))},
+	{"may be fragmented", DropTooBigNoDF, putNetwork(func(n *Network) { n.MTU = 67 }), fromPort(out(macRemote))},
 	{"to the sender itself", DropSamePort, nil, fromPort(out(wire.MAC{2, 0, 0, 0, 0, 1}))},
 	{"broadcast without a network", DropUnknownNetwork, func(s *scene) { must(s.a.t, s.a.dp.DeleteNetwork(7)) }, fromPort(out(macAll))},
 	{"unknown unicast, setting drop", DropUnknownUnicast, putNetwork(func(n *Network) { n.Unknown = UnknownDrop }), fromPort(out(macNowhere))},

@@ -120,8 +120,9 @@ type DropCount struct {
 	Packets uint64
 }
 
-// Books are a program's packet counts; In = Delivered + Encapsulated + Passed + Dropped, with copies apart.
+// Books are a program's packet counts; In = Delivered + Encapsulated + Passed + Dropped, with copies apart, and so are answers: ICMP
+// messages to the senders of dropped packets.
 type Books struct {
-	Program                                              string
-	In, Delivered, Encapsulated, Passed, Dropped, Copies uint64
+	Program                                                       string
+	In, Delivered, Encapsulated, Passed, Dropped, Copies, Answers uint64
 }

@@ -16,7 +16,7 @@ type Limits struct {
 	Networks int
 	// VTEPs: 24 octets each, and 448 for each CPU for their next hops, taken at Open.
 	VTEPs int
-	// Ports: 176 octets each, and 32 for each CPU for their counters, taken at Open.
+	// Ports: 184 octets each, and 32 for each CPU for their counters, taken at Open.
 	Ports int
 	// FloodEntries: receivers of all flood lists together, 72 octets each, taken as they come. A changed list is there
 	// twice for a moment.
@@ -68,7 +68,7 @@ const nexthopBuckets = 8
 func (l Limits) apply(spec *ebpf.CollectionSpec) {
 	for name, n := range map[string]int{
 		"fdb": l.FDB, "accepts": l.Accepts, "networks": l.Networks, "vteps": l.VTEPs + 1,
-		"nexthops": (l.VTEPs + 1) * nexthopBuckets, "ports": l.Ports + 1, "port_ids": l.Ports, "port_counts": l.Ports + 1,
+		"nexthops": (l.VTEPs + 1) * nexthopBuckets, "ports": l.Ports + 1, "port_ids": l.Ports, "port_counts": l.Ports + 1, "answer_times": l.Ports + 1,
 		"floods": l.FloodEntries, "drops": l.DropKeys, "drop_sources": l.DropSources,
 	} {
 		spec.Maps[name].MaxEntries = uint32(n)

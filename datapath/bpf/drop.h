@@ -14,7 +14,7 @@
 	X(SOURCE_INVALID, source_invalid, 1, "the inner source MAC is a group address, zero, or weft's own reserved MAC") \
 	X(SOURCE_MAC, source_mac, 0, "the inner source MAC is not one of the port's") \
 	X(LINK_LOCAL, link_local, 1, "link-local multicast (01:80:c2:00:00:00 to 0f: STP, LACP, LLDP) does not leave its link") \
-	X(TOO_BIG, too_big, 0, "the inner packet, or a segment of it, does not fit the network's MTU or the path's") \
+	X(TOO_BIG, too_big, 0, "the inner packet, or a segment of it, does not fit the network's MTU or the path's; a sender that may be told is told by ICMP") \
 	X(SAME_PORT, same_port, 0, "the destination MAC is at the port the frame came from") \
 	X(UNKNOWN_NETWORK, unknown_network, 0, "the network has no entry here") \
 	X(UNKNOWN_UNICAST, unknown_unicast, 0, "the destination MAC is not known and the network's setting drops such frames") \
@@ -41,7 +41,8 @@
 	X(COPY_NO_ROUTE, copy_no_route, 0, "a copy of a flood was for a VTEP without a usable route") \
 	X(COPY_TOO_BIG, copy_too_big, 0, "a copy of a flood does not fit the path to its VTEP") \
 	X(COPY_KERNEL_LANE_PORT, copy_kernel_lane_port, 0, "a copy of a flood needs the kernel lane, which cannot send to its VTEP's UDP port") \
-	X(INTERNAL, internal, 0, "the program found its own invariant broken: please report it")
+	X(INTERNAL, internal, 0, "the program found its own invariant broken: please report it") \
+	X(TOO_BIG_NO_DF, too_big_no_df, 0, "an IPv4 packet without DF does not fit the network's MTU or the path's: weft does not fragment, and ICMP has no message for it")
 
 /* Why a packet was left to the kernel lane. */
 #define LANE_REASONS(X) \

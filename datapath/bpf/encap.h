@@ -53,17 +53,6 @@ static __always_inline int make_room(struct __sk_buff *skb, struct pkt *p, int i
 	return bpf_skb_change_head(skb, len, 0) ? LANE_NO_ROOM : 0;
 }
 
-static __always_inline __sum16 ip4_checksum(struct iphdr *ip)
-{
-	__u16 *w = (__u16 *)ip;
-	__u32 s = w[0];
-	s += w[1], s += w[2], s += w[3], s += w[4]; /* w[5] is the checksum itself */
-	s += w[6], s += w[7], s += w[8], s += w[9];
-	s = (s & 0xffff) + (s >> 16);
-	s = (s & 0xffff) + (s >> 16);
-	return ~s;
-}
-
 static __always_inline void write_tunnel(struct udphdr *udp, struct vxlanhdr *vxlan, struct ethhdr *inner, struct pkt *p,
 					 __u32 udp_len)
 {
@@ -198,7 +187,7 @@ static __always_inline int send_to_vtep(struct __sk_buff *skb, struct pkt *p, __
 	if (unlikely(p->seg + room > nh->mtu)) {
 		p->seg = segment_length(skb);
 		if (p->seg + room > nh->mtu)
-			return -DROP_TOO_BIG;
+			return too_big(skb, p, nh->mtu - room);
 	}
 	int lane = 0;
 	if (unlikely(vtep->flags & VTEP_CHECKSUM))

@@ -120,6 +120,21 @@ struct program_books {
 	__u64 passed;
 	__u64 dropped;
 	__u64 copies;
+	__u64 answers; /* ICMP messages made of dropped packets */
+};
+
+/* An ICMP message in the making: headers, then ICMP header and quotation. */
+enum { ANSWER_CHUNK = 248, ANSWER_MESSAGE = 5 * ANSWER_CHUNK };
+struct answer {
+	struct {
+		struct ethhdr eth;
+		union {
+			struct iphdr ip4;
+			struct ipv6hdr ip6;
+		};
+	} __attribute__((packed)) head;
+	__u8 pad[2];
+	__u8 message[ANSWER_MESSAGE] __attribute__((aligned(8)));
 };
 
 struct drop_key {
@@ -151,5 +166,6 @@ _Static_assert(sizeof(struct fdb_entry) == 16, "fdb_entry");
 _Static_assert(sizeof(struct vtep) == 24, "vtep");
 _Static_assert(sizeof(struct network) == 24, "network");
 _Static_assert(sizeof(struct accept_key) == 20, "accept_key");
+_Static_assert(offsetof(struct answer, message) == 56, "answer");
 _Static_assert(sizeof(struct nexthop) == 56, "nexthop");
 _Static_assert(sizeof(struct verdict) == 32, "verdict");

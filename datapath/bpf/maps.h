@@ -89,6 +89,22 @@ struct {
 	__uint(max_entries, 10241);
 } port_counts SEC(".maps");
 
+/* Port id -> ns: from when on the port may get an ICMP message again. Writer and reader: from_port. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, 10241);
+} answer_times SEC(".maps");
+
+/* The ICMP message in hand: too long for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct answer);
+	__uint(max_entries, 1);
+} answers SEC(".maps");
+
 /* Program -> books. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -59,6 +59,17 @@ static __always_inline int parse_frame(struct __sk_buff *skb, struct pkt *p)
 	return check_macs(p);
 }
 
+static __always_inline __sum16 ip4_checksum(struct iphdr *ip)
+{
+	__u16 *w = (__u16 *)ip;
+	__u32 s = w[0];
+	s += w[1], s += w[2], s += w[3], s += w[4]; /* w[5] is the checksum itself */
+	s += w[6], s += w[7], s += w[8], s += w[9];
+	s = (s & 0xffff) + (s >> 16);
+	s = (s & 0xffff) + (s >> 16);
+	return ~s;
+}
+
 /* Octets of the longest IP packet that an aggregate will be cut into. */
 static __noinline __u32 segment_length(struct __sk_buff *skb)
 {

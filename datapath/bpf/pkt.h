@@ -19,7 +19,8 @@ struct pkt {
 	__u8 lane;
 	__u32 vxlan;        /* of a tunnel packet: offset of the VXLAN header */
 	__sum16 check;      /* of a tunnel packet: the outer UDP checksum */
-	__u16 pad;
+	__u8 answered;      /* dropped, and now its answer, which act sends */
+	__u8 pad;
 	struct addr source; /* of a tunnel packet: outer source */
 	__u32 out;          /* for tests: interface chosen */
 	__u32 copies;
@@ -117,7 +118,7 @@ static __always_inline int leave(struct __sk_buff *skb, struct pkt *p, int verdi
 		if (p->source.w[2] | p->source.w[0])
 			if (DROPS_BY_SOURCE >> (-verdict & 63) & 1)
 				count_drop_source(&p->source, -verdict);
-		return TCX_DROP;
+		return p->answered ? p->act : TCX_DROP;
 	}
 	if (verdict == V_PASSED)
 		return TCX_NEXT;
@@ -129,4 +130,13 @@ static __always_inline __u64 frames(struct __sk_buff *skb)
 {
 	__u32 n = skb->gso_segs;
 	return n ? n : 1;
+}
+
+static __always_inline void count_ingress(struct __sk_buff *skb, __u32 id)
+{
+	struct port_counters *c = bpf_map_lookup_elem(&port_counts, &id);
+	if (c) {
+		c->ingress_packets += frames(skb);
+		c->ingress_octets += skb->len;
+	}
 }

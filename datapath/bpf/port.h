@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The local ports: who sends, may it, and delivery to one. */
 #pragma once
-#include "parse.h"
+#include "answer.h"
 
 /* Which port is this? */
 static __always_inline int find_port(struct __sk_buff *skb, struct pkt *p)
@@ -46,7 +46,7 @@ static __always_inline int check_network_mtu(struct __sk_buff *skb, struct pkt *
 	if (likely(p->seg <= mtu || !mtu))
 		return V_NEXT;
 	p->seg = segment_length(skb);
-	return p->seg <= mtu ? V_NEXT : -DROP_TOO_BIG;
+	return p->seg <= mtu ? V_NEXT : too_big(skb, p, mtu);
 }
 
 static __always_inline struct fdb_entry *find_fdb(struct pkt *p)
@@ -69,15 +69,6 @@ static __always_inline struct port *port_at(__u32 ifindex, __u32 hint, __u32 *id
 	*id = *found;
 	port = bpf_map_lookup_elem(&ports, id);
 	return port && port->ifindex == ifindex ? port : NULL;
-}
-
-static __always_inline void count_ingress(struct __sk_buff *skb, __u32 id)
-{
-	struct port_counters *c = bpf_map_lookup_elem(&port_counts, &id);
-	if (c) {
-		c->ingress_packets += frames(skb);
-		c->ingress_octets += skb->len;
-	}
 }
 
 /* May the frame go to the local port that the FDB names? Done before a tunnel packet is stripped, too. */

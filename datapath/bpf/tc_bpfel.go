@@ -69,7 +69,8 @@ const (
 	TCDropReasonDROP_COPY_TOO_BIG                TCDropReason = 33
 	TCDropReasonDROP_COPY_KERNEL_LANE_PORT       TCDropReason = 34
 	TCDropReasonDROP_INTERNAL                    TCDropReason = 35
-	TCDropReasonDROP_MAX                         TCDropReason = 36
+	TCDropReasonDROP_TOO_BIG_NO_DF               TCDropReason = 36
+	TCDropReasonDROP_MAX                         TCDropReason = 37
 )
 
 type TCDropSourceKey struct {
@@ -206,6 +207,7 @@ type TCProgramBooks struct {
 	Passed       uint64
 	Dropped      uint64
 	Copies       uint64
+	Answers      uint64
 }
 
 type TCUnknownUnicast uint8
@@ -258,6 +260,8 @@ const (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	TCMapAccepts       = "accepts"
+	TCMapAnswerTimes   = "answer_times"
+	TCMapAnswers       = "answers"
 	TCMapBooks         = "books"
 	TCMapDropSources   = "drop_sources"
 	TCMapDrops         = "drops"
@@ -333,6 +337,8 @@ type TCProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type TCMapSpecs struct {
 	Accepts     *ebpf.MapSpec `ebpf:"accepts"`
+	AnswerTimes *ebpf.MapSpec `ebpf:"answer_times"`
+	Answers     *ebpf.MapSpec `ebpf:"answers"`
 	Books       *ebpf.MapSpec `ebpf:"books"`
 	DropSources *ebpf.MapSpec `ebpf:"drop_sources"`
 	Drops       *ebpf.MapSpec `ebpf:"drops"`
@@ -378,6 +384,8 @@ func (o *TCObjects) Close() error {
 // It can be passed to LoadTCObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TCMaps struct {
 	Accepts     *ebpf.Map `ebpf:"accepts"`
+	AnswerTimes *ebpf.Map `ebpf:"answer_times"`
+	Answers     *ebpf.Map `ebpf:"answers"`
 	Books       *ebpf.Map `ebpf:"books"`
 	DropSources *ebpf.Map `ebpf:"drop_sources"`
 	Drops       *ebpf.Map `ebpf:"drops"`
@@ -398,6 +406,8 @@ type TCMaps struct {
 func (m *TCMaps) Close() error {
 	return _TCClose(
 		m.Accepts,
+		m.AnswerTimes,
+		m.Answers,
 		m.Books,
 		m.DropSources,
 		m.Drops,
