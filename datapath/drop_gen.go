@@ -78,8 +78,10 @@ const (
 	DropInternal DropReason = 35
 	// DropTooBigNoDF: an IPv4 packet without DF does not fit the network's MTU or the path's: weft does not fragment, and ICMP has no message for it.
 	DropTooBigNoDF DropReason = 36
+	// DropECNCENotECT: the underlay marked a tunnel packet as having met congestion (CE), and its inner packet knows nothing of ECN: RFC 6040, section 4.2.
+	DropECNCENotECT DropReason = 37
 
-	dropReasons DropReason = 37
+	dropReasons DropReason = 38
 )
 
 var dropTexts = [...]struct{ name, text string }{
@@ -119,6 +121,7 @@ var dropTexts = [...]struct{ name, text string }{
 	34: {"copy_kernel_lane_port", "a copy of a flood needs the kernel lane, which cannot send to its VTEP's UDP port"},
 	35: {"internal", "the program found its own invariant broken: please report it"},
 	36: {"too_big_no_df", "an IPv4 packet without DF does not fit the network's MTU or the path's: weft does not fragment, and ICMP has no message for it"},
+	37: {"ecn_ce_not_ect", "the underlay marked a tunnel packet as having met congestion (CE), and its inner packet knows nothing of ECN: RFC 6040, section 4.2"},
 }
 
 // String is the reason's name, as in docs/drops.md.
@@ -209,7 +212,8 @@ func (r DropReason) BySource() bool {
 		DropSourceNotAccepted,
 		DropUnknownUnicastFromTunnel,
 		DropSplitHorizon,
-		DropUnmarked:
+		DropUnmarked,
+		DropECNCENotECT:
 		return true
 	}
 	return false

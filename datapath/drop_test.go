@@ -194,6 +194,9 @@ var uplinkDrops = []dropCase{
 	{"our own address", DropOwnSource, func(s *scene) {
 		must(s.a.t, s.a.dp.PutAccepts([]Accept{{7, s.a.local.addr()}})) // even if the plan says so
 	}, fromUplink(in, func(o *tunnelOptions) { o.src = netip.MustParseAddr("10.99.0.1") })},
+	{"CE around a packet without ECN", DropECNCENotECT, nil, fromUplink(in, func(o *tunnelOptions) { o.tos = 3 })},
+	{"CE around a packet without ECN, for the kernel lane", DropECNCENotECT, nil, fromUplink(in, func(o *tunnelOptions) { o.tos, o.checksum = 0xb3, true })},
+	{"CE around a flood without ECN", DropECNCENotECT, nil, fromUplink(inTo(macAll), func(o *tunnelOptions) { o.tos = 3 })},
 	{"a VNI that is not here", DropUnknownVNI, nil, fromUplink(in, func(o *tunnelOptions) { o.vni = 9 })},
 	{"a VTEP of another network", DropSourceNotAccepted, nil, fromUplink(in, func(o *tunnelOptions) { o.src = netip.MustParseAddr("10.99.0.77") })},
 	{"an unknown MAC", DropUnknownUnicastFromTunnel, nil, fromUplink(inTo(macNowhere), nil)},
@@ -268,6 +271,7 @@ var uplinkDrops6 = []dropCase{
 	{"IP length past the buffer", DropBadIPHeader, nil, fromUplink(in, nil, set(18, 0x7f, 0xff))},
 	{"IP version", DropBadIPHeader, nil, fromUplink(in, nil, set(14, 0x50))},
 	{"UDP length short", DropBadUDPLength, nil, fromUplink(in, nil, set(58, 0, 30))},
+	{"CE around a packet without ECN", DropECNCENotECT, nil, fromUplink(in, func(o *tunnelOptions) { o.tos = 3 })},
 	{"our own address", DropOwnSource, nil, fromUplink(in, func(o *tunnelOptions) { o.src = netip.MustParseAddr("fd99::1") })},
 	{"a VTEP of another network", DropSourceNotAccepted, nil, fromUplink(in, func(o *tunnelOptions) { o.src = netip.MustParseAddr("fd99::77") })},
 	{"over loopback into the kernel lane", DropUnmarked, nil, func(s *scene) *outcome {

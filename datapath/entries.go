@@ -46,6 +46,9 @@ type Network struct {
 	// unknown unicast under UnknownExternal.
 	Remotes  []VTEPID
 	External int
+	// DSCPUniform: the outer DSCP is the inner one, and the other way round where a packet leaves the tunnel (RFC 2983, uniform).
+	// Otherwise the outer one is 0 and the inner one stays as it was (pipe).
+	DSCPUniform bool
 }
 
 // UnknownUnicast is the datapath's form of the network setting.

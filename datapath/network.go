@@ -21,7 +21,7 @@ func (d *Datapath) PutNetwork(n Network) error {
 		return err
 	}
 	want := bpf.TCNetwork{Local: uint32(len(n.LocalPorts)), Remote: uint32(len(n.Remotes)), External: uint32(n.External),
-		Mtu: uint32(n.MTU), Unknown: bpf.TCUnknownUnicast(n.Unknown)}
+		Mtu: uint32(n.MTU), Unknown: bpf.TCUnknownUnicast(n.Unknown), TosMask: n.tosMask()}
 	if had && d.sameList(old, n) {
 		want.List = old.List
 	} else if want.List, err = d.putList(n); err != nil {
@@ -36,7 +36,20 @@ func (d *Datapath) PutNetwork(n Network) error {
 	if had && old.List != want.List {
 		d.retire(old)
 	}
-	return d.setPortMTU(n.VNI, want.Mtu)
+	return d.followNetwork(n.VNI, want)
+}
+
+// TOS_PIPE and TOS_UNIFORM of layout.h.
+const (
+	tosPipe    = 0x03
+	tosUniform = 0xff
+)
+
+func (n Network) tosMask() uint8 {
+	if n.DSCPUniform {
+		return tosUniform
+	}
+	return tosPipe
 }
 
 func (n Network) validate() error {
@@ -76,7 +89,8 @@ func (d *Datapath) Networks() ([]Network, error) {
 	lists := map[uint32]*Network{} // by flood list number
 	var heads []bpf.TCNetwork
 	err := d.networks.All(func(vni uint32, v bpf.TCNetwork) {
-		n := &Network{VNI: wire.VNI(vni), MTU: int(v.Mtu), Unknown: UnknownUnicast(v.Unknown), External: int(v.External)}
+		n := &Network{VNI: wire.VNI(vni), MTU: int(v.Mtu), Unknown: UnknownUnicast(v.Unknown), External: int(v.External),
+			DSCPUniform: v.TosMask == tosUniform}
 		n.LocalPorts, n.Remotes = make([]uint32, v.Local), make([]VTEPID, v.Remote)
 		lists[v.List] = n
 		heads = append(heads, v)

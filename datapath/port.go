@@ -60,7 +60,7 @@ func (d *Datapath) putPort(p Port) error {
 	if err != nil {
 		return err
 	}
-	e.Mtu = n.Mtu
+	follow(&e, n)
 	// The interface may have been another port's, and the id may have been at another interface.
 	if err := d.forget(p.Ifindex, uint32(p.ID)); err != nil {
 		return err
@@ -160,8 +160,13 @@ func (d *Datapath) dropPort(ifindex, id uint32) error {
 	return d.ports.PutOne(id, bpf.TCPort{})
 }
 
-// setPortMTU gives the network's MTU to its ports: from_port then needs no look at the network. d.mu is held.
-func (d *Datapath) setPortMTU(vni wire.VNI, mtu uint32) error {
+// follow gives a port what it needs of its network, so that from_port needs no look at that.
+func follow(e *bpf.TCPort, n bpf.TCNetwork) {
+	e.Mtu, e.TosMask = n.Mtu, max(n.TosMask, tosPipe)
+}
+
+// followNetwork gives a changed network to its ports. d.mu is held.
+func (d *Datapath) followNetwork(vni wire.VNI, n bpf.TCNetwork) error {
 	for _, ref := range d.byIndex {
 		if ref.vni != uint32(vni) {
 			continue
@@ -170,8 +175,8 @@ func (d *Datapath) setPortMTU(vni wire.VNI, mtu uint32) error {
 		if err != nil {
 			return err
 		}
-		if ok && e.Ifindex != 0 && e.Mtu != mtu {
-			e.Mtu = mtu
+		old := e
+		if follow(&e, n); ok && e.Ifindex != 0 && e != old {
 			if err := d.ports.PutOne(ref.id, e); err != nil {
 				return err
 			}

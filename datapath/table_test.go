@@ -92,7 +92,7 @@ func TestTablesKeepWhatIsPut(t *testing.T) {
 	ip := netip.MustParseAddr
 	vteps := []VTEP{{1, ip("192.0.2.1"), 4789, false}, {200, ip("2001:db8::1"), 8472, true}}
 	nets := []Network{{VNI: 0, MTU: 1400, LocalPorts: []uint32{}, Remotes: []VTEPID{}},
-		{VNI: wire.MaxVNI, MTU: 9000, Unknown: UnknownDrop, LocalPorts: []uint32{5, 4}, Remotes: []VTEPID{200, 1, 3}, External: 1}}
+		{VNI: wire.MaxVNI, MTU: 9000, Unknown: UnknownDrop, DSCPUniform: true, LocalPorts: []uint32{5, 4}, Remotes: []VTEPID{200, 1, 3}, External: 1}}
 	fdb := []FDBEntry{{FDBKey{5, macRemote}, 1, 0, 0}, {FDBKey{6, macRemote}, 0, 17, FDBPeer | FDBAllByKernel}}
 	accepts := []Accept{{5, ip("192.0.2.1")}, {5, ip("2001:db8::1")}, {0, ip("192.0.2.1")}}
 	lo := Port{Ifindex: 1, ID: 3, UID: strings.Repeat("u", 32), VNI: 5, Held: true, Unguarded: true, MACs: []wire.MAC{macRemote, macNowhere}}

@@ -42,7 +42,8 @@
 	X(COPY_TOO_BIG, copy_too_big, 0, "a copy of a flood does not fit the path to its VTEP") \
 	X(COPY_KERNEL_LANE_PORT, copy_kernel_lane_port, 0, "a copy of a flood needs the kernel lane, which cannot send to its VTEP's UDP port") \
 	X(INTERNAL, internal, 0, "the program found its own invariant broken: please report it") \
-	X(TOO_BIG_NO_DF, too_big_no_df, 0, "an IPv4 packet without DF does not fit the network's MTU or the path's: weft does not fragment, and ICMP has no message for it")
+	X(TOO_BIG_NO_DF, too_big_no_df, 0, "an IPv4 packet without DF does not fit the network's MTU or the path's: weft does not fragment, and ICMP has no message for it") \
+	X(ECN_CE_NOT_ECT, ecn_ce_not_ect, 1, "the underlay marked a tunnel packet as having met congestion (CE), and its inner packet knows nothing of ECN: RFC 6040, section 4.2")
 
 /* Why a packet was left to the kernel lane. */
 #define LANE_REASONS(X) \

@@ -76,7 +76,7 @@ static __always_inline int write_outer(struct __sk_buff *skb, struct pkt *p, int
 		if ((void *)(o + 1) > end)
 			return -DROP_INTERNAL;
 		o->eth.h_proto = bpf_htons(ETH_P_IPV6);
-		o->ip.ver_tc_flow = bpf_htonl(6 << 28 | (p->hash >> 12)); /* flow label: RFC 6438 */
+		o->ip.ver_tc_flow = bpf_htonl(6 << 28 | (__u32)p->tos << 20 | (p->hash >> 12)); /* flow label: RFC 6438 */
 		o->ip.payload_len = bpf_htons(len - IP6_LEN);
 		o->ip.nexthdr = IPPROTO_UDP;
 		o->ip.hop_limit = 64;
@@ -90,7 +90,7 @@ static __always_inline int write_outer(struct __sk_buff *skb, struct pkt *p, int
 		return -DROP_INTERNAL;
 	o->eth.h_proto = bpf_htons(ETH_P_IP);
 	o->ip.ver_ihl = 0x45;
-	o->ip.tos = 0;
+	o->ip.tos = p->tos;
 	o->ip.tot_len = bpf_htons(len);
 	o->ip.id = 0; /* atomic: never fragmented (RFC 6864) */
 	o->ip.frag_off = bpf_htons(IP_DF);
@@ -127,7 +127,7 @@ static __always_inline int write_destination(struct __sk_buff *skb, struct vtep 
 
 /* The kernel lane: weft-vxlan encapsulates, with the same headers as above but for the source port, which is the kernel's
  * own hash. 0 if the tunnel key is set. */
-static __always_inline int set_tunnel(struct __sk_buff *skb, struct local *local, struct vtep *vtep, __u32 vni)
+static __always_inline int set_tunnel(struct __sk_buff *skb, struct local *local, struct vtep *vtep, __u32 vni, __u8 tos)
 {
 	__u32 zero = 0;
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
@@ -138,6 +138,7 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, struct local *local
 	memset(k, 0, sizeof(*k));
 	k->tunnel_id = vni;
 	k->tunnel_ttl = 64;
+	k->tunnel_tos = tos & ~ECN_MASK; /* the kernel adds ECN */
 	if (!(vtep->flags & VTEP_CHECKSUM))
 		flags |= BPF_F_ZERO_CSUM_TX;
 	if (vtep->udp_port != local->udp_port)
@@ -154,7 +155,7 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, struct local *local
 	}
 	if (bpf_skb_set_tunnel_key(skb, k, sizeof(*k), flags))
 		return -DROP_INTERNAL;
-	skb->mark = local->mark;
+	skb->mark = (tos & ECN_MASK) == ECN_CE ? local->mark ^ MARK_CE : local->mark;
 	return V_NEXT;
 }
 
@@ -163,7 +164,7 @@ static __noinline int send_by_kernel(struct __sk_buff *skb, struct pkt *p, struc
 	int r;
 	if (!p || !vtep)
 		return -DROP_INTERNAL;
-	r = set_tunnel(skb, p->local, vtep, p->vni);
+	r = set_tunnel(skb, p->local, vtep, p->vni, p->tos);
 	if (r < 0)
 		return r;
 	count_lane(p, lane);

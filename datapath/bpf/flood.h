@@ -49,7 +49,7 @@ static __always_inline struct vtep *flood_vtep(struct flood *f, __u32 i, __u32 *
 
 static __always_inline int flood_by_kernel(struct flood *f, struct vtep *vtep, __u32 lane)
 {
-	int r = set_tunnel(f->skb, f->local, vtep, f->state->vni);
+	int r = set_tunnel(f->skb, f->local, vtep, f->state->vni, f->state->tos);
 	if (r < 0)
 		return r == -DROP_KERNEL_LANE_PORT ? DROP_COPY_KERNEL_LANE_PORT : DROP_COPY_FAILED;
 	if (bpf_clone_redirect(f->skb, f->local->vxlan_ifindex, 0))
@@ -229,6 +229,7 @@ static __always_inline int flood(struct __sk_buff *skb, struct pkt *p, struct ne
 		if (n > 0) {
 			linear(skb, ETH_LEN + IP6_LEN + 20);
 			p->hash = state->hash = flood_hash(skb, p);
+			state->tos = p->tos;
 			r = flood_remote(&f, p, n);
 		}
 	}
@@ -265,5 +266,7 @@ static __noinline int flood_from_tunnel(struct __sk_buff *skb, struct pkt *p)
 	struct network *net = bpf_map_lookup_elem(&networks, &p->vni);
 	if (!net)
 		return -DROP_UNKNOWN_NETWORK;
+	p->tos_mask = net->tos_mask;
+	merge_tos(skb, p);
 	return flood(skb, p, net, FLOOD_LOCAL);
 }

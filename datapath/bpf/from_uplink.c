@@ -26,6 +26,8 @@ int from_uplink(struct __sk_buff *skb)
 		}
 		STAGE(e ? check_receiver(&p, e, &id) : check_unknown(&p));
 	}
+	if (unlikely((p.tos & ECN_MASK) == ECN_CE))
+		STAGE(check_ecn(skb, &p));
 	lane = p.lane;
 	if (must_verify(skb, &p))
 		lane = LANE_CHECKSUM;
@@ -39,9 +41,11 @@ int from_uplink(struct __sk_buff *skb)
 		v = pass_to_kernel(skb, &p, lane);
 		goto out;
 	}
-	if (e)
+	if (e) {
+		if (unlikely(must_merge_tos(&p)))
+			merge_tos(skb, &p);
 		v = deliver(skb, &p, e, id, is_ip(p.proto));
-	else
+	} else
 		v = flood_from_tunnel(skb, &p);
 out:
 	return leave(skb, &p, v);

@@ -19,6 +19,7 @@ static __always_inline int check_mark(struct __sk_buff *skb, struct pkt *p)
 		return -DROP_UNMARKED;
 	}
 	p->vni = k.tunnel_id;
+	p->tos = k.tunnel_tos & ~ECN_MASK; /* the kernel has merged ECN */
 	if (!mark || mark != p->local->mark)
 		return -DROP_UNMARKED;
 	skb->mark = 0; /* no workload may see it */
@@ -48,6 +49,8 @@ int from_vxlan(struct __sk_buff *skb)
 		goto out;
 	}
 	STAGE(check_receiver(&p, e, &id));
+	if (unlikely(must_merge_tos(&p)))
+		merge_tos(skb, &p);
 	v = deliver(skb, &p, e, id, is_ip(p.proto));
 out:
 	return leave(skb, &p, v);

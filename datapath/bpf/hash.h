@@ -42,7 +42,8 @@ static __always_inline int has_l4_ports(__u8 proto)
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP;
 }
 
-/* Addresses, protocol and L4 ports; no L4 ports for any fragment, the first included, so that all fragments of a packet
+/* The hash, and on the way the outer ToS octet: ECN as it is inside (RFC 6040, normal mode), DSCP as the network says.
+ * Addresses, protocol and L4 ports; no L4 ports for any fragment, the first included, so that all fragments of a packet
  * go one way; the MACs where there is no whole IP header. */
 static __always_inline __u32 flow_hash(struct __sk_buff *skb, struct pkt *p)
 {
@@ -51,6 +52,7 @@ static __always_inline __u32 flow_hash(struct __sk_buff *skb, struct pkt *p)
 		struct iphdr *ip = data + ETH_LEN;
 		if ((void *)(ip + 1) > end || (ip->ver_ihl & 0xf0) != 0x40)
 			goto macs;
+		p->tos = ip->tos & p->port->tos_mask;
 		__u32 l4 = 0, off = ETH_LEN + (ip->ver_ihl & 15) * 4;
 		if (has_l4_ports(ip->protocol) && !(ip->frag_off & bpf_htons(IP_MF | IP_OFFSET)) &&
 		    off >= ETH_LEN + IP4_LEN && data + off + 4 <= end)
@@ -61,6 +63,7 @@ static __always_inline __u32 flow_hash(struct __sk_buff *skb, struct pkt *p)
 		struct ipv6hdr *ip = data + ETH_LEN;
 		if ((void *)(ip + 1) > end)
 			goto macs;
+		p->tos = traffic_class(ip) & p->port->tos_mask;
 		__u32 l4 = 0, a, b, c;
 		if (has_l4_ports(ip->nexthdr) && data + ETH_LEN + IP6_LEN + 4 <= end)
 			l4 = *(__u32 *)(data + ETH_LEN + IP6_LEN);

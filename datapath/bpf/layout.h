@@ -20,6 +20,9 @@ struct local {
 	__u32 pad;
 };
 
+/* Which bits of the inner ToS octet (traffic class) the outer one shares: RFC 2983, RFC 6040. */
+enum { TOS_PIPE = 0x03, TOS_UNIFORM = 0xff };
+
 enum { PORT_MACS_MAX = 16, PORT_UID_MAX = 32 };
 enum port_flags { PORT_HELD = 1, PORT_UNGUARDED = 2 } __attribute__((packed));
 
@@ -30,7 +33,7 @@ struct port {
 	enum port_flags flags;
 	__u8 mac_count;
 	__u8 uid_len;
-	__u8 pad;
+	__u8 tos_mask; /* TOS_PIPE or TOS_UNIFORM, of its network */
 	__u64 macs[PORT_MACS_MAX]; /* octet 0 lowest */
 	__u8 uid[PORT_UID_MAX];
 };
@@ -71,7 +74,8 @@ struct network {
 	__u32 external;
 	__u32 mtu;
 	enum unknown_unicast unknown;
-	__u8 pad[3];
+	__u8 tos_mask;
+	__u8 pad[2];
 };
 
 struct flood_key {

@@ -152,6 +152,7 @@ struct scratch {
 	__u32 id;     /* port that failed copies are counted for */
 	__u32 hash;
 	__u32 seg;
+	__u32 tos;
 	__u32 by_kernel; /* the lane reason, if all copies go there */
 	__u32 copies;	 /* made */
 	__u32 left;	 /* for the fast path, after prepare_remote */

@@ -59,6 +59,11 @@ static __always_inline int parse_frame(struct __sk_buff *skb, struct pkt *p)
 	return check_macs(p);
 }
 
+static __always_inline __u8 traffic_class(struct ipv6hdr *ip)
+{
+	return bpf_ntohl(ip->ver_tc_flow) >> 20;
+}
+
 static __always_inline __sum16 ip4_checksum(struct iphdr *ip)
 {
 	__u16 *w = (__u16 *)ip;

@@ -7,7 +7,9 @@ struct pkt {
 	struct local *local;
 	struct program_books *books;
 	struct port *port; /* from_port: the sender */
-	__u32 program;
+	__u8 program;
+	__u8 tos_mask; /* of a tunnel packet: of its receiver */
+	__u16 pad;
 	__u32 id;      /* of the local port that counters and drops are about, or 0 */
 	__u32 ifindex; /* where it came from: a flood does not go back there */
 	__u32 vni;
@@ -20,7 +22,7 @@ struct pkt {
 	__u32 vxlan;        /* of a tunnel packet: offset of the VXLAN header */
 	__sum16 check;      /* of a tunnel packet: the outer UDP checksum */
 	__u8 answered;      /* dropped, and now its answer, which act sends */
-	__u8 pad;
+	__u8 tos;           /* outer ToS octet or traffic class: to write, or of a tunnel packet */
 	struct addr source; /* of a tunnel packet: outer source */
 	__u32 out;          /* for tests: interface chosen */
 	__u32 copies;

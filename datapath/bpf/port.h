@@ -2,6 +2,7 @@
 /* The local ports: who sends, may it, and delivery to one. */
 #pragma once
 #include "answer.h"
+#include "tos.h"
 
 /* Which port is this? */
 static __always_inline int find_port(struct __sk_buff *skb, struct pkt *p)
@@ -81,6 +82,7 @@ static __always_inline int check_receiver(struct pkt *p, struct fdb_entry *e, __
 		p->id = *id;
 		return -DROP_PORT_HELD;
 	}
+	p->tos_mask = port->tos_mask;
 	return V_NEXT;
 }
 

@@ -70,7 +70,8 @@ const (
 	TCDropReasonDROP_COPY_KERNEL_LANE_PORT       TCDropReason = 34
 	TCDropReasonDROP_INTERNAL                    TCDropReason = 35
 	TCDropReasonDROP_TOO_BIG_NO_DF               TCDropReason = 36
-	TCDropReasonDROP_MAX                         TCDropReason = 37
+	TCDropReasonDROP_ECN_CE_NOT_ECT              TCDropReason = 37
+	TCDropReasonDROP_MAX                         TCDropReason = 38
 )
 
 type TCDropSourceKey struct {
@@ -145,7 +146,8 @@ type TCNetwork struct {
 	External uint32
 	Mtu      uint32
 	Unknown  TCUnknownUnicast
-	Pad      [3]uint8
+	TosMask  uint8
+	Pad      [2]uint8
 }
 
 type TCNexthop struct {
@@ -169,7 +171,7 @@ type TCPort struct {
 	Flags    TCPortFlags
 	MacCount uint8
 	UidLen   uint8
-	Pad      uint8
+	TosMask  uint8
 	Macs     [16]uint64
 	Uid      [32]uint8
 }

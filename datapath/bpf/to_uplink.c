@@ -4,7 +4,7 @@
 /* tcx egress on the uplink: nobody but weft sends to the tunnel's UDP port. Not stopped: AF_PACKET with PACKET_QDISC_BYPASS and
  * AF_XDP, both of which need CAP_NET_RAW in the host's own namespace. Read from the frame: the sender of a raw packet chooses
  * skb->protocol. */
-#include "parse.h"
+#include "tos.h"
 
 enum { GUARD_TAGS = 2, GUARD_EXTENSIONS = 8 };
 
@@ -70,6 +70,12 @@ int to_uplink(struct __sk_buff *skb)
 	v = V_PASSED;
 	if (likely(skb->mark == p.local->mark && p.local->mark)) {
 		skb->mark = 0; /* has done its work; other tools' rules match on bits of it */
+		goto out;
+	}
+	if (unlikely(skb->mark == (p.local->mark ^ MARK_CE) && p.local->mark)) {
+		/* From the kernel lane, which writes ECT(0) around CE (RFC 3168). */
+		set_ce(skb);
+		skb->mark = 0;
 		goto out;
 	}
 	if (is_tunnel_packet(skb, &p))

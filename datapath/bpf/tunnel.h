@@ -47,6 +47,7 @@ static __always_inline int parse_outer4(struct __sk_buff *skb, struct pkt *p)
 	}
 	if (unlikely(total < ihl + UDP_LEN + VXLAN_LEN + ETH_LEN))
 		return -DROP_TRUNCATED;
+	p->tos = ip->tos;
 	p->check = udp->check;
 	p->vxlan = off + UDP_LEN;
 	p->seg = total + ETH_LEN; /* octets of the frame that count; more is padding */
@@ -89,6 +90,7 @@ static __always_inline int parse_outer6(struct __sk_buff *skb, struct pkt *p)
 		return -DROP_BAD_IP_HEADER;
 	if (unlikely(total < UDP_LEN + VXLAN_LEN + ETH_LEN))
 		return -DROP_TRUNCATED;
+	p->tos = traffic_class(ip);
 	p->check = udp->check;
 	p->vxlan = ETH_LEN + IP6_LEN + UDP_LEN;
 	p->seg = total + ETH_LEN + IP6_LEN;
