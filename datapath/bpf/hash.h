@@ -61,7 +61,7 @@ static __always_inline __u32 flow_hash(struct __sk_buff *skb, struct pkt *p)
 	}
 	if (p->proto == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = data + ETH_LEN;
-		if ((void *)(ip + 1) > end)
+		if ((void *)(ip + 1) > end || (ip->ver_tc_flow & 0xf0) != 0x60)
 			goto macs;
 		p->tos = traffic_class(ip) & p->port->tos_mask;
 		__u32 l4 = 0, a, b, c;
