@@ -50,9 +50,11 @@ static __always_inline __u32 flow_hash(struct __sk_buff *skb, struct pkt *p)
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	if (p->proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = data + ETH_LEN;
-		if ((void *)(ip + 1) > end || (ip->ver_ihl & 0xf0) != 0x40)
+		if ((void *)(ip + 1) > end)
 			goto macs;
 		p->tos = ip->tos & p->port->tos_mask;
+		if ((ip->ver_ihl & 0xf0) != 0x40)
+			goto macs;
 		__u32 l4 = 0, off = ETH_LEN + (ip->ver_ihl & 15) * 4;
 		if (has_l4_ports(ip->protocol) && !(ip->frag_off & bpf_htons(IP_MF | IP_OFFSET)) &&
 		    off >= ETH_LEN + IP4_LEN && data + off + 4 <= end)
@@ -61,9 +63,11 @@ static __always_inline __u32 flow_hash(struct __sk_buff *skb, struct pkt *p)
 	}
 	if (p->proto == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = data + ETH_LEN;
-		if ((void *)(ip + 1) > end || (ip->ver_tc_flow & 0xf0) != 0x60)
+		if ((void *)(ip + 1) > end)
 			goto macs;
 		p->tos = traffic_class(ip) & p->port->tos_mask;
+		if ((ip->ver_tc_flow & 0xf0) != 0x60)
+			goto macs;
 		__u32 l4 = 0, a, b, c;
 		if (has_l4_ports(ip->nexthdr) && data + ETH_LEN + IP6_LEN + 4 <= end)
 			l4 = *(__u32 *)(data + ETH_LEN + IP6_LEN);

@@ -16,14 +16,14 @@ union head {
 	__be16 w;
 };
 
-/* The ToS octet or traffic class at off, or -1 where there is no header of that version. */
+/* The ToS octet or traffic class at off, or -1. By the ethertype, as the kernel lane does it, whatever version the header says. */
 static __always_inline int load_tos(struct __sk_buff *skb, __u32 off, __be16 proto, union head *h)
 {
 	if (bpf_skb_load_bytes(skb, off, h, sizeof(*h)))
 		return -1;
-	if (proto == bpf_htons(ETH_P_IP) && (h->o[0] & 0xf0) == 0x40)
+	if (proto == bpf_htons(ETH_P_IP))
 		return h->o[1];
-	if (proto == bpf_htons(ETH_P_IPV6) && (h->o[0] & 0xf0) == 0x60)
+	if (proto == bpf_htons(ETH_P_IPV6))
 		return (h->o[0] & 15) << 4 | h->o[1] >> 4;
 	return -1;
 }
@@ -37,7 +37,7 @@ static __always_inline int store_tos(struct __sk_buff *skb, __u32 off, __be16 pr
 			return -1;
 		return bpf_skb_store_bytes(skb, off, &want, sizeof(want), 0); /* the sum of the whole stays */
 	}
-	want.o[0] = 0x60 | tos >> 4;
+	want.o[0] = (have.o[0] & 0xf0) | tos >> 4;
 	want.o[1] = tos << 4 | (have.o[1] & 15);
 	return bpf_skb_store_bytes(skb, off, &want, sizeof(want), BPF_F_RECOMPUTE_CSUM);
 }
