@@ -23,6 +23,9 @@
 // Checksums: a zero outer UDP checksum is accepted. Another is verified, by the card or GRO where they did it already, else by the
 // kernel, which such packets are left to; a wrong one is dropped there and counted by the kernel (UdpInCsumErrors).
 //
+// ECN and DSCP (bpf/tos.h) are the same in both lanes; the kernel merges ECN itself, and to_uplink writes CE where its device
+// wrote ECT(0). What is not IP carries neither.
+//
 // Pins and upgrades: maps are under PinRoot/layout-<hash>, links under PinRoot/links. A program of the same layout is exchanged under
 // its link by Open; another layout (a changed struct, or other Limits) is made aside and switched to by Publish.
 package datapath

@@ -144,12 +144,8 @@ var portDrops = []dropCase{
 	{"link-local multicast", DropLinkLocal, nil, fromPort(out(linkLocal(0)))},
 	{"link-local multicast, last", DropLinkLocal, nil, fromPort(out(linkLocal(15)))},
 	{"past the network's MTU", DropTooBig, putNetwork(func(n *Network) { n.MTU = 67 }), fromPort(func(s *scene) []byte { return s.big(s.w3.mac, false, 68) })},
-	{"past the path's MTU", DropTooBig, func(s *scene) {
-		must(s.a.t, s.a.dp.SetLocal(Local{Addr4: s.a.local.Addr4, UDPPort: 4789, UplinkMTU: 600}))
-	}, fromPort(func(s *scene) []byte { return s.big(macRemote, false, 628) })},
-	{"a segment past the path's MTU", DropTooBig, func(s *scene) {
-		must(s.a.t, s.a.dp.SetLocal(Local{Addr4: s.a.local.Addr4, UDPPort: 4789, UplinkMTU: 600}))
-	}, fromPort(func(s *scene) []byte { return s.big(macRemote, false, 1428) }, skbGSO(523))},
+	{"past the path's MTU", DropTooBig, pathMTU(600), fromPort(func(s *scene) []byte { return s.big(macRemote, false, 628) })},
+	{"a segment past the path's MTU", DropTooBig, pathMTU(600), fromPort(func(s *scene) []byte { return s.big(macRemote, false, 1428) }, skbGSO(523))},
 	{"may be fragmented", DropTooBigNoDF, putNetwork(func(n *Network) { n.MTU = 67 }), fromPort(out(macRemote))},
 	{"to the sender itself", DropSamePort, nil, fromPort(out(wire.MAC{2, 0, 0, 0, 0, 1}))},
 	{"broadcast without a network", DropUnknownNetwork, func(s *scene) { must(s.a.t, s.a.dp.DeleteNetwork(7)) }, fromPort(out(macAll))},
@@ -166,9 +162,7 @@ var portDrops = []dropCase{
 	}, fromPort(out(macAll))},
 	{"copy to a VTEP that is not there", DropCopyUnknownVTEP, flood(nil, 9), fromPort(out(macAll))},
 	{"copy to a VTEP without route", DropCopyNoRoute, flood(nil, 2), fromPort(out(macAll))},
-	{"copy past the path's MTU", DropCopyTooBig, func(s *scene) {
-		must(s.a.t, s.a.dp.SetLocal(Local{Addr4: s.a.local.Addr4, UDPPort: 4789, UplinkMTU: 600}))
-	}, fromPort(func(s *scene) []byte { return frame(s.a.t, macAll, s.w1.mac, ip1, ip2, 600) })},
+	{"copy past the path's MTU", DropCopyTooBig, pathMTU(600), fromPort(func(s *scene) []byte { return frame(s.a.t, macAll, s.w1.mac, ip1, ip2, 600) })},
 	{"copy by the kernel lane to another UDP port", DropCopyKernelLanePort, flood(nil, 4), fromPort(out(macAll))},
 }
 
