@@ -35,7 +35,7 @@ func outCases() []Case {
 			return nil
 		}},
 		simple("6", "the largest packet that fits leaves whole, with DF", func(b *bed) trial { return b.leaves(frame(macA, mac1, networkMTU-28)) }),
-		simple("6", "one octet more than the network's MTU: dropped, not cut", func(b *bed) trial { return held(frame(macA, mac1, networkMTU-27), "too_big") }),
+		simple("6", "one octet more than the network's MTU: dropped, not cut", func(b *bed) trial { return held(frame(macA, mac1, networkMTU-27), "too_big_no_df") }),
 		pathMTU(false), pathMTU(true),
 		{Rule: "12", Name: "a VTEP's own UDP port", Lanes: []Lane{TC}, do: func(b *bed) error {
 			if err := b.dp.PutVTEPs([]datapath.VTEP{{ID: vtepA, Addr: b.addr.A, UDPPort: 8472}}); err != nil {
@@ -124,7 +124,7 @@ func pathMTU(over bool) Case {
 			size = underlayMTU - wire.Overhead6
 		}
 		if over {
-			return b.try(held(frame(macA, mac1, size-28+1), "too_big"))
+			return b.try(held(frame(macA, mac1, size-28+1), "too_big_no_df"))
 		}
 		return b.try(b.leaves(frame(macA, mac1, size-28)))
 	}

@@ -10,10 +10,12 @@
 //	             the FDB: same_port, unknown_port, port_held; unknown_vtep, no_route, too_big (the path's), kernel_lane_port
 //	from_uplink  whose is it? outer_vlan, outer_fragment, bad_ip_header (length), bad_udp_length, bad_ip_header (version, checksum),
 //	             truncated, no_vni_flag, own_source, unknown_vni, source_not_accepted, inner_vlan, source_invalid, link_local, then the
-//	             FDB: split_horizon, unknown_port, port_held, unknown_unicast_from_tunnel, no_receiver; then the kernel lane's reasons:
+//	             FDB: split_horizon, unknown_port, port_held, unknown_unicast_from_tunnel, ecn_ce_not_ect, no_receiver; then the kernel lane's reasons:
 //	             checksum, asked, aggregate, options, no_room
 //
 //	from_vxlan   unmarked, then as from_uplink from own_source on
+//
+// too_big is too_big_no_df where the packet is IPv4 without DF. The ICMP messages about the others are not modelled.
 //
 // A plan is consistent: entries of the FDB and of the accept table are of networks that are there. What the programs do with
 // others is not modelled.

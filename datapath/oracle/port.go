@@ -35,7 +35,7 @@ func (p *Plan) FromPort(ifindex uint32, in Packet, choose Choose) Result {
 	frame, dst := in.Data, wire.MAC(in.Data[:6])
 	network, held := p.Networks[port.VNI]
 	if held && longest(in) > network.MTU {
-		return drop("too_big")
+		return drop(tooBig(in))
 	}
 	if entry, ok := p.FDB[FDBKey{port.VNI, dst}]; ok && !dst.IsMulticast() {
 		return p.unicast(ifindex, port.VNI, entry, in, choose)
@@ -128,6 +128,9 @@ func (p *Plan) unicast(from uint32, vni wire.VNI, e FDBEntry, in Packet, choose 
 		return Result{Verdict: Delivered, Deliveries: []Delivery{{e.Ifindex, in.Data}}}
 	}
 	t, lane, reason := p.tunnel(vni, e.VTEP, in, "", choose)
+	if reason == "too_big" {
+		reason = tooBig(in)
+	}
 	if reason != "" {
 		return drop(reason)
 	}
@@ -155,6 +158,15 @@ func longest(in Packet) int {
 		return n
 	}
 	return min(n, headers(in.Data[wire.EthernetLen:], binary.BigEndian.Uint16(in.Data[12:]))+in.SegmentSize)
+}
+
+// tooBig names why a frame that does not fit is dropped: what may be fragmented by routers gets no ICMP message, the rest may.
+func tooBig(in Packet) string {
+	b := in.Data[wire.EthernetLen:]
+	if binary.BigEndian.Uint16(in.Data[12:]) == typeIPv4 && b[0]>>4 == 4 && b[0]&15 >= 5 && b[6]&0x40 == 0 {
+		return "too_big_no_df"
+	}
+	return "too_big"
 }
 
 // headers is the length of the IP and L4 headers that each segment of an aggregate repeats.

@@ -42,15 +42,19 @@ func (p *Plan) tunnel(vni wire.VNI, id uint32, in Packet, asked string, choose C
 func (p *Plan) outer(hop wire.MAC, src netip.Addr, v VTEP, vni wire.VNI, port uint16, label uint32, inner []byte) []byte {
 	b := append(append([]byte{}, hop[:]...), p.UplinkMAC[:]...)
 	length := wire.UDPLen + wire.VXLANLen + len(inner)
+	outside := byte(0)
+	if tos, ok := tosOf(inner); ok {
+		outside = tos & maskECN // RFC 6040, normal mode; RFC 2983, pipe
+	}
 	if src.Is4() {
 		b = append(b, 0x08, 0x00)
-		ip := []byte{0x45, 0, 0, 0, 0, 0, 0x40 /* DF: section 4.3 */, 0, 64, 17, 0, 0}
+		ip := []byte{0x45, outside, 0, 0, 0, 0, 0x40 /* DF: section 4.3 */, 0, 64, 17, 0, 0}
 		binary.BigEndian.PutUint16(ip[2:], uint16(wire.IPv4Len+length))
 		ip = append(append(ip, src.AsSlice()...), v.Addr.AsSlice()...)
 		binary.BigEndian.PutUint16(ip[10:], ^sum(ip))
 		b = append(b, ip...)
 	} else {
-		b = append(b, 0x86, 0xdd, 0x60, byte(label>>16)&0x0f, byte(label>>8), byte(label))
+		b = append(b, 0x86, 0xdd, 0x60|outside>>4, outside<<4|byte(label>>16)&0x0f, byte(label>>8), byte(label))
 		b = binary.BigEndian.AppendUint16(b, uint16(length))
 		b = append(b, 17, 64)
 		b = append(append(b, src.AsSlice()...), v.Addr.AsSlice()...)

@@ -14,6 +14,7 @@ type arrival struct {
 	// udp is from the UDP header on; at is where it begins in the frame, left how long the IP header says that it is.
 	udp      []byte
 	at, left int
+	tos      byte // or traffic class
 	// options: of the IPv4 header. badLength: it says less than a header, or more than there is.
 	options, fragment, badLength, badHeader bool
 }
@@ -61,10 +62,16 @@ func (p *Plan) FromUplink(in Packet) Result {
 // arrive is the end of a tunnel packet that may come in. What goes by the kernel lane comes back as an inner frame, at FromVXLAN.
 func (p *Plan) arrive(in Packet, a arrival, vni wire.VNI, network Network, inner []byte) Result {
 	e := p.FDB[FDBKey{vni, wire.MAC(inner[:6])}]
+	frame := leaveTunnel(inner, a.tos)
 	r := p.inside(vni, network, inner)
 	if r.Verdict == Dropped {
 		return r
 	}
+	if frame == nil {
+		return drop("ecn_ce_not_ect")
+	}
+	inner = frame
+	r = p.inside(vni, network, inner)
 	if r.Verdict == Flooded {
 		e = FDBEntry{}
 	}
@@ -177,6 +184,7 @@ func (p *Plan) whose(frame []byte) (a arrival, ours bool) {
 			return a, false
 		}
 		header, total = int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
+		a.tos = b[1]
 		a.src, a.dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
 		flags := binary.BigEndian.Uint16(b[6:])
 		if a.dst != p.Addr4 || b[9] != protoUDP || flags&0x1fff != 0 || header < wire.IPv4Len || len(b) < header {
@@ -190,6 +198,7 @@ func (p *Plan) whose(frame []byte) (a arrival, ours bool) {
 			return a, false
 		}
 		header, total = wire.IPv6Len, wire.IPv6Len+int(binary.BigEndian.Uint16(b[4:]))
+		a.tos = b[0]<<4 | b[1]>>4
 		a.src, a.dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
 		proto := b[6]
 		if proto == protoFragment && len(b) >= header+8 && binary.BigEndian.Uint16(b[header+2:])&0xfff8 == 0 {
