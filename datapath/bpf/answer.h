@@ -6,7 +6,7 @@
 #include "parse.h"
 
 enum { ANSWER_INTERVAL = 1000000, ANSWER_BURST = 100 }; /* ns; a port gets 1000 a second */
-enum { ANSWER4_MAX = 576, ANSWER6_MAX = 1280 };         /* octets of the IP packet: RFC 1812, section 4.3.2.3; RFC 4443 */
+enum { ANSWER4_MAX = 576, ANSWER6_MAX = 1280 }; /* octets of the IP packet: RFC 1812, section 4.3.2.3; RFC 4443 */
 enum { ICMP_LEN = 8, IPPROTO_ICMP = 1, IPPROTO_ICMPV6 = 58, IPPROTO_AH = 51, EXTENSIONS_MAX = 8 };
 
 /* One message a millisecond, and what was left over from the last tenth of a second. Two CPUs at once may both get the one. */
@@ -93,7 +93,8 @@ static __always_inline int answer4(struct __sk_buff *skb, struct pkt *p, struct 
 	if (is_group(p->dst) || from->frag_off & bpf_htons(IP_OFFSET) || l4 + 4 > n)
 		return -DROP_TOO_BIG;
 	/* Group, broadcast and reserved addresses, and a sender that is not one. */
-	if ((from->daddr & 0xff) >= 224 || (from->saddr & 0xff) >= 224 || (from->saddr & 0xff) == 0 || (from->saddr & 0xff) == 127)
+	if ((from->daddr & 0xff) >= 224 || (from->saddr & 0xff) >= 224 || (from->saddr & 0xff) == 0 ||
+	    (from->saddr & 0xff) == 127)
 		return -DROP_TOO_BIG;
 	if (from->protocol == IPPROTO_ICMP) {
 		__u8 type = a->message[ICMP_LEN + l4];

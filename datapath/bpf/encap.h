@@ -31,8 +31,8 @@ struct outer6 {
 } __attribute__((packed));
 
 /* ENCAP_L2 is the inner Ethernet header alone: with the VXLAN header in it every GSO packet dies in segmentation. */
-#define ROOM_FLAGS                                                                                                      \
-	(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |                        \
+#define ROOM_FLAGS                                                                                                     \
+	(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |                       \
 	 BPF_F_ADJ_ROOM_ENCAP_L2(ETH_LEN) | BPF_F_ADJ_ROOM_ENCAP_L2_ETH)
 
 /* 0, or what the kernel lane has to do it for. */
@@ -41,20 +41,21 @@ static __always_inline int make_room(struct __sk_buff *skb, struct pkt *p, int i
 	__u32 len = ip6 ? OUTER6_LEN : OUTER4_LEN;
 	if (likely(is_ip(skb->protocol))) {
 		if (ip6)
-			return bpf_skb_adjust_room(skb, OUTER6_LEN, BPF_ADJ_ROOM_MAC, ROOM_FLAGS | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) ?
-				       LANE_NO_ROOM :
-				       0;
-		return bpf_skb_adjust_room(skb, OUTER4_LEN, BPF_ADJ_ROOM_MAC, ROOM_FLAGS | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4) ?
-			       LANE_NO_ROOM :
-			       0;
+			return bpf_skb_adjust_room(skb, OUTER6_LEN, BPF_ADJ_ROOM_MAC,
+						   ROOM_FLAGS | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6)
+				       ? LANE_NO_ROOM
+				       : 0;
+		return bpf_skb_adjust_room(skb, OUTER4_LEN, BPF_ADJ_ROOM_MAC, ROOM_FLAGS | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4)
+			       ? LANE_NO_ROOM
+			       : 0;
 	}
 	if (skb->gso_size)
 		return LANE_GSO_NON_IP;
 	return bpf_skb_change_head(skb, len, 0) ? LANE_NO_ROOM : 0;
 }
 
-static __always_inline void write_tunnel(struct udphdr *udp, struct vxlanhdr *vxlan, struct ethhdr *inner, struct pkt *p,
-					 __u32 udp_len)
+static __always_inline void write_tunnel(struct udphdr *udp, struct vxlanhdr *vxlan, struct ethhdr *inner,
+					 struct pkt *p, __u32 udp_len)
 {
 	udp->source = source_port(p->hash);
 	udp->len = bpf_htons(udp_len);
@@ -76,7 +77,8 @@ static __always_inline int write_outer(struct __sk_buff *skb, struct pkt *p, int
 		if ((void *)(o + 1) > end)
 			return -DROP_INTERNAL;
 		o->eth.h_proto = bpf_htons(ETH_P_IPV6);
-		o->ip.ver_tc_flow = bpf_htonl(6 << 28 | (__u32)p->tos << 20 | (p->hash >> 12)); /* flow label: RFC 6438 */
+		o->ip.ver_tc_flow =
+			bpf_htonl(6 << 28 | (__u32)p->tos << 20 | (p->hash >> 12)); /* flow label: RFC 6438 */
 		o->ip.payload_len = bpf_htons(len - IP6_LEN);
 		o->ip.nexthdr = IPPROTO_UDP;
 		o->ip.hop_limit = 64;
@@ -127,7 +129,8 @@ static __always_inline int write_destination(struct __sk_buff *skb, struct vtep 
 
 /* The kernel lane: weft-vxlan encapsulates, with the same headers as above but for the source port, which is the kernel's
  * own hash. 0 if the tunnel key is set. */
-static __always_inline int set_tunnel(struct __sk_buff *skb, struct local *local, struct vtep *vtep, __u32 vni, __u8 tos)
+static __always_inline int set_tunnel(struct __sk_buff *skb, struct local *local, struct vtep *vtep, __u32 vni,
+				      __u8 tos)
 {
 	__u32 zero = 0;
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);

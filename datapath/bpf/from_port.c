@@ -5,8 +5,8 @@
 #include "flood.h"
 
 /* One way out a program: `goto out` keeps leave() in it once. */
-#define STAGE(call)                                                                                                     \
-	if ((v = (call)) != V_NEXT)                                                                                     \
+#define STAGE(call)                                                                                                    \
+	if ((v = (call)) != V_NEXT)                                                                                    \
 	goto out
 
 SEC("tcx/ingress")

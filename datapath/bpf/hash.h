@@ -10,24 +10,24 @@ static __always_inline __u32 rol(__u32 w, __u32 n)
 }
 
 #define JHASH_INIT 0xdeadbeef
-#define JHASH_MIX(a, b, c)                                                                                              \
-	{                                                                                                               \
-		a -= c, a ^= rol(c, 4), c += b;                                                                         \
-		b -= a, b ^= rol(a, 6), a += c;                                                                         \
-		c -= b, c ^= rol(b, 8), b += a;                                                                         \
-		a -= c, a ^= rol(c, 16), c += b;                                                                        \
-		b -= a, b ^= rol(a, 19), a += c;                                                                        \
-		c -= b, c ^= rol(b, 4), b += a;                                                                         \
+#define JHASH_MIX(a, b, c)                                                                                             \
+	{                                                                                                              \
+		a -= c, a ^= rol(c, 4), c += b;                                                                        \
+		b -= a, b ^= rol(a, 6), a += c;                                                                        \
+		c -= b, c ^= rol(b, 8), b += a;                                                                        \
+		a -= c, a ^= rol(c, 16), c += b;                                                                       \
+		b -= a, b ^= rol(a, 19), a += c;                                                                       \
+		c -= b, c ^= rol(b, 4), b += a;                                                                        \
 	}
-#define JHASH_FINAL(a, b, c)                                                                                            \
-	{                                                                                                               \
-		c ^= b, c -= rol(b, 14);                                                                                \
-		a ^= c, a -= rol(c, 11);                                                                                \
-		b ^= a, b -= rol(a, 25);                                                                                \
-		c ^= b, c -= rol(b, 16);                                                                                \
-		a ^= c, a -= rol(c, 4);                                                                                 \
-		b ^= a, b -= rol(a, 14);                                                                                \
-		c ^= b, c -= rol(b, 24);                                                                                \
+#define JHASH_FINAL(a, b, c)                                                                                           \
+	{                                                                                                              \
+		c ^= b, c -= rol(b, 14);                                                                               \
+		a ^= c, a -= rol(c, 11);                                                                               \
+		b ^= a, b -= rol(a, 25);                                                                               \
+		c ^= b, c -= rol(b, 16);                                                                               \
+		a ^= c, a -= rol(c, 4);                                                                                \
+		b ^= a, b -= rol(a, 14);                                                                               \
+		c ^= b, c -= rol(b, 24);                                                                               \
 	}
 
 static __always_inline __u32 hash3(__u32 a, __u32 b, __u32 c)

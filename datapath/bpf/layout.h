@@ -14,7 +14,7 @@ struct local {
 	struct addr addr4;
 	struct addr addr6;
 	__u32 vxlan_ifindex; /* weft-vxlan: the kernel lane, and where next hops are looked up from */
-	__u32 mark;          /* secret: what the packets carry that weft itself sends or lets in */
+	__u32 mark;	     /* secret: what the packets carry that weft itself sends or lets in */
 	__be16 udp_port;
 	__u16 uplink_mtu;
 	__u32 pad;
@@ -33,7 +33,7 @@ struct port {
 	enum port_flags flags;
 	__u8 mac_count;
 	__u8 uid_len;
-	__u8 tos_mask; /* TOS_PIPE or TOS_UNIFORM, of its network */
+	__u8 tos_mask;		   /* TOS_PIPE or TOS_UNIFORM, of its network */
 	__u64 macs[PORT_MACS_MAX]; /* octet 0 lowest */
 	__u8 uid[PORT_UID_MAX];
 };
@@ -92,7 +92,7 @@ enum nexthop_state { NEXTHOP_NONE, NEXTHOP_READY, NEXTHOP_RESOLVE, NEXTHOP_KERNE
 
 /* The kernel's answer for one VTEP and one bucket of flows, valid for one jiffy. */
 struct nexthop {
-	__u64 at;        /* jiffies */
+	__u64 at;	 /* jiffies */
 	__u64 confirmed; /* jiffies of the last packet that went through the kernel's neighbour code */
 	__u32 ifindex;
 	__u16 mtu; /* of the path: octets of an outer IP packet */

@@ -65,8 +65,8 @@ static __noinline int ask_kernel(struct __sk_buff *skb, struct nexthop *nh, stru
 	return 0;
 }
 
-static __always_inline struct nexthop *find_nexthop(struct __sk_buff *skb, struct local *local, struct vtep *vtep, __u32 id,
-						    __u32 hash)
+static __always_inline struct nexthop *find_nexthop(struct __sk_buff *skb, struct local *local, struct vtep *vtep,
+						    __u32 id, __u32 hash)
 {
 	__u32 i = id * NEXTHOP_BUCKETS + (hash & (NEXTHOP_BUCKETS - 1));
 	struct nexthop *nh = bpf_map_lookup_elem(&nexthops, &i);

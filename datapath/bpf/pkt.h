@@ -14,17 +14,17 @@ struct pkt {
 	__u32 ifindex; /* where it came from: a flood does not go back there */
 	__u32 vni;
 	__u32 hash;
-	__u32 seg;      /* octets of the inner IP packet, or of the longest segment of it */
+	__u32 seg;	/* octets of the inner IP packet, or of the longest segment of it */
 	__u64 dst, src; /* inner MACs, octet 0 lowest */
-	__be16 proto;   /* inner ethertype */
-	__u8 ip6;       /* of a tunnel packet: the outer header is IPv6 */
+	__be16 proto;	/* inner ethertype */
+	__u8 ip6;	/* of a tunnel packet: the outer header is IPv6 */
 	__u8 lane;
-	__u32 vxlan;        /* of a tunnel packet: offset of the VXLAN header */
-	__sum16 check;      /* of a tunnel packet: the outer UDP checksum */
-	__u8 answered;      /* dropped, and now its answer, which act sends */
-	__u8 tos;           /* outer ToS octet or traffic class: to write, or of a tunnel packet */
+	__u32 vxlan;	    /* of a tunnel packet: offset of the VXLAN header */
+	__sum16 check;	    /* of a tunnel packet: the outer UDP checksum */
+	__u8 answered;	    /* dropped, and now its answer, which act sends */
+	__u8 tos;	    /* outer ToS octet or traffic class: to write, or of a tunnel packet */
 	struct addr source; /* of a tunnel packet: outer source */
-	__u32 out;          /* for tests: interface chosen */
+	__u32 out;	    /* for tests: interface chosen */
 	__u32 copies;
 	int act;
 };

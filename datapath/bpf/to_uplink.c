@@ -44,7 +44,8 @@ static __noinline int is_tunnel_packet(struct __sk_buff *skb, struct pkt *p)
 	for (int i = 0; i < GUARD_EXTENSIONS; i++) {
 		if (next == IPPROTO_UDP)
 			return is_tunnel_port(skb, p, off);
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT)
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
+		    next != IPPROTO_FRAGMENT)
 			return 0;
 		if (bpf_skb_load_bytes(skb, off, ext, sizeof(ext)))
 			return 0;

@@ -118,7 +118,7 @@ static __always_inline int parse_tunnel(struct __sk_buff *skb, struct pkt *p)
 	struct tunnel {
 		struct vxlanhdr vxlan;
 		struct ethhdr inner;
-	} __attribute__((packed)) *t;
+	} __attribute__((packed)) * t;
 	__u32 off = p->vxlan;
 	if (off > 128)
 		return -DROP_INTERNAL;
