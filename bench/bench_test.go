@@ -56,10 +56,15 @@ func TestEveryMeasureOnce(t *testing.T) {
 		t.Fatalf("build weft: %v\n%s", err, out)
 	}
 	var progress bytes.Buffer
-	r, err := Run(t.Context(), Config{Rounds: MinRounds, Frames: 500, Stream: 10 * time.Millisecond, Requests: 20, Tables: []int{10, 200}, VTEPs: 4,
+	r, err := Run(t.Context(), Config{Rounds: MinRounds, Frames: 500, Stream: 10 * time.Millisecond, Requests: 20, Tables: []int{10, 200}, VTEPs: 4, kinds: []traffic{{Length: 64, Flows: 1}, {Length: 1400, Flows: 1000}},
 		Binary: binary, Progress: &progress})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, progress.String())
+	}
+	for line := range strings.Lines(progress.String()) {
+		if !strings.Contains(line, ", round ") {
+			t.Log(strings.TrimSpace(line))
+		}
 	}
 	for _, s := range r.Series {
 		if len(s.Rows) < 2 || len(s.Samples) != len(s.Rows)*MinRounds {

@@ -56,15 +56,23 @@ func openWorkload(netns, ifname string, addr netip.Addr) (Workload, error) {
 func setWire(on bool, uplinks ...uplink) error {
 	for _, u := range uplinks {
 		for _, f := range []netdev.Feature{netdev.TX, netdev.TSO, netdev.GSO} {
-			if err := u.netns.SetFeature(u.ifname, f, !on); err != nil {
+			if err := ensureFeature(u, f, !on); err != nil {
 				return err
 			}
 		}
-		if err := u.netns.SetFeature(u.ifname, netdev.GRO, on); err != nil {
+		if err := ensureFeature(u, netdev.GRO, on); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// ensureFeature switches only what is not as it should be: each switch waits for every packet on the machine.
+func ensureFeature(u uplink, f netdev.Feature, on bool) error {
+	if is, err := u.netns.Feature(u.ifname, f); err == nil && is == on {
+		return nil
+	}
+	return u.netns.SetFeature(u.ifname, f, on)
 }
 
 type uplink struct {

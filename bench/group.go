@@ -47,17 +47,8 @@ func (f *field) packets(ctx context.Context) ([]Series, error) {
 	if err != nil {
 		return nil, err
 	}
-	kinds := []traffic{{Length: 64, Flows: 1}}
-	if !f.cfg.Quick {
-		kinds = nil
-		for _, length := range []int{64, 512, 1400} {
-			for _, flows := range []int{1, 1000, 100_000} {
-				kinds = append(kinds, traffic{Length: length, Flows: flows})
-			}
-		}
-	}
 	var out []Series
-	for _, t := range kinds {
+	for _, t := range f.cfg.kinds {
 		s, err := f.compare(ctx, Series{Measure: packetMeasure(t.Length, t.Flows), Unit: "ns/packet"}, contenders, func(c Contender) (float64, error) {
 			return f.cost(c, t, f.cfg.Frames)
 		})

@@ -55,7 +55,9 @@ func requestResponse(a, b Workload, n, coreA, coreB int) ([]float64, error) {
 		took, err = ask(client, n)
 		return err
 	})
-	if err := errors.Join(err, <-echoed); err != nil {
+	if err := errors.Join(err, <-echoed); errors.Is(err, unix.EAGAIN) {
+		return nil, fmt.Errorf("%w: request and response: %w", errLost, err)
+	} else if err != nil {
 		return nil, fmt.Errorf("request and response: %w", err)
 	}
 	slices.Sort(took)
@@ -72,7 +74,7 @@ func datagramSocket(w Workload, l4port int) (int, error) {
 		return -1, fmt.Errorf("open socket: %w", err)
 	}
 	err = errors.Join(
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5}),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}),
 		unix.Bind(fd, &unix.SockaddrInet4{Port: l4port, Addr: w.Addr.As4()}))
 	if err != nil {
 		unix.Close(fd)

@@ -87,5 +87,7 @@ func idleTime() (time.Duration, error) {
 func busySince(start time.Time, idle time.Duration) (float64, error) {
 	elapsed := time.Since(start)
 	now, err := idleTime()
-	return max(0, 100*(float64(runtime.NumCPU())-(now-idle).Seconds()/elapsed.Seconds())), err
+	// Idle time comes in hundredths of a second: less than one is not seen.
+	least := 1 / elapsed.Seconds()
+	return max(least, 100*(float64(runtime.NumCPU())-(now-idle).Seconds()/elapsed.Seconds())), err
 }

@@ -213,7 +213,7 @@ func (c *ovs) prepare() error { return errors.Join(c.setGRO(true), c.place(packe
 
 func (c *ovs) setGRO(on bool) error {
 	for _, u := range c.uplinks {
-		if err := u.netns.SetFeature("port0", netdev.GRO, on); err != nil {
+		if err := ensureFeature(uplink{u.netns, "port0"}, netdev.GRO, on); err != nil {
 			return err
 		}
 	}

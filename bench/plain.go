@@ -45,18 +45,26 @@ func portName(i int) string { return fmt.Sprintf("port%d", i) }
 
 // SetWire implements Contender: the hop towards each workload is the wire. The ports keep GRO on, for the generator.
 func (c *plainBridge) SetWire(on bool) error {
-	err := setWire(on, c.uplinks...)
-	return errors.Join(err, c.prepare())
+	for _, u := range c.uplinks {
+		for _, f := range []netdev.Feature{netdev.TX, netdev.TSO, netdev.GSO} {
+			if err := ensureFeature(u, f, !on); err != nil {
+				return err
+			}
+		}
+	}
+	return c.prepare()
 }
 
 // prepare implements preparer.
 func (c *plainBridge) prepare() error {
 	var errs []error
 	for _, u := range c.uplinks {
-		errs = append(errs, u.netns.SetFeature(u.ifname, netdev.GRO, true))
+		errs = append(errs, ensureFeature(u, netdev.GRO, true))
 	}
 	return errors.Join(errs...)
 }
 
 // prepare implements preparer.
-func (c *directVeth) prepare() error { return c.handles[1].SetFeature("eth0", netdev.GRO, true) }
+func (c *directVeth) prepare() error {
+	return ensureFeature(uplink{c.handles[1], "eth0"}, netdev.GRO, true)
+}

@@ -28,6 +28,8 @@ type Config struct {
 	Quick bool
 	// Only names the measures to take; none is all.
 	Only []string
+	// kinds of frames; nil is each length with each number of flows, or the small one if Quick.
+	kinds []traffic
 	// Binary is the weft program; empty is the running one.
 	Binary string
 	// Commit and Version of the program measured.
@@ -50,6 +52,16 @@ func (c Config) withDefaults() Config {
 	set(&c.VTEPs, 256)
 	if c.Stream == 0 {
 		c.Stream = time.Second
+	}
+	if c.kinds == nil && c.Quick {
+		c.kinds = []traffic{{Length: frameOctets, Flows: 1}}
+	}
+	if c.kinds == nil {
+		for _, length := range []int{frameOctets, 512, 1400} {
+			for _, flows := range []int{1, 1000, 100_000} {
+				c.kinds = append(c.kinds, traffic{Length: length, Flows: flows})
+			}
+		}
 	}
 	if c.Tables == nil {
 		c.Tables = []int{10, 100_000, 1_000_000}
@@ -130,7 +142,7 @@ func Run(ctx context.Context, cfg Config) (_ *Result, err error) {
 		r.Notes = append(r.Notes, "Open vSwitch was not measured: it is not installed (scripts/deps installs it)")
 	}
 	for i, m := range chosen {
-		f.say(fmt.Sprintf("%d of %d: %s", i+1, len(chosen), m.name))
+		f.say(fmt.Sprintf("%d of %d: %s, after %s", i+1, len(chosen), m.name, time.Since(r.Time).Truncate(time.Second)))
 		all, err := m.take(f, ctx)
 		if err != nil {
 			return nil, err
