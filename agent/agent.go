@@ -365,6 +365,9 @@ func (a *Agent) take(u *planv1.Update) error {
 	if len(step.Upserts)+len(step.Removed) > 0 || first {
 		a.rec.Apply(a.rec.changesOf(step.Upserts, step.Removed))
 		a.rec.view.pruneEpochs()
+		if err := a.file.writeRecent(a.snapshot()); err != nil {
+			a.log.Error("the plan could not be written down before it is applied", "err", err)
+		}
 		a.reconcile()
 		later(&a.reportAt, reportDelay)
 		if a.touchesVTEPs(step) {

@@ -12,7 +12,13 @@ import (
 	"github.com/weftnet/weft/plan"
 )
 
-// snapshotFile is the last plan on disk.
+// snapshotFile is the last plan on disk, twice:
+//
+//	plan.snapshot  survives a loss of power; written beside the loop, a moment after the changes it holds
+//	plan.recent    survives the death of the process; written before the kernel is, so that no kernel is ever newer than
+//	               what the next agent finds, which would take it back to what was
+//
+// A plan of more than mostRecent resources has no plan.recent: writing it would hold up the change.
 type snapshotFile struct {
 	dir string
 	// busy: one is being written beside the loop.
@@ -22,13 +28,29 @@ type snapshotFile struct {
 	written uint64
 }
 
-func (f *snapshotFile) path() string { return filepath.Join(f.dir, "plan.snapshot") }
+// mostRecent resources take about a millisecond to write.
+const mostRecent = 4096
 
-// read is the last plan, or an empty one: a file that cannot be read is set aside and said, since the kernel
-// still forwards and a server will bring the plan again.
+func (f *snapshotFile) path() string   { return filepath.Join(f.dir, "plan.snapshot") }
+func (f *snapshotFile) recent() string { return filepath.Join(f.dir, "plan.recent") }
+
+// read is the last plan, or an empty one.
 func (f *snapshotFile) read(log *slog.Logger) plan.Snapshot {
+	snapshot, recent := readSnapshot(f.path(), log), readSnapshot(f.recent(), log)
+	newer := recent.Revision > snapshot.Revision
+	if recent.StoreID != snapshot.StoreID {
+		newer = recent.Written.After(snapshot.Written)
+	}
+	if recent.StoreID != "" && newer {
+		return recent
+	}
+	return snapshot
+}
+
+// readSnapshot reads one file. One that cannot be used is set aside and said, since the kernel still forwards and a server
+// will bring the plan again.
+func readSnapshot(path string, log *slog.Logger) plan.Snapshot {
 	empty := plan.Snapshot{Set: plan.NewSet(), Epochs: map[string]int64{}}
-	path := f.path()
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return empty
@@ -48,6 +70,25 @@ func (f *snapshotFile) read(log *slog.Logger) plan.Snapshot {
 		s.Epochs = map[string]int64{}
 	}
 	return s
+}
+
+// writeRecent replaces plan.recent, or takes it away when the plan is too large for it.
+func (f *snapshotFile) writeRecent(s plan.Snapshot) error {
+	if s.Set.Len()+len(s.Epochs) > mostRecent {
+		if err := os.Remove(f.recent()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	b, err := s.Encode()
+	if err != nil {
+		return err
+	}
+	aside := f.recent() + ".new"
+	if err := os.WriteFile(aside, b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(aside, f.recent())
 }
 
 // write replaces the file, unless a newer one is there: two may be under way at once.
