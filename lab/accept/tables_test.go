@@ -378,8 +378,10 @@ func (f *fixture) resync(t testing.TB, host string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(filepath.Join(s.Dir, host, "data", "plan.snapshot")); err != nil {
-		t.Fatal(err)
+	for _, file := range []string{"plan.snapshot", "plan.recent"} {
+		if err := os.Remove(filepath.Join(s.Dir, host, "data", file)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	f.agentBack(t, host)
 }
