@@ -6,29 +6,8 @@
  *   after change_head     [50 or 70 octets][Ethernet][payload]       header last: one writer serves both
  */
 #pragma once
-#include "nexthop.h"
-
-struct vxlanhdr {
-	__be32 flags;
-	__be32 vni;
-} __attribute__((packed));
-#define VXLAN_I bpf_htonl(0x08000000)
-
-struct outer4 {
-	struct ethhdr eth;
-	struct iphdr ip;
-	struct udphdr udp;
-	struct vxlanhdr vxlan;
-	struct ethhdr inner;
-} __attribute__((packed));
-
-struct outer6 {
-	struct ethhdr eth;
-	struct ipv6hdr ip;
-	struct udphdr udp;
-	struct vxlanhdr vxlan;
-	struct ethhdr inner;
-} __attribute__((packed));
+#include "answer.h"
+#include "outer.h"
 
 /* ENCAP_L2 is the inner Ethernet header alone: with the VXLAN header in it every GSO packet dies in segmentation. */
 #define ROOM_FLAGS                                                                                                     \
@@ -54,77 +33,19 @@ static __always_inline int make_room(struct __sk_buff *skb, struct pkt *p, int i
 	return bpf_skb_change_head(skb, len, 0) ? LANE_NO_ROOM : 0;
 }
 
-static __always_inline void write_tunnel(struct udphdr *udp, struct vxlanhdr *vxlan, struct ethhdr *inner,
-					 struct pkt *p, __u32 udp_len)
+/* Let the kernel write the Ethernet header, resolving or confirming the neighbour on the way. */
+static __noinline int through_neighbour(struct nexthop *nh)
 {
-	udp->source = source_port(p->hash);
-	udp->len = bpf_htons(udp_len);
-	udp->check = 0;
-	vxlan->flags = VXLAN_I;
-	vxlan->vni = bpf_htonl(p->vni << 8);
-	put_mac(inner->h_dest, p->dst);
-	put_mac(inner->h_source, p->src);
-	inner->h_proto = p->proto;
-}
-
-/* Everything that is the same for every VTEP. */
-static __always_inline int write_outer(struct __sk_buff *skb, struct pkt *p, int ip6)
-{
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	__u32 len = skb->len - ETH_LEN;
-	if (ip6) {
-		struct outer6 *o = data;
-		if ((void *)(o + 1) > end)
-			return -DROP_INTERNAL;
-		o->eth.h_proto = bpf_htons(ETH_P_IPV6);
-		o->ip.ver_tc_flow =
-			bpf_htonl(6 << 28 | (__u32)p->tos << 20 | (p->hash >> 12)); /* flow label: RFC 6438 */
-		o->ip.payload_len = bpf_htons(len - IP6_LEN);
-		o->ip.nexthdr = IPPROTO_UDP;
-		o->ip.hop_limit = 64;
+	struct bpf_redir_neigh n = {};
+	if (!nh)
+		return TCX_DROP;
+	n.nh_family = nh->family;
+	if (nh->family == AF_INET6)
 		for (int i = 0; i < 4; i++)
-			o->ip.saddr[i] = p->local->addr6.w[i];
-		write_tunnel(&o->udp, &o->vxlan, &o->inner, p, len - IP6_LEN);
-		return V_NEXT;
-	}
-	struct outer4 *o = data;
-	if ((void *)(o + 1) > end)
-		return -DROP_INTERNAL;
-	o->eth.h_proto = bpf_htons(ETH_P_IP);
-	o->ip.ver_ihl = 0x45;
-	o->ip.tos = p->tos;
-	o->ip.tot_len = bpf_htons(len);
-	o->ip.id = 0; /* atomic: never fragmented (RFC 6864) */
-	o->ip.frag_off = bpf_htons(IP_DF);
-	o->ip.ttl = 64;
-	o->ip.protocol = IPPROTO_UDP;
-	o->ip.saddr = p->local->addr4.w[3];
-	write_tunnel(&o->udp, &o->vxlan, &o->inner, p, len - IP4_LEN);
-	return V_NEXT;
-}
-
-/* What differs from VTEP to VTEP. */
-static __always_inline int write_destination(struct __sk_buff *skb, struct vtep *vtep, struct nexthop *nh, int ip6)
-{
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	if (ip6) {
-		struct outer6 *o = data;
-		if ((void *)(o + 1) > end)
-			return -DROP_INTERNAL;
-		memcpy(&o->eth, nh->macs, 12);
-		for (int i = 0; i < 4; i++)
-			o->ip.daddr[i] = vtep->addr.w[i];
-		o->udp.dest = vtep->udp_port;
-		return V_NEXT;
-	}
-	struct outer4 *o = data;
-	if ((void *)(o + 1) > end)
-		return -DROP_INTERNAL;
-	memcpy(&o->eth, nh->macs, 12);
-	o->ip.daddr = vtep->addr.w[3];
-	o->ip.check = ip4_checksum(&o->ip);
-	o->udp.dest = vtep->udp_port;
-	return V_NEXT;
+			n.ipv6_nh[i] = nh->gateway.w[i];
+	else
+		n.ipv4_nh = nh->gateway.w[3];
+	return bpf_redirect_neigh(nh->ifindex, &n, sizeof(n), 0);
 }
 
 /* The kernel lane: weft-vxlan encapsulates, with the same headers as above but for the source port, which is the kernel's
@@ -215,7 +136,7 @@ static __always_inline int send_to_vtep(struct __sk_buff *skb, struct pkt *p, __
 		return r;
 	skb->mark = p->local->mark;
 	p->out = nh->ifindex;
-	if (unlikely(nh->at - nh->confirmed > CONFIRM_JIFFIES || nh->state != NEXTHOP_READY) && is_ip(skb->protocol)) {
+	if (must_confirm(nh) && is_ip(skb->protocol)) {
 		nh->confirmed = nh->at;
 		p->act = through_neighbour(nh);
 	} else {

@@ -2,12 +2,8 @@
 //go:build ignore
 
 /* tcx ingress on the host side of every port: what a workload sends. */
+#include "deliver.h"
 #include "flood.h"
-
-/* One way out a program: `goto out` keeps leave() in it once. */
-#define STAGE(call)                                                                                                    \
-	if ((v = (call)) != V_NEXT)                                                                                    \
-	goto out
 
 SEC("tcx/ingress")
 int from_port(struct __sk_buff *skb)
@@ -18,7 +14,9 @@ int from_port(struct __sk_buff *skb)
 	int v;
 
 	STAGE(enter(skb, &p, FROM_PORT));
-	STAGE(find_port(skb, &p));
+	STAGE(find_port(&p));
+	count_egress(p.id, frames(skb), skb->len);
+	STAGE(check_open(&p));
 	STAGE(parse_frame(skb, &p));
 	STAGE(check_identity(&p));
 	STAGE(check_network_mtu(skb, &p));

@@ -3,7 +3,9 @@
 
 /* tcx ingress on the uplink: tunnel packets are checked, stripped and delivered; everything else goes on as if weft were not
  * there. */
-#include "tunnel.h"
+#include "deliver.h"
+#include "flood.h"
+#include "strip.h"
 
 SEC("tcx/ingress")
 int from_uplink(struct __sk_buff *skb)

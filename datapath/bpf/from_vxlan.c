@@ -3,7 +3,9 @@
 
 /* tcx ingress on weft-vxlan: what the kernel lane stripped. The device's socket is open to every process and namespace that can
  * reach an address of the host, so nothing gets through without from_uplink's mark, and VNI and source are checked again. */
-#include "tunnel.h"
+#include "deliver.h"
+#include "flood.h"
+#include "strip.h"
 
 static __always_inline int check_mark(struct __sk_buff *skb, struct pkt *p)
 {

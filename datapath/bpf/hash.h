@@ -45,9 +45,9 @@ static __always_inline int has_l4_ports(__u8 proto)
 /* The hash, and on the way the outer ToS octet: ECN as it is inside (RFC 6040, normal mode), DSCP as the network says.
  * Addresses, protocol and L4 ports; no L4 ports for any fragment, the first included, so that all fragments of a packet
  * go one way; the MACs where there is no whole IP header. */
-static __always_inline __u32 flow_hash(struct __sk_buff *skb, struct pkt *p)
+static __always_inline __u32 flow_hash(ctx_t *ctx, struct pkt *p)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	if (p->proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = data + ETH_LEN;
 		if ((void *)(ip + 1) > end)

@@ -9,6 +9,16 @@ struct addr {
 
 #define MAPPED4 bpf_htonl(0xffff) /* third word of ::ffff:a.b.c.d */
 
+enum { UPLINKS_MAX = 4 };
+enum uplink_flags { UPLINK_FROM_XDP = 1 } __attribute__((packed)); /* takes frames that XDP redirects to it */
+
+struct uplink {
+	__u64 mac; /* octet 0 lowest */
+	__u32 ifindex;
+	enum uplink_flags flags;
+	__u8 pad[3];
+};
+
 /* This host's own end. An address that is not there is all zero. */
 struct local {
 	struct addr addr4;
@@ -18,13 +28,14 @@ struct local {
 	__be16 udp_port;
 	__u16 uplink_mtu;
 	__u32 pad;
+	struct uplink uplinks[UPLINKS_MAX]; /* for the XDP lane, which knows of them what is here */
 };
 
 /* Which bits of the inner ToS octet (traffic class) the outer one shares: RFC 2983, RFC 6040. */
 enum { TOS_PIPE = 0x03, TOS_UNIFORM = 0xff };
 
 enum { PORT_MACS_MAX = 16, PORT_UID_MAX = 32 };
-enum port_flags { PORT_HELD = 1, PORT_UNGUARDED = 2 } __attribute__((packed));
+enum port_flags { PORT_HELD = 1, PORT_UNGUARDED = 2, PORT_XDP = 4 } __attribute__((packed));
 
 struct port {
 	__u32 ifindex; /* 0: no such port */
@@ -115,7 +126,7 @@ struct port_counters {
 /* A stage returns 0 (go on), a verdict, or -DROP_X. */
 enum verdict_kind { V_NEXT = 0, V_DELIVERED, V_ENCAPSULATED, V_PASSED };
 
-enum program { FROM_PORT, FROM_UPLINK, FROM_VXLAN, TO_UPLINK, PROGRAM_MAX };
+enum program { FROM_PORT, FROM_UPLINK, FROM_VXLAN, TO_UPLINK, XDP_FROM_PORT, XDP_FROM_UPLINK, PROGRAM_MAX };
 
 struct program_books {
 	__u64 in;
@@ -163,7 +174,8 @@ struct verdict {
 	__u32 pad;
 };
 
-_Static_assert(sizeof(struct local) == 48, "local");
+_Static_assert(sizeof(struct uplink) == 16, "uplink");
+_Static_assert(sizeof(struct local) == 112, "local");
 _Static_assert(sizeof(struct port) == 176, "port");
 _Static_assert(sizeof(struct fdb_key) == 12, "fdb_key");
 _Static_assert(sizeof(struct fdb_entry) == 16, "fdb_entry");

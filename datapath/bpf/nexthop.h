@@ -8,8 +8,7 @@
  * which probes an entry that has grown old. 1 s at HZ=1000, 10 s at HZ=100. */
 #define CONFIRM_JIFFIES 1024
 
-static __noinline int ask_kernel(struct __sk_buff *skb, struct nexthop *nh, struct vtep *vtep, struct local *local,
-				 __u32 hash)
+static __noinline int ask_kernel(ctx_t *ctx, struct nexthop *nh, struct vtep *vtep, struct local *local, __u32 hash)
 {
 	__u32 zero = 0;
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero); /* the stack has no room for 64 octets here */
@@ -39,7 +38,7 @@ static __noinline int ask_kernel(struct __sk_buff *skb, struct nexthop *nh, stru
 		f->ipv4_src = local->addr4.w[3];
 		f->ipv4_dst = vtep->addr.w[3];
 	}
-	r = bpf_fib_lookup(skb, f, sizeof(*f), 0);
+	r = bpf_fib_lookup(ctx, f, sizeof(*f), 0);
 	nh->ifindex = f->ifindex;
 	nh->mtu = local->uplink_mtu;
 	nh->family = f->family;
@@ -65,30 +64,21 @@ static __noinline int ask_kernel(struct __sk_buff *skb, struct nexthop *nh, stru
 	return 0;
 }
 
-static __always_inline struct nexthop *find_nexthop(struct __sk_buff *skb, struct local *local, struct vtep *vtep,
-						    __u32 id, __u32 hash)
+static __always_inline struct nexthop *find_nexthop(ctx_t *ctx, struct local *local, struct vtep *vtep, __u32 id,
+						    __u32 hash)
 {
 	__u32 i = id * NEXTHOP_BUCKETS + (hash & (NEXTHOP_BUCKETS - 1));
 	struct nexthop *nh = bpf_map_lookup_elem(&nexthops, &i);
 	__u64 now = bpf_jiffies64();
 	if (nh && unlikely(nh->at != now)) {
 		nh->at = now;
-		ask_kernel(skb, nh, vtep, local, hash & (NEXTHOP_BUCKETS - 1));
+		ask_kernel(ctx, nh, vtep, local, hash & (NEXTHOP_BUCKETS - 1));
 	}
 	return nh;
 }
 
-/* Let the kernel write the Ethernet header, resolving or confirming the neighbour on the way. */
-static __noinline int through_neighbour(struct nexthop *nh)
+/* The kernel's neighbour code has to see this packet: its next hop is not resolved, or has not been asked for so long that it may be old. */
+static __always_inline int must_confirm(struct nexthop *nh)
 {
-	struct bpf_redir_neigh n = {};
-	if (!nh)
-		return TCX_DROP;
-	n.nh_family = nh->family;
-	if (nh->family == AF_INET6)
-		for (int i = 0; i < 4; i++)
-			n.ipv6_nh[i] = nh->gateway.w[i];
-	else
-		n.ipv4_nh = nh->gateway.w[3];
-	return bpf_redirect_neigh(nh->ifindex, &n, sizeof(n), 0);
+	return unlikely(nh->at - nh->confirmed > CONFIRM_JIFFIES || nh->state != NEXTHOP_READY);
 }

@@ -6,14 +6,6 @@
 enum { ETH_LEN = 14, IP4_LEN = 20, IP6_LEN = 40, UDP_LEN = 8, VXLAN_LEN = 8 };
 enum { OUTER4_LEN = IP4_LEN + UDP_LEN + VXLAN_LEN + ETH_LEN, OUTER6_LEN = IP6_LEN + UDP_LEN + VXLAN_LEN + ETH_LEN };
 
-/* The cursor: `want` octets from the start are made linear, if there are so many. */
-static __always_inline void linear(struct __sk_buff *skb, __u32 want)
-{
-	__u32 have = (__u32)(skb->data_end - skb->data);
-	if (unlikely(have < want && have < skb->len))
-		bpf_skb_pull_data(skb, want < skb->len ? want : skb->len);
-}
-
 static __always_inline int is_vlan(__be16 proto)
 {
 	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD) || proto == bpf_htons(ETH_P_QINQ1);
@@ -43,13 +35,13 @@ static __always_inline int check_macs(struct pkt *p)
 }
 
 /* A frame as it comes from a port or from weft-vxlan. */
-static __always_inline int parse_frame(struct __sk_buff *skb, struct pkt *p)
+static __always_inline int parse_frame(ctx_t *ctx, struct pkt *p)
 {
-	if (unlikely(skb->vlan_present)) /* the kernel moves a tag out of the frame before it gets here */
+	if (unlikely(tag_beside(ctx)))
 		return -DROP_INNER_VLAN;
-	linear(skb, ETH_LEN + IP6_LEN + 20);
-	struct ethhdr *eth = (void *)(long)skb->data;
-	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+	linear(ctx, ETH_LEN + IP6_LEN + 20);
+	struct ethhdr *eth = (void *)(long)ctx->data;
+	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
 		return -DROP_TRUNCATED;
 	p->dst = get_mac(eth->h_dest);
 	p->src = get_mac(eth->h_source);
@@ -76,10 +68,10 @@ static __always_inline __sum16 ip4_checksum(struct iphdr *ip)
 }
 
 /* Octets of the longest IP packet that an aggregate will be cut into. */
-static __noinline __u32 segment_length(struct __sk_buff *skb)
+static __noinline __u32 segment_length(ctx_t *ctx)
 {
-	__u32 gso = skb->gso_size, len = skb->len - ETH_LEN, l4 = 0;
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 gso = segment_size(ctx), len = length(ctx) - ETH_LEN, l4 = 0;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
 	__u8 proto, *h;
 	if (!gso)

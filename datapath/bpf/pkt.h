@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* struct pkt: what is known about the packet in hand; enter and leave: where every packet is counted. */
 #pragma once
-#include "maps.h"
+#include "ctx.h"
 
 struct pkt {
 	struct local *local;
@@ -9,7 +9,8 @@ struct pkt {
 	struct port *port; /* from_port: the sender */
 	__u8 program;
 	__u8 tos_mask; /* of a tunnel packet: of its receiver */
-	__u16 pad;
+	__u8 receiver; /* port_flags of the port that gets it */
+	__u8 pad;
 	__u32 id;      /* of the local port that counters and drops are about, or 0 */
 	__u32 ifindex; /* where it came from: a flood does not go back there */
 	__u32 vni;
@@ -75,11 +76,11 @@ static __always_inline void count_lane(struct pkt *p, __u32 reason)
 		*n += 1;
 }
 
-static __always_inline int enter(struct __sk_buff *skb, struct pkt *p, __u32 program)
+static __always_inline int enter(ctx_t *ctx, struct pkt *p, __u32 program)
 {
 	__u32 zero = 0;
 	p->program = program;
-	p->ifindex = skb->ifindex;
+	p->ifindex = came_from(ctx);
 	p->books = bpf_map_lookup_elem(&books, &program);
 	p->local = bpf_map_lookup_elem(&locals, &zero);
 	if (!p->books || !p->local)
@@ -88,7 +89,7 @@ static __always_inline int enter(struct __sk_buff *skb, struct pkt *p, __u32 pro
 	return V_NEXT;
 }
 
-static __always_inline int leave(struct __sk_buff *skb, struct pkt *p, int verdict)
+static __always_inline int leave(ctx_t *ctx, struct pkt *p, int verdict)
 {
 	struct program_books *b = p->books;
 	if (b) {
@@ -111,8 +112,10 @@ static __always_inline int leave(struct __sk_buff *skb, struct pkt *p, int verdi
 			.lane = p->lane,
 			.ifindex = p->out,
 			.copies = p->copies,
-			.mark = skb->mark,
 		};
+#ifndef LANE_XDP
+		v.mark = ctx->mark;
+#endif
 		bpf_map_update_elem(&verdicts, &zero, &v, BPF_ANY);
 	}
 	if (unlikely(verdict <= 0)) {
@@ -120,25 +123,33 @@ static __always_inline int leave(struct __sk_buff *skb, struct pkt *p, int verdi
 		if (p->source.w[2] | p->source.w[0])
 			if (DROPS_BY_SOURCE >> (-verdict & 63) & 1)
 				count_drop_source(&p->source, -verdict);
-		return p->answered ? p->act : TCX_DROP;
+		return p->answered ? p->act : ACT_DROP;
 	}
 	if (verdict == V_PASSED)
-		return TCX_NEXT;
+		return ACT_PASS;
 	return p->act;
 }
 
 /* Frames and octets of an aggregate are counted as the frames it stands for; the octets are those in the buffer. */
-static __always_inline __u64 frames(struct __sk_buff *skb)
-{
-	__u32 n = skb->gso_segs;
-	return n ? n : 1;
-}
-
-static __always_inline void count_ingress(struct __sk_buff *skb, __u32 id)
+static __always_inline void count_ingress(ctx_t *ctx, __u32 id)
 {
 	struct port_counters *c = bpf_map_lookup_elem(&port_counts, &id);
 	if (c) {
-		c->ingress_packets += frames(skb);
-		c->ingress_octets += skb->len;
+		c->ingress_packets += frames(ctx);
+		c->ingress_octets += length(ctx);
 	}
 }
+
+static __always_inline void count_egress(__u32 id, __u64 packets, __u32 octets)
+{
+	struct port_counters *c = bpf_map_lookup_elem(&port_counts, &id);
+	if (c) {
+		c->egress_packets += packets;
+		c->egress_octets += octets;
+	}
+}
+
+/* One way out a program: `goto out` keeps leave() in it once. */
+#define STAGE(call)                                                                                                    \
+	if ((v = (call)) != V_NEXT)                                                                                    \
+	goto out

@@ -1,30 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The local ports: who sends, may it, and delivery to one. */
 #pragma once
-#include "answer.h"
 #include "tos.h"
 
 /* Which port is this? */
-static __always_inline int find_port(struct __sk_buff *skb, struct pkt *p)
+static __always_inline int find_port(struct pkt *p)
 {
-	__u32 ifindex = skb->ifindex;
-	__u32 *id = bpf_map_lookup_elem(&port_ids, &ifindex);
+	__u32 *id = bpf_map_lookup_elem(&port_ids, &p->ifindex);
 	if (unlikely(!id))
 		return -DROP_UNKNOWN_PORT;
 	struct port *port = bpf_map_lookup_elem(&ports, id);
-	if (unlikely(!port || port->ifindex != ifindex))
+	if (unlikely(!port || port->ifindex != p->ifindex))
 		return -DROP_UNKNOWN_PORT;
 	p->port = port;
 	p->id = *id;
 	p->vni = port->vni;
-	struct port_counters *c = bpf_map_lookup_elem(&port_counts, id);
-	if (c) {
-		c->egress_packets += frames(skb);
-		c->egress_octets += skb->len;
-	}
-	if (unlikely(port->flags & PORT_HELD))
-		return -DROP_PORT_HELD;
 	return V_NEXT;
+}
+
+static __always_inline int check_open(struct pkt *p)
+{
+	return unlikely(p->port->flags & PORT_HELD) ? -DROP_PORT_HELD : V_NEXT;
 }
 
 /* A port sends only from its own MACs. */
@@ -39,15 +35,18 @@ static __always_inline int check_identity(struct pkt *p)
 	return -DROP_SOURCE_MAC;
 }
 
+/* What does not fit is dropped and its sender told, by the lane that can: answer.h. */
+static int too_big(ctx_t *ctx, struct pkt *p, __u32 mtu);
+
 /* Does it fit the network? Per segment for an aggregate, not by skb->len. */
-static __always_inline int check_network_mtu(struct __sk_buff *skb, struct pkt *p)
+static __always_inline int check_network_mtu(ctx_t *ctx, struct pkt *p)
 {
 	__u32 mtu = p->port->mtu;
-	p->seg = skb->len - ETH_LEN;
+	p->seg = length(ctx) - ETH_LEN;
 	if (likely(p->seg <= mtu || !mtu))
 		return V_NEXT;
-	p->seg = segment_length(skb);
-	return p->seg <= mtu ? V_NEXT : too_big(skb, p, mtu);
+	p->seg = segment_length(ctx);
+	return p->seg <= mtu ? V_NEXT : too_big(ctx, p, mtu);
 }
 
 static __always_inline struct fdb_entry *find_fdb(struct pkt *p)
@@ -83,18 +82,6 @@ static __always_inline int check_receiver(struct pkt *p, struct fdb_entry *e, __
 		return -DROP_PORT_HELD;
 	}
 	p->tos_mask = port->tos_mask;
+	p->receiver = port->flags;
 	return V_NEXT;
-}
-
-/* Hand over. redirect_peer skips the host side of the veth and takes any frame as addressed to the workload: exact FDB hits
- * only, and only where skb->protocol is right (`native`). */
-static __always_inline int deliver(struct __sk_buff *skb, struct pkt *p, struct fdb_entry *e, __u32 id, int native)
-{
-	count_ingress(skb, id);
-	p->out = e->ifindex;
-	if (e->flags & FDB_PEER && native)
-		p->act = bpf_redirect_peer(e->ifindex, 0);
-	else
-		p->act = bpf_redirect(e->ifindex, 0);
-	return V_DELIVERED;
 }

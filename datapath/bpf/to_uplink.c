@@ -61,6 +61,16 @@ static __noinline int is_tunnel_packet(struct __sk_buff *skb, struct pkt *p)
 	return 1; /* nothing honest has so many extension headers */
 }
 
+/* From the kernel lane: CE in the outer header. */
+static __noinline int set_ce(struct __sk_buff *skb)
+{
+	union head h;
+	int tos = load_tos(skb, ETH_LEN, skb->protocol, &h);
+	if (tos >= 0)
+		store_tos(skb, ETH_LEN, skb->protocol, h, tos | ECN_CE);
+	return 0;
+}
+
 SEC("tcx/egress")
 int to_uplink(struct __sk_buff *skb)
 {

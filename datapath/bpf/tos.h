@@ -17,9 +17,9 @@ union head {
 };
 
 /* The ToS octet or traffic class at off, or -1. By the ethertype, as the kernel lane does it, whatever version the header says. */
-static __always_inline int load_tos(struct __sk_buff *skb, __u32 off, __be16 proto, union head *h)
+static __always_inline int load_tos(ctx_t *ctx, __u32 off, __be16 proto, union head *h)
 {
-	if (bpf_skb_load_bytes(skb, off, h, sizeof(*h)))
+	if (load(ctx, off, h, sizeof(*h)))
 		return -1;
 	if (proto == bpf_htons(ETH_P_IP))
 		return h->o[1];
@@ -28,18 +28,25 @@ static __always_inline int load_tos(struct __sk_buff *skb, __u32 off, __be16 pro
 	return -1;
 }
 
-static __always_inline int store_tos(struct __sk_buff *skb, __u32 off, __be16 proto, union head have, __u8 tos)
+static __always_inline int store_tos(ctx_t *ctx, __u32 off, __be16 proto, union head have, __u8 tos)
 {
 	union head want = have;
 	if (proto == bpf_htons(ETH_P_IP)) {
+		__be16 check;
+		__u32 s;
 		want.o[1] = tos;
-		if (bpf_l3_csum_replace(skb, off + offsetof(struct iphdr, check), have.w, want.w, 2))
+		if (load(ctx, off + offsetof(struct iphdr, check), &check, sizeof(check)))
 			return -1;
-		return bpf_skb_store_bytes(skb, off, &want, sizeof(want), 0); /* the sum of the whole stays */
+		s = (__u16)~check + (__u16)~have.w + want.w; /* RFC 1624, equation 3 */
+		s = (s & 0xffff) + (s >> 16);
+		check = ~((s & 0xffff) + (s >> 16));
+		if (store(ctx, off + offsetof(struct iphdr, check), &check, sizeof(check), 1))
+			return -1;
+		return store(ctx, off, &want, sizeof(want), 1); /* the sum of the whole stays */
 	}
 	want.o[0] = (have.o[0] & 0xf0) | tos >> 4;
 	want.o[1] = tos << 4 | (have.o[1] & 15);
-	return bpf_skb_store_bytes(skb, off, &want, sizeof(want), BPF_F_RECOMPUTE_CSUM);
+	return store(ctx, off, &want, sizeof(want), 0);
 }
 
 /* RFC 6040, section 4.2, figure 4, all but the drop. */
@@ -53,7 +60,7 @@ static __always_inline __u8 merge_ecn(__u8 inner, __u8 outer)
 }
 
 /* The outer header says CE: the drop of the same figure. */
-static __noinline int check_ecn(struct __sk_buff *skb, struct pkt *p)
+static __noinline int check_ecn(ctx_t *ctx, struct pkt *p)
 {
 	union head h;
 	if (!p)
@@ -61,7 +68,7 @@ static __noinline int check_ecn(struct __sk_buff *skb, struct pkt *p)
 	__u32 off = p->vxlan + VXLAN_LEN + ETH_LEN;
 	if (off + (p->proto == bpf_htons(ETH_P_IP) ? IP4_LEN : IP6_LEN) > p->seg)
 		return V_NEXT;
-	int tos = load_tos(skb, off, p->proto, &h);
+	int tos = load_tos(ctx, off, p->proto, &h);
 	return tos >= 0 && (tos & ECN_MASK) == ECN_NOT_ECT ? -DROP_ECN_CE_NOT_ECT : V_NEXT;
 }
 
@@ -72,27 +79,17 @@ static __always_inline int must_merge_tos(struct pkt *p)
 }
 
 /* After stripping. */
-static __noinline int merge_tos(struct __sk_buff *skb, struct pkt *p)
+static __noinline int merge_tos(ctx_t *ctx, struct pkt *p)
 {
 	union head h;
-	if (!p || !must_merge_tos(p) || skb->len < ETH_LEN + (p->proto == bpf_htons(ETH_P_IP) ? IP4_LEN : IP6_LEN))
+	if (!p || !must_merge_tos(p) || length(ctx) < ETH_LEN + (p->proto == bpf_htons(ETH_P_IP) ? IP4_LEN : IP6_LEN))
 		return 0;
-	int tos = load_tos(skb, ETH_LEN, p->proto, &h), want;
+	int tos = load_tos(ctx, ETH_LEN, p->proto, &h), want;
 	if (tos < 0)
 		return 0;
 	want = (p->tos_mask == TOS_UNIFORM ? p->tos : tos) & ~ECN_MASK;
 	want |= merge_ecn(tos & ECN_MASK, p->tos & ECN_MASK);
 	if (want != tos)
-		store_tos(skb, ETH_LEN, p->proto, h, want);
-	return 0;
-}
-
-/* On the way out: CE in the outer header. */
-static __noinline int set_ce(struct __sk_buff *skb)
-{
-	union head h;
-	int tos = load_tos(skb, ETH_LEN, skb->protocol, &h);
-	if (tos >= 0)
-		store_tos(skb, ETH_LEN, skb->protocol, h, tos | ECN_CE);
+		store_tos(ctx, ETH_LEN, p->proto, h, want);
 	return 0;
 }

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Tunnel packets that arrive: are they ours, are they right, may their sender send, and stripping. */
 #pragma once
-#include "flood.h"
+#include "outer.h"
 
 static __always_inline int same_addr(struct addr *a, struct addr *b)
 {
 	return a->w[3] == b->w[3] && a->w[2] == b->w[2] && a->w[1] == b->w[1] && a->w[0] == b->w[0];
 }
 
-/* Ours: sent to our own address and UDP port, on the Ethernet level too. V_PASSED: not ours. From here on skb may be trusted
+/* Ours: sent to our own address and UDP port, on the Ethernet level too. V_PASSED: not ours. From here on a header may be trusted
  * only as far as its buffer goes. */
-static __always_inline int parse_outer4(struct __sk_buff *skb, struct pkt *p)
+static __always_inline int parse_outer4(ctx_t *ctx, struct pkt *p)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct iphdr *ip = data + ETH_LEN;
 	if ((void *)(ip + 1) > end)
 		return V_PASSED;
@@ -28,11 +28,11 @@ static __always_inline int parse_outer4(struct __sk_buff *skb, struct pkt *p)
 		return V_PASSED;
 	p->source.w[2] = MAPPED4;
 	p->source.w[3] = ip->saddr;
-	if (unlikely(skb->vlan_present))
+	if (unlikely(tag_beside(ctx)))
 		return -DROP_OUTER_VLAN;
 	if (unlikely(ip->frag_off & bpf_htons(IP_MF)))
 		return -DROP_OUTER_FRAGMENT;
-	__u32 len = skb->len - ETH_LEN, total = bpf_ntohs(ip->tot_len);
+	__u32 len = length(ctx) - ETH_LEN, total = bpf_ntohs(ip->tot_len);
 	if (unlikely(len > 65535 && !total)) /* an aggregate that the field cannot hold */
 		total = len;
 	else if (unlikely(bpf_ntohs(udp->len) + ihl != total))
@@ -54,9 +54,9 @@ static __always_inline int parse_outer4(struct __sk_buff *skb, struct pkt *p)
 	return V_NEXT;
 }
 
-static __always_inline int parse_outer6(struct __sk_buff *skb, struct pkt *p)
+static __always_inline int parse_outer6(ctx_t *ctx, struct pkt *p)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ipv6hdr *ip = data + ETH_LEN;
 	struct udphdr *udp = (void *)(ip + 1);
 	int fragment;
@@ -77,11 +77,11 @@ static __always_inline int parse_outer6(struct __sk_buff *skb, struct pkt *p)
 		return V_PASSED;
 	p->ip6 = 1;
 	memcpy(&p->source, ip->saddr, 16);
-	if (unlikely(skb->vlan_present))
+	if (unlikely(tag_beside(ctx)))
 		return -DROP_OUTER_VLAN;
 	if (unlikely(fragment))
 		return -DROP_OUTER_FRAGMENT;
-	__u32 len = skb->len - ETH_LEN - IP6_LEN, total = bpf_ntohs(ip->payload_len);
+	__u32 len = length(ctx) - ETH_LEN - IP6_LEN, total = bpf_ntohs(ip->payload_len);
 	if (unlikely(len > 65535 && !total))
 		total = len;
 	else if (unlikely(bpf_ntohs(udp->len) != total))
@@ -97,23 +97,40 @@ static __always_inline int parse_outer6(struct __sk_buff *skb, struct pkt *p)
 	return V_NEXT;
 }
 
-static __always_inline int parse_outer(struct __sk_buff *skb, struct pkt *p)
+static __always_inline struct uplink *find_uplink(struct local *local, __u32 ifindex)
 {
-	if (skb->pkt_type != PACKET_HOST)
-		return V_PASSED;
-	linear(skb, ETH_LEN + OUTER6_LEN);
-	struct ethhdr *eth = (void *)(long)skb->data;
-	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+	for (int i = 0; i < UPLINKS_MAX; i++)
+		if (local->uplinks[i].ifindex == ifindex)
+			return &local->uplinks[i];
+	return NULL;
+}
+
+/* Addressed to this host on the Ethernet level? */
+static __always_inline int is_for_host(ctx_t *ctx, struct pkt *p, struct ethhdr *eth)
+{
+#ifdef LANE_XDP /* nobody has looked yet */
+	struct uplink *up = find_uplink(p->local, p->ifindex);
+	return up && up->mac == get_mac(eth->h_dest);
+#else
+	return ctx->pkt_type == PACKET_HOST;
+#endif
+}
+
+static __always_inline int parse_outer(ctx_t *ctx, struct pkt *p)
+{
+	linear(ctx, ETH_LEN + OUTER6_LEN);
+	struct ethhdr *eth = (void *)(long)ctx->data;
+	if ((void *)(eth + 1) > (void *)(long)ctx->data_end || !is_for_host(ctx, p, eth))
 		return V_PASSED;
 	if (eth->h_proto == bpf_htons(ETH_P_IP))
-		return parse_outer4(skb, p);
+		return parse_outer4(ctx, p);
 	if (eth->h_proto == bpf_htons(ETH_P_IPV6))
-		return parse_outer6(skb, p);
+		return parse_outer6(ctx, p);
 	return V_PASSED;
 }
 
 /* RFC 7348, section 5: the I flag counts, all other bits are ignored. */
-static __always_inline int parse_tunnel(struct __sk_buff *skb, struct pkt *p)
+static __always_inline int parse_tunnel(ctx_t *ctx, struct pkt *p)
 {
 	struct tunnel {
 		struct vxlanhdr vxlan;
@@ -122,10 +139,10 @@ static __always_inline int parse_tunnel(struct __sk_buff *skb, struct pkt *p)
 	__u32 off = p->vxlan;
 	if (off > 128)
 		return -DROP_INTERNAL;
-	linear(skb, off + VXLAN_LEN + ETH_LEN);
-	void *data = (void *)(long)skb->data;
+	linear(ctx, off + VXLAN_LEN + ETH_LEN);
+	void *data = (void *)(long)ctx->data;
 	t = data + off;
-	if ((void *)(t + 1) > (void *)(long)skb->data_end)
+	if ((void *)(t + 1) > (void *)(long)ctx->data_end)
 		return -DROP_TRUNCATED;
 	if (unlikely(!(t->vxlan.flags & VXLAN_I)))
 		return -DROP_NO_VNI_FLAG;
@@ -162,58 +179,4 @@ static __always_inline int check_inner(struct pkt *p)
 	if (unlikely(is_vlan(p->proto)))
 		return -DROP_INNER_VLAN;
 	return check_macs(p);
-}
-
-/* Up the stack to weft-vxlan, with the mark that opens it. The kernel drops what has a reserved bit set, so they are
- * cleared here, in the checksum too. */
-static __noinline int pass_to_kernel(struct __sk_buff *skb, struct pkt *p, __u32 lane)
-{
-	struct vxlanhdr have, want = { .flags = VXLAN_I };
-	if (!p)
-		return -DROP_INTERNAL;
-	if (bpf_skb_load_bytes(skb, p->vxlan, &have, sizeof(have)))
-		return -DROP_INTERNAL;
-	want.vni = have.vni & bpf_htonl(0xffffff00);
-	if (have.flags != want.flags || have.vni != want.vni) {
-		if (p->check) {
-			__s64 diff = bpf_csum_diff((__be32 *)&have, sizeof(have), (__be32 *)&want, sizeof(want), 0);
-			bpf_l4_csum_replace(skb, p->vxlan - 2, 0, diff, BPF_F_MARK_MANGLED_0);
-		}
-		if (bpf_skb_store_bytes(skb, p->vxlan, &want, sizeof(want), BPF_F_RECOMPUTE_CSUM))
-			return -DROP_INTERNAL;
-	}
-	count_lane(p, lane);
-	skb->mark = p->local->mark;
-	return V_PASSED;
-}
-
-/* A checksum that is there is verified: by the card or GRO already, else by the kernel lane. */
-static __always_inline int must_verify(struct __sk_buff *skb, struct pkt *p)
-{
-	return unlikely(p->check) && bpf_csum_level(skb, BPF_CSUM_LEVEL_QUERY) < 0;
-}
-
-/* Take the outer headers off. 0, or what the kernel lane has to do it for. */
-static __always_inline int strip(struct __sk_buff *skb, struct pkt *p)
-{
-	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
-	__s32 len = p->ip6 ? -OUTER6_LEN : -OUTER4_LEN;
-	if (unlikely(skb->len > p->seg) && bpf_skb_change_tail(skb, p->seg, 0))
-		return LANE_NO_ROOM;
-	/* Without it skb->protocol stays the outer one. For a frame that is not IP it only lowers what must be left over. */
-	if (p->ip6 && p->proto != bpf_htons(ETH_P_IPV6))
-		flags |= BPF_F_ADJ_ROOM_DECAP_L3_IPV4;
-	else if (!p->ip6 && p->proto == bpf_htons(ETH_P_IPV6))
-		flags |= BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
-	if (unlikely(bpf_skb_adjust_room(skb, len, BPF_ADJ_ROOM_MAC, flags)))
-		return LANE_NO_ROOM;
-	struct ethhdr *eth = (void *)(long)skb->data;
-	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
-		return LANE_MAX;
-	put_mac(eth->h_dest, p->dst);
-	put_mac(eth->h_source, p->src);
-	eth->h_proto = p->proto;
-	if (unlikely(p->check))
-		bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
-	return 0;
 }

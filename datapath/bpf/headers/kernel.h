@@ -54,6 +54,12 @@ enum tcx_action {
 	TCX_REDIRECT = 7,
 };
 
+enum xdp_action {
+	XDP_DROP = 1,
+	XDP_PASS = 2,
+	XDP_REDIRECT = 4,
+};
+
 enum { PACKET_HOST = 0 };
 
 struct __sk_buff {
@@ -92,6 +98,15 @@ struct __sk_buff {
 	__u8 tstamp_type;
 	__u8 pad[3];
 	__u64 hwtstamp;
+};
+
+struct xdp_md {
+	__u32 data;
+	__u32 data_end;
+	__u32 data_meta;
+	__u32 ingress_ifindex;
+	__u32 rx_queue_index;
+	__u32 egress_ifindex;
 };
 
 struct bpf_tunnel_key {
@@ -176,7 +191,6 @@ static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
 static __u64 (*bpf_ktime_get_ns)(void) = (void *)5;
 static long (*bpf_skb_store_bytes)(struct __sk_buff *, __u32 off, const void *, __u32 len, __u64 flags) = (void *)9;
-static long (*bpf_l3_csum_replace)(struct __sk_buff *, __u32 off, __u64 from, __u64 to, __u64 flags) = (void *)10;
 static long (*bpf_l4_csum_replace)(struct __sk_buff *, __u32 off, __u64 from, __u64 to, __u64 flags) = (void *)11;
 static long (*bpf_clone_redirect)(struct __sk_buff *, __u32 ifindex, __u64 flags) = (void *)13;
 static long (*bpf_skb_get_tunnel_key)(struct __sk_buff *, struct bpf_tunnel_key *, __u32 size, __u64 flags) = (void *)20;
@@ -187,13 +201,18 @@ static __s64 (*bpf_csum_diff)(__be32 *from, __u32 from_size, __be32 *to, __u32 t
 static long (*bpf_skb_change_tail)(struct __sk_buff *, __u32 len, __u64 flags) = (void *)38;
 static long (*bpf_skb_pull_data)(struct __sk_buff *, __u32 len) = (void *)39;
 static long (*bpf_skb_change_head)(struct __sk_buff *, __u32 len, __u64 flags) = (void *)43;
+static long (*bpf_xdp_adjust_head)(struct xdp_md *, int delta) = (void *)44;
 static long (*bpf_skb_adjust_room)(struct __sk_buff *, __s32 len_diff, __u32 mode, __u64 flags) = (void *)50;
+static long (*bpf_xdp_adjust_tail)(struct xdp_md *, int delta) = (void *)65;
 static long (*bpf_fib_lookup)(void *ctx, struct bpf_fib_lookup *, int size, __u32 flags) = (void *)69;
 static __u64 (*bpf_jiffies64)(void) = (void *)118;
 static long (*bpf_csum_level)(struct __sk_buff *, __u64 level) = (void *)135;
 static long (*bpf_redirect_neigh)(__u32 ifindex, struct bpf_redir_neigh *, int size, __u64 flags) = (void *)152;
 static long (*bpf_redirect_peer)(__u32 ifindex, __u64 flags) = (void *)155;
 static long (*bpf_loop)(__u32 times, void *callback, void *callback_ctx, __u64 flags) = (void *)181;
+static __u64 (*bpf_xdp_get_buff_len)(struct xdp_md *) = (void *)188;
+static long (*bpf_xdp_load_bytes)(struct xdp_md *, __u32 off, void *to, __u32 len) = (void *)189;
+static long (*bpf_xdp_store_bytes)(struct xdp_md *, __u32 off, void *from, __u32 len) = (void *)190;
 
 enum { AF_INET = 2, AF_INET6 = 10 };
 enum {
