@@ -45,7 +45,7 @@
 	X(TOO_BIG_NO_DF, too_big_no_df, 0, "an IPv4 packet without DF does not fit the network's MTU or the path's: weft does not fragment, and ICMP has no message for it") \
 	X(ECN_CE_NOT_ECT, ecn_ce_not_ect, 1, "the underlay marked a tunnel packet as having met congestion (CE), and its inner packet knows nothing of ECN: RFC 6040, section 4.2")
 
-/* Why a packet was left to the kernel lane. */
+/* Why a packet was left to another lane: to the kernel lane, or (XDP_) by the XDP lane to the tc lane. */
 #define LANE_REASONS(X) \
 	X(GSO_NON_IP, gso_non_ip, "a GSO frame that is not IP") \
 	X(TOO_LONG, too_long, "with its outer headers the aggregate passes 65535 octets") \
@@ -56,7 +56,17 @@
 	X(FAMILY, family, "a flood's VTEPs are of both IP versions") \
 	X(OPTIONS, options, "the outer IPv4 header has options") \
 	X(AGGREGATE, aggregate, "a GRO aggregate for a port that takes them from the kernel lane") \
-	X(ASKED, asked, "the FDB entry asks for it")
+	X(ASKED, asked, "the FDB entry asks for it") \
+	X(XDP_SPLIT, xdp_split, "the headers are not in the frame's first buffer") \
+	X(XDP_SEVERAL, xdp_several, "the frame is for several, or its destination MAC is not in the FDB") \
+	X(XDP_TOO_BIG, xdp_too_big, "the packet does not fit, and its sender may have to be told") \
+	X(XDP_RECEIVER, xdp_receiver, "the receiving port is not in the XDP lane") \
+	X(XDP_UPLINK, xdp_uplink, "the interface that leads to the VTEP takes no frames from XDP") \
+	X(XDP_NEXT_HOP, xdp_next_hop, "the next hop is not resolved, or it is time to confirm it") \
+	X(XDP_CHECKSUM, xdp_checksum, "the outer UDP checksum has to be computed or verified") \
+	X(XDP_OPTIONS, xdp_options, "the outer IPv4 header has options") \
+	X(XDP_NO_ROOM, xdp_no_room, "the driver gave no room for the headers") \
+	X(XDP_ASKED, xdp_asked, "the FDB entry asks for the kernel lane")
 /* clang-format on */
 
 #define DROP_ENUM(NAME, name, source, text) DROP_##NAME,

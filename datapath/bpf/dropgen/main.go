@@ -64,7 +64,7 @@ func camel(s string) string {
 	var b strings.Builder
 	for part := range strings.SplitSeq(s, "_") {
 		switch part {
-		case "vni", "vlan", "vtep", "mac", "ip", "udp", "gso", "df", "ecn", "ce", "ect":
+		case "vni", "vlan", "vtep", "mac", "ip", "udp", "gso", "df", "ecn", "ce", "ect", "xdp":
 			b.WriteString(strings.ToUpper(part))
 		default:
 			b.WriteString(strings.ToUpper(part[:1]) + part[1:])
@@ -96,7 +96,7 @@ func goFile(drops, lanes []reason) []byte {
 	}
 	p("// Why packets are dropped.")
 	one("DropReason", "Drop", "dropReasons", drops)
-	p("// Why packets are left to the kernel lane.")
+	p("// Why packets are left to another lane.")
 	one("LaneReason", "Lane", "laneReasons", lanes)
 	p("// BySource reports whether the drop is about who sent it, and is counted by outer source too.")
 	p("func (r DropReason) BySource() bool {\nswitch r {\ncase ")
@@ -130,9 +130,10 @@ stand apart from a program's books (in = delivered + encapsulated + passed + dro
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", r.name, mark, r.text)
 	}
 	b.WriteString(`
-# Why a packet takes the kernel lane
+# Why a packet changes the lane
 
-What the fast path cannot do it leaves to the kernel's vxlan device, after the same checks.
+What the tc lane cannot do it leaves to the kernel's vxlan device, after the same checks; what the XDP lane cannot do (` + "`xdp_`" + `) it passes on to
+the tc lane as it came.
 
 | name | why |
 |---|---|
