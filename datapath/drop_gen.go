@@ -140,7 +140,7 @@ func (r DropReason) Text() string {
 	return dropTexts[r].text
 }
 
-// Why packets are left to the kernel lane.
+// Why packets are left to another lane.
 const (
 	// LaneGSONonIP: a GSO frame that is not IP.
 	LaneGSONonIP LaneReason = 1
@@ -162,8 +162,28 @@ const (
 	LaneAggregate LaneReason = 9
 	// LaneAsked: the FDB entry asks for it.
 	LaneAsked LaneReason = 10
+	// LaneXDPSplit: the headers are not in the frame's first buffer.
+	LaneXDPSplit LaneReason = 11
+	// LaneXDPSeveral: the frame is for several, or its destination MAC is not in the FDB.
+	LaneXDPSeveral LaneReason = 12
+	// LaneXDPTooBig: the packet does not fit, and its sender may have to be told.
+	LaneXDPTooBig LaneReason = 13
+	// LaneXDPReceiver: the receiving port is not in the XDP lane.
+	LaneXDPReceiver LaneReason = 14
+	// LaneXDPUplink: the interface that leads to the VTEP takes no frames from XDP.
+	LaneXDPUplink LaneReason = 15
+	// LaneXDPNextHop: the next hop is not resolved, or it is time to confirm it.
+	LaneXDPNextHop LaneReason = 16
+	// LaneXDPChecksum: the outer UDP checksum has to be computed or verified.
+	LaneXDPChecksum LaneReason = 17
+	// LaneXDPOptions: the outer IPv4 header has options.
+	LaneXDPOptions LaneReason = 18
+	// LaneXDPNoRoom: the driver gave no room for the headers.
+	LaneXDPNoRoom LaneReason = 19
+	// LaneXDPAsked: the FDB entry asks for the kernel lane.
+	LaneXDPAsked LaneReason = 20
 
-	laneReasons LaneReason = 11
+	laneReasons LaneReason = 21
 )
 
 var laneTexts = [...]struct{ name, text string }{
@@ -177,6 +197,16 @@ var laneTexts = [...]struct{ name, text string }{
 	8:  {"options", "the outer IPv4 header has options"},
 	9:  {"aggregate", "a GRO aggregate for a port that takes them from the kernel lane"},
 	10: {"asked", "the FDB entry asks for it"},
+	11: {"xdp_split", "the headers are not in the frame's first buffer"},
+	12: {"xdp_several", "the frame is for several, or its destination MAC is not in the FDB"},
+	13: {"xdp_too_big", "the packet does not fit, and its sender may have to be told"},
+	14: {"xdp_receiver", "the receiving port is not in the XDP lane"},
+	15: {"xdp_uplink", "the interface that leads to the VTEP takes no frames from XDP"},
+	16: {"xdp_next_hop", "the next hop is not resolved, or it is time to confirm it"},
+	17: {"xdp_checksum", "the outer UDP checksum has to be computed or verified"},
+	18: {"xdp_options", "the outer IPv4 header has options"},
+	19: {"xdp_no_room", "the driver gave no room for the headers"},
+	20: {"xdp_asked", "the FDB entry asks for the kernel lane"},
 }
 
 // String is the reason's name, as in docs/drops.md.

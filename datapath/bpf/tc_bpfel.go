@@ -124,7 +124,17 @@ const (
 	TCLaneReasonLANE_OPTIONS            TCLaneReason = 8
 	TCLaneReasonLANE_AGGREGATE          TCLaneReason = 9
 	TCLaneReasonLANE_ASKED              TCLaneReason = 10
-	TCLaneReasonLANE_MAX                TCLaneReason = 11
+	TCLaneReasonLANE_XDP_SPLIT          TCLaneReason = 11
+	TCLaneReasonLANE_XDP_SEVERAL        TCLaneReason = 12
+	TCLaneReasonLANE_XDP_TOO_BIG        TCLaneReason = 13
+	TCLaneReasonLANE_XDP_RECEIVER       TCLaneReason = 14
+	TCLaneReasonLANE_XDP_UPLINK         TCLaneReason = 15
+	TCLaneReasonLANE_XDP_NEXT_HOP       TCLaneReason = 16
+	TCLaneReasonLANE_XDP_CHECKSUM       TCLaneReason = 17
+	TCLaneReasonLANE_XDP_OPTIONS        TCLaneReason = 18
+	TCLaneReasonLANE_XDP_NO_ROOM        TCLaneReason = 19
+	TCLaneReasonLANE_XDP_ASKED          TCLaneReason = 20
+	TCLaneReasonLANE_MAX                TCLaneReason = 21
 )
 
 type TCLocal struct {
@@ -136,6 +146,7 @@ type TCLocal struct {
 	UdpPort      uint16
 	UplinkMtu    uint16
 	Pad          uint32
+	Uplinks      [4]TCUplink
 }
 
 type TCNetwork struct {
@@ -189,16 +200,19 @@ type TCPortFlags uint8
 const (
 	TCPortFlagsPORT_HELD      TCPortFlags = 1
 	TCPortFlagsPORT_UNGUARDED TCPortFlags = 2
+	TCPortFlagsPORT_XDP       TCPortFlags = 4
 )
 
 type TCProgram uint32
 
 const (
-	TCProgramFROM_PORT   TCProgram = 0
-	TCProgramFROM_UPLINK TCProgram = 1
-	TCProgramFROM_VXLAN  TCProgram = 2
-	TCProgramTO_UPLINK   TCProgram = 3
-	TCProgramPROGRAM_MAX TCProgram = 4
+	TCProgramFROM_PORT       TCProgram = 0
+	TCProgramFROM_UPLINK     TCProgram = 1
+	TCProgramFROM_VXLAN      TCProgram = 2
+	TCProgramTO_UPLINK       TCProgram = 3
+	TCProgramXDP_FROM_PORT   TCProgram = 4
+	TCProgramXDP_FROM_UPLINK TCProgram = 5
+	TCProgramPROGRAM_MAX     TCProgram = 6
 )
 
 type TCProgramBooks struct {
@@ -218,6 +232,20 @@ const (
 	TCUnknownUnicastUNKNOWN_EXTERNAL TCUnknownUnicast = 0
 	TCUnknownUnicastUNKNOWN_FLOOD    TCUnknownUnicast = 1
 	TCUnknownUnicastUNKNOWN_DROP     TCUnknownUnicast = 2
+)
+
+type TCUplink struct {
+	_       structs.HostLayout
+	Mac     uint64
+	Ifindex uint32
+	Flags   TCUplinkFlags
+	Pad     [3]uint8
+}
+
+type TCUplinkFlags uint8
+
+const (
+	TCUplinkFlagsUPLINK_FROM_XDP TCUplinkFlags = 1
 )
 
 type TCVerdict struct {
