@@ -103,7 +103,8 @@ func (d *Datapath) Drops() (list []DropCount, err error) {
 
 // programNames are those of enum program.
 var programNames = []string{bpf.TCProgramFROM_PORT: "from_port", bpf.TCProgramFROM_UPLINK: "from_uplink",
-	bpf.TCProgramFROM_VXLAN: "from_vxlan", bpf.TCProgramTO_UPLINK: "to_uplink"}
+	bpf.TCProgramFROM_VXLAN: "from_vxlan", bpf.TCProgramTO_UPLINK: "to_uplink",
+	bpf.TCProgramXDP_FROM_PORT: "xdp_from_port", bpf.TCProgramXDP_FROM_UPLINK: "xdp_from_uplink"}
 
 // Books reads the books of every program.
 func (d *Datapath) Books() ([]Books, error) {
@@ -178,13 +179,13 @@ func (d *Datapath) dropKeyUse() TableUse {
 	return u
 }
 
-// LaneCount is packets that the fast path left to the kernel lane, and why.
+// LaneCount is packets that were left to another lane, and why.
 type LaneCount struct {
 	Reason  LaneReason
 	Packets uint64
 }
 
-// Lanes reads why packets were left to the kernel lane; reasons that never came are left out.
+// Lanes reads why packets were left to another lane; reasons that never came are left out.
 func (d *Datapath) Lanes() (list []LaneCount, err error) {
 	for r := LaneReason(1); r < laneReasons; r++ {
 		var per []uint64

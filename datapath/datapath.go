@@ -22,6 +22,8 @@ type Config struct {
 	PinRoot string
 	// Uplink is the interface that carries the underlay; several are given with commas between them.
 	Uplink string
+	// XDP attaches the XDP lane to the uplinks; see Port.FastPath for the ports.
+	XDP bool
 	// Local is this host's own end of every tunnel.
 	Local Local
 	// Limits bound the tables; zero fields take their defaults. Other limits than those of the running instance are a new
@@ -97,9 +99,15 @@ func (d *Datapath) open() error {
 	if err != nil {
 		return fmt.Errorf("read the programs: %w", err)
 	}
-	d.cfg.Limits.apply(spec)
-	if err := spec.Variables["trace_verdicts"].Set(boolByte(d.cfg.traceVerdicts)); err != nil {
-		return err
+	xdp, err := bpf.LoadXDP()
+	if err != nil {
+		return fmt.Errorf("read the XDP programs: %w", err)
+	}
+	for _, s := range []*ebpf.CollectionSpec{spec, xdp} {
+		d.cfg.Limits.apply(s)
+		if err := s.Variables["trace_verdicts"].Set(boolByte(d.cfg.traceVerdicts)); err != nil {
+			return err
+		}
 	}
 	if err := d.openMaps(spec); err != nil {
 		return err
@@ -115,15 +123,9 @@ func (d *Datapath) open() error {
 	if err := d.recall(); err != nil {
 		return err
 	}
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: d.maps})
-	if err != nil {
-		return fmt.Errorf("load the programs: %w", err)
+	if err := errors.Join(d.load(spec), d.load(xdp)); err != nil {
+		return err
 	}
-	for name, p := range c.Programs {
-		d.progs[name] = p
-		delete(c.Programs, name)
-	}
-	c.Close()
 	old, err := d.otherLayouts()
 	if err != nil {
 		return err

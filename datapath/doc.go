@@ -13,6 +13,10 @@
 //	                             +--> marked, up the stack --> weft-vxlan --> [from_vxlan] --> local port
 //	                             +--> not ours: on, as if weft were not there
 //
+// The XDP lane (xdp.go, bpf/xdp.h) stands before that: xdp_from_port and xdp_from_uplink take what is for one receiver that is in the
+// lane too, or for a VTEP, and pass on everything else as it came. The stages are the same headers, compiled for another kind of packet
+// (bpf/ctx.h).
+//
 // A packet of a port that does not fit its network, or the path to its VTEP, is dropped, and from_port makes an ICMP message of it
 // for the sender (bpf/answer.h): Books.Answers counts those.
 //
@@ -23,7 +27,7 @@
 // Checksums: a zero outer UDP checksum is accepted. Another is verified, by the card or GRO where they did it already, else by the
 // kernel, which such packets are left to; a wrong one is dropped there and counted by the kernel (UdpInCsumErrors).
 //
-// ECN and DSCP (bpf/tos.h) are the same in both lanes; the kernel merges ECN itself, and to_uplink writes CE where its device
+// ECN and DSCP (bpf/tos.h) are the same in all lanes; the kernel merges ECN itself, and to_uplink writes CE where its device
 // wrote ECT(0). What is not IP carries neither.
 //
 // Pins and upgrades: maps are under PinRoot/layout-<hash>, links under PinRoot/links. A program of the same layout is exchanged under

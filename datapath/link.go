@@ -12,6 +12,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+
+	"github.com/weftnet/weft/datapath/bpf"
 )
 
 // Below PinRoot:
@@ -52,7 +54,7 @@ func (d *Datapath) attachTo(name, program string, where ebpf.AttachType, ifindex
 		return fmt.Errorf("open pinned link %s: %w", name, err)
 	}
 	return d.ns.Run(func() error {
-		l, err := link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: d.progs[program], Attach: where, Anchor: link.Head()})
+		l, err := attachLink(d.progs[program], where, ifindex)
 		if err != nil {
 			return fmt.Errorf("attach %s to interface %d: %w", program, ifindex, err)
 		}
@@ -67,6 +69,13 @@ func (d *Datapath) attachTo(name, program string, where ebpf.AttachType, ifindex
 	})
 }
 
+func attachLink(p *ebpf.Program, where ebpf.AttachType, ifindex uint32) (link.Link, error) {
+	if where == ebpf.AttachXDP { // in the driver or not at all: elsewhere it would only cost
+		return link.AttachXDP(link.XDPOptions{Interface: int(ifindex), Program: p, Flags: link.XDPDriverMode})
+	}
+	return link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: p, Attach: where, Anchor: link.Head()})
+}
+
 // linkIfindex is the interface a link is on, 0 when that is gone.
 func linkIfindex(l link.Link) uint32 {
 	info, err := l.Info()
@@ -75,6 +84,9 @@ func linkIfindex(l link.Link) uint32 {
 	}
 	if t := info.TCX(); t != nil {
 		return t.Ifindex
+	}
+	if x := info.XDP(); x != nil {
+		return x.Ifindex
 	}
 	return 0
 }
@@ -113,7 +125,8 @@ func detachLink(path string) error {
 // Publish switches everything to this layout. Open does so itself unless it found another layout attached (other limits, or
 // another version of weft): then the new tables are made aside and empty, the old ones go on forwarding, and the caller fills the new
 // ones, attaches its ports, and calls Publish. Every program is then exchanged under its link, which loses no packet; ports
-// that were not attached again are detached, and the old tables go. Publish again changes nothing.
+// that were not attached again are detached, and the old tables go. Publish again changes nothing. An uplink that takes no XDP
+// program is an error where Config.XDP asks for one.
 func (d *Datapath) Publish() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -137,8 +150,14 @@ func (d *Datapath) Publish() error {
 		if err := do(linkName("from_uplink", up), "from_uplink", ebpf.AttachTCXIngress, up); err != nil {
 			return err
 		}
+		if !d.cfg.XDP {
+			continue
+		}
+		if err := do(linkName("xdp_from_uplink", up), "xdp_from_uplink", ebpf.AttachXDP, up); err != nil {
+			return fmt.Errorf("%w (start the agent without --xdp uplink)", err)
+		}
 	}
-	for ifindex := range d.byIndex {
+	for ifindex, ref := range d.byIndex {
 		name := linkName("from_port", ifindex)
 		keep[name] = true
 		if !d.attached(name, ifindex) {
@@ -147,12 +166,23 @@ func (d *Datapath) Publish() error {
 		if err := d.attachTo(name, "from_port", ebpf.AttachTCXIngress, ifindex); err != nil {
 			return err
 		}
+		e, _, err := d.ports.Get(ref.id)
+		if err != nil {
+			return err
+		}
+		if e.Flags&bpf.TCPortFlagsPORT_XDP == 0 {
+			continue
+		}
+		if err := do(linkName("xdp_from_port", ifindex), "xdp_from_port", ebpf.AttachXDP, ifindex); err != nil {
+			d.log.Warn("a port leaves the XDP lane", "err", err) // Ports says so, too
+		}
 	}
 	if err := d.prune(keep); err != nil {
 		return err
 	}
 	d.pending = false
-	return nil
+	d.local.Uplinks = d.describeUplinks()
+	return d.locals.PutOne(0, d.local)
 }
 
 // prune detaches links that nothing asked for, and removes the tables of other layouts.
@@ -194,7 +224,8 @@ func Remove(pinRoot string) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("list links: %w", err)
 	}
-	slices.SortFunc(pins, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	order := func(p os.DirEntry) string { return strings.Replace(p.Name(), "xdp_", " ", 1) } // before from_ and to_
+	slices.SortFunc(pins, func(a, b os.DirEntry) int { return strings.Compare(order(a), order(b)) })
 	for _, p := range pins {
 		if err := detachLink(filepath.Join(links, p.Name())); err != nil {
 			return err
@@ -221,16 +252,16 @@ func (d *Datapath) Programs() []string {
 		if err != nil {
 			continue
 		}
-		program, _, _ := strings.Cut(p.Name(), "_")
-		if parts := strings.SplitN(p.Name(), "_", 3); len(parts) > 1 {
-			program = parts[0] + "_" + parts[1]
+		program, hook := strings.TrimRight(p.Name(), "_0123456789"), "tcx"
+		if strings.HasPrefix(program, "xdp_") {
+			hook = "XDP"
 		}
 		line := program + " on nothing: the interface is gone"
 		if i := linkIfindex(l); i != 0 {
 			line = fmt.Sprintf("%s on %s", program, d.interfaceName(i))
 		}
 		if info, err := l.Info(); err == nil {
-			line += fmt.Sprintf(", tcx, program %d", info.Program)
+			line += fmt.Sprintf(", %s, program %d", hook, info.Program)
 		}
 		lines = append(lines, line)
 		l.Close()

@@ -44,7 +44,7 @@ func (d *Datapath) SetLocal(l Local) error {
 	}
 	moved := d.local.VxlanIfindex != 0 && d.local.VxlanIfindex != index
 	d.local = bpf.TCLocal{Addr4: addrOf(l.Addr4), Addr6: addrOf(l.Addr6), VxlanIfindex: index, Mark: d.local.Mark,
-		UdpPort: swap16(l.UDPPort), UplinkMtu: uint16(l.UplinkMTU)}
+		UdpPort: swap16(l.UDPPort), UplinkMtu: uint16(l.UplinkMTU), Uplinks: d.describeUplinks()}
 	if err := d.locals.PutOne(0, d.local); err != nil {
 		return err
 	}

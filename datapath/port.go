@@ -11,27 +11,35 @@ import (
 )
 
 // AttachPort writes the entry, then attaches from_port to the interface: no frame is looked at before its port is known.
-// For a port that is attached it is UpdatePort. Where attaching fails, no entry is left.
+// For a port that is attached it is UpdatePort. Where attaching fails, no entry is left; where only the XDP program cannot be
+// attached, the port is there without it, and the error is a FastPathError.
 func (d *Datapath) AttachPort(p Port) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	fast := p.FastPath
+	p.FastPath = fast && d.inFastPath(p)
 	if err := d.putPort(p); err != nil {
 		return err
 	}
 	if err := d.attachPort(p.Ifindex); err != nil {
 		return joinDelete(err, d.removePort(p.Ifindex))
 	}
-	return nil
+	return d.setFastPath(p, fast)
 }
 
-// UpdatePort rewrites the entry of an attached port.
+// UpdatePort rewrites the entry of an attached port. The error may be a FastPathError, as AttachPort's.
 func (d *Datapath) UpdatePort(p Port) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, ok := d.byIndex[p.Ifindex]; !ok {
 		return fmt.Errorf("port %s: interface %d is not attached", p.UID, p.Ifindex)
 	}
-	return d.putPort(p)
+	fast := p.FastPath
+	p.FastPath = fast && d.inFastPath(p)
+	if err := d.putPort(p); err != nil {
+		return err
+	}
+	return d.setFastPath(p, fast)
 }
 
 func (d *Datapath) putPort(p Port) error {
@@ -51,6 +59,9 @@ func (d *Datapath) putPort(p Port) error {
 	}
 	if p.Unguarded {
 		e.Flags |= bpf.TCPortFlagsPORT_UNGUARDED
+	}
+	if p.FastPath {
+		e.Flags |= bpf.TCPortFlagsPORT_XDP
 	}
 	for i, m := range p.MACs {
 		e.Macs[i] = wordOf(m)
@@ -86,7 +97,7 @@ func (d *Datapath) forget(ifindex, id uint32) error {
 		if have.id != id || other == ifindex {
 			continue
 		}
-		if err := errors.Join(d.detach(linkName("from_port", other)), d.portIDs.Delete([]uint32{other})); err != nil {
+		if err := errors.Join(d.detachPort(other), d.portIDs.Delete([]uint32{other})); err != nil {
 			return err
 		}
 		delete(d.byIndex, other)
@@ -99,7 +110,7 @@ func (d *Datapath) forget(ifindex, id uint32) error {
 func (d *Datapath) DetachPort(ifindex uint32) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.detach(linkName("from_port", ifindex)); err != nil {
+	if err := d.detachPort(ifindex); err != nil {
 		return err
 	}
 	return d.removePort(ifindex)
@@ -129,6 +140,7 @@ func (d *Datapath) Ports() (list []Port, err error) {
 		}
 		p := Port{Ifindex: e.Ifindex, ID: PortID(id), UID: string(e.Uid[:e.UidLen]), VNI: wire.VNI(e.Vni),
 			Held: e.Flags&bpf.TCPortFlagsPORT_HELD != 0, Unguarded: e.Flags&bpf.TCPortFlagsPORT_UNGUARDED != 0}
+		p.FastPath = e.Flags&bpf.TCPortFlagsPORT_XDP != 0 && d.inFastPath(p)
 		for _, w := range e.Macs[:e.MacCount] {
 			p.MACs = append(p.MACs, macOf(w))
 		}
@@ -153,7 +165,7 @@ func (d *Datapath) Ports() (list []Port, err error) {
 // dropPort removes an entry and, unless another id has the interface now, what else there is of it. d.mu is held.
 func (d *Datapath) dropPort(ifindex, id uint32) error {
 	if ref, ok := d.byIndex[ifindex]; !ok || ref.id == id {
-		if err := errors.Join(d.detach(linkName("from_port", ifindex)), d.removePort(ifindex)); err != nil {
+		if err := errors.Join(d.detachPort(ifindex), d.removePort(ifindex)); err != nil {
 			return err
 		}
 	}
@@ -191,4 +203,8 @@ func (d *Datapath) attachPort(ifindex uint32) error {
 		return nil // the other layout serves it until Publish
 	}
 	return d.attachTo(name, "from_port", ebpf.AttachTCXIngress, ifindex)
+}
+
+func (d *Datapath) detachPort(ifindex uint32) error {
+	return errors.Join(d.detach(linkName("xdp_from_port", ifindex)), d.detach(linkName("from_port", ifindex)))
 }

@@ -1,0 +1,103 @@
+package datapath
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weftnet/weft/datapath/bpf"
+	"github.com/weftnet/weft/datapath/netdev"
+)
+
+// The XDP lane: programs before the tc lane's, on the uplinks (Config.XDP) and on single ports (Port.FastPath), over the
+// same tables. Both are opt-in: while a program is attached to a veth, packets of 64 kB do not cross it.
+
+// FastPathError says that a port's interface does not take the XDP program. The port works, in the tc lane.
+type FastPathError struct {
+	UID string
+	Err error
+}
+
+// Error names the port and the way out.
+func (e *FastPathError) Error() string {
+	return fmt.Sprintf("port %s stays in the tc lane, its interface takes no XDP program (set its fast path to none): %v", e.UID, e.Err)
+}
+
+// Unwrap gives the kernel's reason.
+func (e *FastPathError) Unwrap() error { return e.Err }
+
+// load brings an object's programs into the kernel, over the maps that are there.
+func (d *Datapath) load(spec *ebpf.CollectionSpec) error {
+	maps := map[string]*ebpf.Map{}
+	for name := range spec.Maps {
+		if m := d.maps[name]; m != nil {
+			maps[name] = m
+		}
+	}
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps})
+	if err != nil {
+		return fmt.Errorf("load the programs: %w", err)
+	}
+	for name, p := range c.Programs {
+		d.progs[name] = p
+		delete(c.Programs, name)
+	}
+	c.Close()
+	return nil
+}
+
+// inFastPath reports whether the port's XDP program is where it should be, or will be when Publish comes.
+func (d *Datapath) inFastPath(p Port) bool {
+	return d.pending || d.attached(linkName("xdp_from_port", p.Ifindex), p.Ifindex)
+}
+
+// setFastPath attaches the XDP program to a port that has its entry, or takes it off. An entry says XDP only while frames that
+// XDP redirects do arrive: last on the way in, first on the way out. d.mu is held.
+func (d *Datapath) setFastPath(p Port, on bool) error {
+	name := linkName("xdp_from_port", p.Ifindex)
+	if !on && d.pending {
+		return nil
+	}
+	if !on {
+		return d.detach(name)
+	}
+	if d.inFastPath(p) {
+		return nil
+	}
+	if err := d.attachTo(name, "xdp_from_port", ebpf.AttachXDP, p.Ifindex); err != nil {
+		return &FastPathError{UID: p.UID, Err: err}
+	}
+	p.FastPath = true
+	return d.putPort(p)
+}
+
+// CheckXDP looks again at what the XDP lane has to know of the uplinks: their MACs, and whether they take frames from other interfaces'
+// programs now, of which there is no event. SetLocal and Publish do so too.
+func (d *Datapath) CheckXDP() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l := d.local
+	l.Uplinks = d.describeUplinks()
+	if l == d.local {
+		return nil
+	}
+	d.local = l
+	return d.locals.PutOne(0, l)
+}
+
+// describeUplinks is what is known of them; one that cannot be asked is left out, and its packets take the tc lane.
+func (d *Datapath) describeUplinks() (list [len(bpf.TCLocal{}.Uplinks)]bpf.TCUplink) {
+	names := strings.Split(d.cfg.Uplink, ",")
+	for i := range min(len(names), len(list)) {
+		l, err := d.ns.LinkByName(names[i])
+		if err != nil {
+			continue
+		}
+		list[i] = bpf.TCUplink{Mac: wordOf(l.MAC), Ifindex: uint32(l.Index)}
+		if f, err := d.ns.XDPFeatures(l.Index); err == nil && f.Has(netdev.XDPTransmit|netdev.XDPTransmitFragments) {
+			list[i].Flags |= bpf.TCUplinkFlagsUPLINK_FROM_XDP
+		}
+	}
+	return list
+}

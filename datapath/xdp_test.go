@@ -1,0 +1,176 @@
+package datapath
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+
+	"github.com/weftnet/weft/datapath/netdev"
+)
+
+// xdpHosts are two hosts with the XDP lane on their uplinks.
+func xdpHosts(t *testing.T, ip6 bool) (a, b *testHost) {
+	t.Helper()
+	a, b = twoHosts(t, ip6)
+	for _, h := range []*testHost{a, b} {
+		must(t, h.ns.SetFeature("up0", netdev.GRO, true)) // or the other end's frames from XDP are lost
+		must(t, h.ns.SetFeature("up0", netdev.TX, false))
+		must(t, h.dp.Close())
+		h.cfg.XDP = true
+		h.open()
+	}
+	for _, h := range []*testHost{a, b} { // each again, now that the other's end is ready
+		must(t, h.dp.CheckXDP())
+	}
+	return a, b
+}
+
+// fast puts a workload's port in the XDP lane.
+func (w *workload) fast() Port {
+	t := w.host.t
+	t.Helper()
+	must(t, w.ns.SetFeature("eth0", netdev.TX, false))
+	must(t, w.ns.SetFeature("eth0", "tx-vlan-hw-insert", false))
+	must(t, w.ns.SetFeature("eth0", netdev.GRO, true))
+	p := w.port()
+	p.FastPath = true
+	must(t, w.host.dp.UpdatePort(p))
+	return p
+}
+
+func (h *testHost) book(program string) Books {
+	h.t.Helper()
+	list, err := h.dp.Books()
+	must(h.t, err)
+	for _, b := range list {
+		if b.Program == program {
+			return b
+		}
+	}
+	h.t.Fatalf("no program %s", program)
+	return Books{}
+}
+
+// TestXDPLane turns red when, for instance, xdp_from_port writes the outer headers before there is room, strip leaves the VXLAN
+// header on, or a frame is redirected to a port that takes none.
+func TestXDPLane(t *testing.T) {
+	for _, ip6 := range []bool{false, true} {
+		t.Run(map[bool]string{false: "underlay4", true: "underlay6"}[ip6], func(t *testing.T) {
+			a, b := xdpHosts(t, ip6)
+			join(t, 5001, a, b)
+			w1, w2 := a.workload(5001, 1, b), b.workload(5001, 2, a)
+			w3, slow := a.workload(5001, 3, b), a.workload(5001, 4, b)
+			for _, w := range []*workload{w1, w2, w3} {
+				w.fast()
+			}
+			w2.echo()
+			w3.echo()
+			slow.echo()
+			everywhere := func(t *testing.T) {
+				t.Helper()
+				for _, to := range []netip.Addr{w2.ip4, w2.ip6, w3.ip4, w3.ip6, slow.ip4, slow.ip6} {
+					for _, size := range []int{1, 100, 1472 - 24} {
+						if err := w1.ping(to, size); err != nil {
+							t.Errorf("%d octets to %s: %v", size, to, err)
+						}
+					}
+				}
+				for _, ip := range []netip.Addr{w2.ip4, w2.ip6} {
+					if err := w1.stream(w2, ip, 1<<20); err != nil {
+						t.Errorf("TCP to %s: %v", ip, err)
+					}
+				}
+			}
+			everywhere(t)
+			// 1 MB in segments of at most 1448 octets, twice.
+			const segments = 2 * (1 << 20) / 1448
+			if out := a.book("xdp_from_port"); out.Encapsulated < segments || out.Delivered == 0 {
+				t.Errorf("the XDP lane did not carry what w1 sent: %+v", out)
+			}
+			if in := b.book("xdp_from_uplink"); in.Delivered < segments {
+				t.Errorf("the XDP lane did not deliver to w2: %+v", in)
+			}
+			if n := a.lane(LaneXDPReceiver); n == 0 {
+				t.Error("frames for a port outside the lane were not passed on for that")
+			}
+			var in, out uint64
+			for _, c := range []struct {
+				h  *testHost
+				id PortID
+				n  *uint64
+			}{{a, w1.id, &out}, {b, w2.id, &in}} {
+				counters, err := c.h.dp.PortCounters(c.id)
+				must(t, err)
+				*c.n = counters.EgressPackets
+				if c.n == &in {
+					*c.n = counters.IngressPackets
+				}
+			}
+			if out < segments || in < segments {
+				t.Errorf("the ports' counters do not know of the XDP lane: %d sent, %d received", out, in)
+			}
+
+			// Out of the lane again: everything goes on, by tc.
+			for _, w := range []*workload{w1, w2, w3} {
+				must(t, w.host.dp.UpdatePort(w.port()))
+			}
+			before := a.book("xdp_from_port").In
+			everywhere(t)
+			if now := a.book("xdp_from_port").In; now != before {
+				t.Errorf("xdp_from_port saw %d frames of ports that left the lane", now-before)
+			}
+			a.balanced()
+			b.balanced()
+		})
+	}
+}
+
+// TestXDPSurvives: an agent that starts again finds its ports in the lane, and Open without it takes the programs off the uplink. Red
+// when Publish does not keep the ports' XDP links.
+func TestXDPSurvives(t *testing.T) {
+	a, b := xdpHosts(t, false)
+	join(t, 5001, a, b)
+	w := a.workload(5001, 1, b)
+	w.fast()
+	must(t, a.dp.Close())
+	a.cfg.XDP = false
+	a.open()
+	ports, err := a.dp.Ports()
+	must(t, err)
+	if len(ports) != 1 || !ports[0].FastPath {
+		t.Errorf("the port is not in the XDP lane any more: %+v", ports)
+	}
+	if a.dp.attached(linkName("xdp_from_uplink", a.uplink()), a.uplink()) {
+		t.Error("the uplink has a program that was not asked for")
+	}
+	must(t, a.dp.DetachPort(w.ifindex))
+	if a.dp.attached(linkName("xdp_from_port", w.ifindex), w.ifindex) {
+		t.Error("a detached port kept its XDP program")
+	}
+}
+
+// TestXDPRefused: an interface without native XDP stays in the tc lane and says so.
+func TestXDPRefused(t *testing.T) {
+	a, b := twoHosts(t, false)
+	join(t, 5001, a, b)
+	w := a.workload(5001, 1, b)
+	must(t, a.ns.AddBridge("weftbr", 1500))
+	l, err := a.ns.LinkByName("weftbr")
+	must(t, err)
+	p := w.port()
+	p.Ifindex, p.ID, p.FastPath = uint32(l.Index), w.id+1, true
+	var refused *FastPathError
+	if err := a.dp.AttachPort(p); !errors.As(err, &refused) {
+		t.Fatalf("a bridge as a port of the XDP lane: %v", err)
+	}
+	ports, err := a.dp.Ports()
+	must(t, err)
+	for _, have := range ports {
+		if have.Ifindex == p.Ifindex && have.FastPath {
+			t.Error("the table says that the bridge takes frames from XDP")
+		}
+	}
+	if len(ports) != 2 {
+		t.Errorf("%d ports, want 2: the refused one too, in the tc lane", len(ports))
+	}
+}
