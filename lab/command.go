@@ -90,7 +90,8 @@ func (a *app) upCommand() *cobra.Command {
 	fl := cmd.Flags()
 	fl.IntVar(&cfg.Hosts, "hosts", 3, "`number` of hosts, each under a leaf of its own")
 	fl.IntVar(&cfg.Spines, "spines", 2, "`number` of spines")
-	fl.IntVar(&cfg.MTU, "mtu", DefaultMTU, "MTU of the underlay in `octets`; a network's is 50 less")
+	fl.IntVar(&cfg.Underlay, "underlay", 4, "IP `version` of the underlay: 4 or 6")
+	fl.IntVar(&cfg.MTU, "mtu", 0, "MTU of the underlay in `octets` (default 1550, on IPv6 1570); a network's is 50 less, on IPv6 70")
 	fl.BoolVar(&detach, "detach", false, "leave the lab running and return")
 	return cmd
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+
+	"github.com/weftnet/weft/wire"
 )
 
 // Limits of a lab: of addresses (a host and a leaf have an octet, of which half belongs to guests of the underlay), and of
@@ -13,13 +15,15 @@ import (
 const (
 	MaxHosts  = 64
 	MaxSpines = 16
-	minMTU    = 1280 + overhead
+	minInner  = 1280
 	maxMTU    = 65535
-	overhead  = 50 // outer IPv4, UDP, VXLAN and inner Ethernet headers
 )
 
-// DefaultMTU of the underlay: an inner packet of 1500 octets fits.
-const DefaultMTU = 1500 + overhead
+// DefaultMTU of an IPv4 underlay, and DefaultMTU6 of an IPv6 one: an inner packet of 1500 octets fits.
+const (
+	DefaultMTU  = 1500 + wire.Overhead4
+	DefaultMTU6 = 1500 + wire.Overhead6
+)
 
 // Config is what a lab is built from. The zero Config is three hosts and two spines.
 type Config struct {
@@ -35,7 +39,9 @@ type Config struct {
 	Hosts, Spines int
 	// Direct joins two hosts by one link, without leaves and spines, so that nothing dilutes a measurement.
 	Direct bool
-	// MTU of the underlay in octets of an IP packet; 0 is DefaultMTU.
+	// Underlay is the IP version that tunnels use, 4 or 6; 0 is 4. On 6 the underlay has no IPv4 at all.
+	Underlay int
+	// MTU of the underlay in octets of an IP packet; 0 is DefaultMTU or DefaultMTU6.
 	MTU int
 	// Tables is the size of the agents' kernel tables, as `weft agent --tables` takes it; empty is "lab".
 	Tables string
@@ -67,7 +73,11 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	fill(&c.Hosts, 3)
 	fill(&c.Spines, 2)
-	fill(&c.MTU, DefaultMTU)
+	fill(&c.Underlay, 4)
+	if c.Underlay != 4 && c.Underlay != 6 {
+		return c, refuse("--underlay", fmt.Sprintf("there is no IPv%d", c.Underlay), "use 4 or 6")
+	}
+	fill(&c.MTU, 1500+c.overhead())
 	fill(&c.Tables, "lab")
 	if c.Hosts < 1 || c.Hosts > MaxHosts {
 		return c, refuse("--hosts", fmt.Sprintf("%d is out of range", c.Hosts), fmt.Sprintf("use 1 to %d", MaxHosts))
@@ -75,8 +85,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Spines < 1 || c.Spines > MaxSpines {
 		return c, refuse("--spines", fmt.Sprintf("%d is out of range", c.Spines), fmt.Sprintf("use 1 to %d", MaxSpines))
 	}
-	if c.MTU < minMTU || c.MTU > maxMTU {
-		return c, refuse("--mtu", fmt.Sprintf("%d is out of range", c.MTU), fmt.Sprintf("use %d to %d", minMTU, maxMTU))
+	if least := minInner + c.overhead(); c.MTU < least || c.MTU > maxMTU {
+		return c, refuse("--mtu", fmt.Sprintf("%d is out of range", c.MTU), fmt.Sprintf("use %d to %d", least, maxMTU))
 	}
 	if c.Binary == "" {
 		exe, err := os.Executable()
@@ -102,6 +112,14 @@ func fill[T comparable](v *T, def T) {
 	if *v == *new(T) {
 		*v = def
 	}
+}
+
+// overhead in octets of the tunnel: outer IP, UDP and VXLAN headers and the inner Ethernet header.
+func (c Config) overhead() int {
+	if c.Underlay == 6 {
+		return wire.Overhead6
+	}
+	return wire.Overhead4
 }
 
 func (c Config) statePath() string           { return filepath.Join(c.Dir, "lab.json") }

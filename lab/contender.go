@@ -85,16 +85,16 @@ func (c *Contender) build(i int) error {
 	if err := t.below(i, guestBase+i, t.nodes[guestName(i)]); err != nil {
 		return err
 	}
-	return overlayByKernel(t.nodes[guestName(i)], t.nodes[contenderWorkload(i)], i, l.cfg.MTU-overhead)
+	return l.cfg.overlayByKernel(t.nodes[guestName(i)], t.nodes[contenderWorkload(i)], i)
 }
 
 // overlayByKernel joins a workload to a bridge with a vxlan device, whose other end is the other guest.
-func overlayByKernel(guest, workload *netdev.Handle, i, mtu int) error {
+func (c Config) overlayByKernel(guest, workload *netdev.Handle, i int) error {
 	address := func(i int) netip.Addr {
 		_, node := edge(guestBase + i)
-		return node[0].Addr()
+		return node[c.family()].Addr()
 	}
-	other := 3 - i
+	other, mtu := 3-i, c.MTU-c.overhead()
 	for _, key := range []string{"iptables", "ip6tables", "arptables"} {
 		// Where br_netfilter is not loaded there is nothing to switch off.
 		if err := guest.SetSysctl("net/bridge/bridge-nf-call-"+key, "0"); err != nil && !errors.Is(err, os.ErrNotExist) {

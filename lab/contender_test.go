@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -10,7 +11,14 @@ import (
 
 // Goes red when the contender is not on the spines' path, or does not carry full packets: then it would be no comparison.
 func TestContenderCarriesFullPacketsOverTheSpines(t *testing.T) {
-	l := bare(t, 2, 2)
+	for _, underlay := range []int{4, 6} {
+		t.Run(fmt.Sprintf("IPv%d", underlay), func(t *testing.T) {
+			contenderCarries(t, bare(t, Config{Hosts: 2, Spines: 2, Underlay: underlay}))
+		})
+	}
+}
+
+func contenderCarries(t *testing.T, l *Lab) {
 	c, err := l.AddContender()
 	if err != nil {
 		t.Fatal(err)
@@ -20,7 +28,7 @@ func TestContenderCarriesFullPacketsOverTheSpines(t *testing.T) {
 	if err := probe.PingUntil(ctx, c.From, c.Address); err != nil {
 		t.Fatal(err)
 	}
-	whole := probe.PingConfig{Count: 20, Size: l.cfg.MTU - overhead - 28, DontFragment: true}
+	whole := probe.PingConfig{Count: 20, Size: l.cfg.MTU - l.cfg.overhead() - 28, DontFragment: true}
 	before := spineCounts(t, l)
 	if r, err := probe.Ping(ctx, c.From, c.Address, whole); err != nil || !r.Complete() {
 		t.Errorf("full packets: %+v, %v", r, err)
@@ -43,7 +51,7 @@ func TestContenderCarriesFullPacketsOverTheSpines(t *testing.T) {
 }
 
 func TestCutTakesTheManagementLinkAlone(t *testing.T) {
-	l := bare(t, 2, 1)
+	l := bare(t, Config{Hosts: 2, Spines: 1})
 	once := probe.PingConfig{Timeout: 100 * time.Millisecond}
 	if err := l.Cut("h1"); err != nil {
 		t.Fatal(err)
@@ -53,7 +61,7 @@ func TestCutTakesTheManagementLinkAlone(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := probe.PingUntil(ctx, node(t, l, "h1"), vtepAddr(2)); err != nil {
+	if err := probe.PingUntil(ctx, node(t, l, "h1"), l.cfg.vtepAddr(2)); err != nil {
 		t.Errorf("a host that is cut off does not reach its peer: %v", err)
 	}
 	if err := l.Heal("h1"); err != nil {

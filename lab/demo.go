@@ -155,6 +155,7 @@ func (a *app) demoCommand() *cobra.Command {
 		},
 	}
 	fl := cmd.Flags()
+	fl.IntVar(&cfg.Lab.Underlay, "underlay", 4, "IP `version` of the underlay: 4 or 6")
 	fl.IntVar(&cfg.Rounds, "rounds", 5, "`rounds` of the TCP comparison")
 	fl.DurationVar(&cfg.Stream, "stream", time.Second, "`duration` of each TCP stream")
 	fl.IntVar(&cfg.Changes, "changes", 100, "`changes` whose latency is measured")

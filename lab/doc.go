@@ -10,6 +10,8 @@
 //	web1  web2 `-------+------------ '            workloads: weft-NAME, veths made by the agents
 //	              weft-server                     172.31.0.1, the management link
 //
+// With Config.Underlay 6 the same addresses are in fd18::/16 and fd19::/16, and there is no IPv4 but on the management link.
+//
 // It never reaches into the product: it uses the public API, the agents' sockets and the command line, and what it makes is
 // recorded before it is made, so that Down finds it after a kill at any moment. It owns nothing outside its namespaces, its
 // directory and its pins, and ends only processes that it can prove to be its own.

@@ -91,11 +91,11 @@ func (l *Lab) build(ctx context.Context) error {
 
 // plan is the State before anything is made.
 func (c Config) plan() State {
-	s := State{Name: c.Name, Prefix: c.Prefix, Dir: c.Dir, PinRoot: c.PinRoot, Binary: c.Binary, Spines: c.Spines, Direct: c.Direct, MTU: c.MTU, Tables: c.Tables,
+	s := State{Name: c.Name, Prefix: c.Prefix, Dir: c.Dir, PinRoot: c.PinRoot, Binary: c.Binary, Spines: c.Spines, Direct: c.Direct, Underlay: c.Underlay, MTU: c.MTU, Tables: c.Tables,
 		ServerSocket: c.serverSocket()}
 	for i := 1; i <= c.Hosts; i++ {
 		h := hostName(i)
-		s.Hosts = append(s.Hosts, Host{Name: h, Namespace: c.namespace(h), VTEPAddress: vtepAddr(i).String(),
+		s.Hosts = append(s.Hosts, Host{Name: h, Namespace: c.namespace(h), VTEPAddress: c.vtepAddr(i).String(),
 			AgentSocket: c.agentSocket(h), PinRoot: filepath.Join(c.PinRoot, h)})
 	}
 	return s

@@ -23,8 +23,7 @@ const (
 )
 
 var (
-	underlay4  = netip.MustParsePrefix("198.18.0.0/15")
-	underlay6  = netip.MustParsePrefix("fd18::/15")
+	underlays  = [2]netip.Prefix{netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("fd18::/15")}
 	serverAddr = netip.MustParseAddr("172.31.0.1")
 	infraNames = regexp.MustCompile(`^(server|h[0-9]+|leaf[0-9]+|spine[0-9]+|guestw?[0-9]+)$`)
 )
@@ -61,10 +60,21 @@ func managementAddr(host int) netip.Prefix {
 }
 
 // vtepAddr is the underlay address of a host.
-func vtepAddr(host int) netip.Addr {
+func (c Config) vtepAddr(host int) netip.Addr {
 	_, node := edge(host)
-	return node[0].Addr()
+	return node[c.family()].Addr()
 }
+
+// family is where the pairs of prefixes here have what tunnels use: 0 is IPv4, 1 is IPv6.
+func (c Config) family() int {
+	if c.Underlay == 6 {
+		return 1
+	}
+	return 0
+}
+
+// has is what of a pair of prefixes the underlay has: both, or IPv6 alone.
+func (c Config) has(pair [2]netip.Prefix) []netip.Prefix { return pair[c.family():] }
 
 // infrastructure names every namespace of a lab but its workloads'.
 func (c Config) infrastructure() []string {
@@ -121,7 +131,7 @@ func (t *topology) build() error {
 
 // direct joins host 1 and host 2 by one link, each other's neighbour.
 func (t *topology) direct() error {
-	end := func(i int) []netip.Prefix { return []netip.Prefix{netip.PrefixFrom(vtepAddr(i), underlay4.Bits())} }
+	end := func(i int) []netip.Prefix { return []netip.Prefix{netip.PrefixFrom(t.cfg.vtepAddr(i), 15)} }
 	_, _, err := t.nodes[hostName(1)].EnsureVeth(netdev.Veth{Name: uplink, MTU: t.cfg.MTU, Addresses: end(1),
 		Peer: netdev.VethPeer{Namespace: t.nodes[hostName(2)], Name: uplink, Addresses: end(2)}})
 	if err != nil {
@@ -159,22 +169,22 @@ func (t *topology) rack(i int) error {
 	if err := router(leaf); err != nil {
 		return err
 	}
-	var up4, up6 []netdev.Hop
+	var up [2][]netdev.Hop
 	for s := 1; s <= t.cfg.Spines; s++ {
 		low, high := fabric(i, s)
-		near, _, err := leaf.EnsureVeth(netdev.Veth{Name: "to-" + spineName(s), MTU: t.cfg.MTU, Addresses: low[:],
-			Peer: netdev.VethPeer{Namespace: t.nodes[spineName(s)], Name: "to-" + leafName(i), Addresses: high[:]}})
+		near, _, err := leaf.EnsureVeth(netdev.Veth{Name: "to-" + spineName(s), MTU: t.cfg.MTU, Addresses: t.cfg.has(low),
+			Peer: netdev.VethPeer{Namespace: t.nodes[spineName(s)], Name: "to-" + leafName(i), Addresses: t.cfg.has(high)}})
 		if err != nil {
 			return err
 		}
-		up4 = append(up4, netdev.Hop{Gateway: high[0].Addr(), Index: near.Index})
-		up6 = append(up6, netdev.Hop{Gateway: high[1].Addr(), Index: near.Index})
+		for f := range up {
+			up[f] = append(up[f], netdev.Hop{Gateway: high[f].Addr(), Index: near.Index})
+		}
 	}
-	if err := leaf.ReplaceRoute(netdev.Route{Dst: underlay4, Hops: up4}); err != nil {
-		return err
-	}
-	if err := leaf.ReplaceRoute(netdev.Route{Dst: underlay6, Hops: up6}); err != nil {
-		return err
+	for f := t.cfg.family(); f < len(up); f++ {
+		if err := leaf.ReplaceRoute(netdev.Route{Dst: underlays[f], Hops: up[f]}); err != nil {
+			return err
+		}
 	}
 	return t.below(i, i, t.nodes[hostName(i)])
 }
@@ -186,13 +196,13 @@ func (t *topology) below(i, octet int, node *netdev.Handle) error {
 	if octet >= guestBase {
 		name = "to-" + guestName(octet-guestBase)
 	}
-	_, far, err := t.nodes[leafName(i)].EnsureVeth(netdev.Veth{Name: name, MTU: t.cfg.MTU, Addresses: leafEnd[:],
-		Peer: netdev.VethPeer{Namespace: node, Name: uplink, Addresses: nodeEnd[:]}})
+	_, far, err := t.nodes[leafName(i)].EnsureVeth(netdev.Veth{Name: name, MTU: t.cfg.MTU, Addresses: t.cfg.has(leafEnd),
+		Peer: netdev.VethPeer{Namespace: node, Name: uplink, Addresses: t.cfg.has(nodeEnd)}})
 	if err != nil {
 		return err
 	}
-	for f, dst := range []netip.Prefix{underlay4, underlay6} {
-		r := netdev.Route{Dst: dst, Hops: []netdev.Hop{{Gateway: leafEnd[f].Addr(), Index: far.Index}}}
+	for f := t.cfg.family(); f < len(underlays); f++ {
+		r := netdev.Route{Dst: underlays[f], Hops: []netdev.Hop{{Gateway: leafEnd[f].Addr(), Index: far.Index}}}
 		if err := node.ReplaceRoute(r); err != nil {
 			return err
 		}
@@ -204,7 +214,7 @@ func (t *topology) below(i, octet int, node *netdev.Handle) error {
 			return err
 		}
 		low, _ := fabric(i, s)
-		for f := range leafEnd {
+		for f := t.cfg.family(); f < len(leafEnd); f++ {
 			r := netdev.Route{Dst: leafEnd[f].Masked(), Hops: []netdev.Hop{{Gateway: low[f].Addr(), Index: l.Index}}}
 			if err := spine.ReplaceRoute(r); err != nil {
 				return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,13 +16,15 @@ import (
 	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/internal/testenv"
 	"github.com/weftnet/weft/lab/probe"
+	"github.com/weftnet/weft/wire"
 )
 
 // bare is a lab of namespaces, links and routes alone.
-func bare(t *testing.T, hosts, spines int) *Lab {
+func bare(t *testing.T, cfg Config) *Lab {
 	t.Helper()
 	testenv.Require(t, "root")
-	l, err := Up(t.Context(), testConfig(t, Config{Hosts: hosts, Spines: spines, Bare: true}))
+	cfg.Bare = true
+	l, err := Up(t.Context(), testConfig(t, cfg))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,13 +53,36 @@ func node(t *testing.T, l *Lab, name string) *netdev.Handle {
 	return h
 }
 
-// Goes red when a spine's route back to a leaf is left out.
+// Goes red when a spine's route back to a leaf is left out, or when an IPv6 underlay has an IPv4 address.
 func TestHostsReachEachOtherOverTheSpines(t *testing.T) {
-	l := bare(t, 3, 2)
-	for i := 1; i <= 3; i++ {
-		for j := 1; j <= 3; j++ {
+	for _, underlay := range []int{4, 6} {
+		t.Run(fmt.Sprintf("IPv%d", underlay), func(t *testing.T) {
+			l := bare(t, Config{Hosts: 3, Spines: 2, Underlay: underlay})
+			hostsReachEachOther(t, l)
+			wholePacketsFit(t, l)
+			for _, n := range []string{"h1", "leaf1", "spine1"} {
+				if has4 := hasUnderlay4(t, l, n); has4 != (underlay == 4) {
+					t.Errorf("%s has IPv4 on the underlay: %v", n, has4)
+				}
+			}
+		})
+	}
+}
+
+func hasUnderlay4(t *testing.T, l *Lab, name string) bool {
+	t.Helper()
+	all, err := node(t, l, name).Addresses("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(all, func(a netdev.Address) bool { return underlays[0].Contains(a.Prefix.Addr()) })
+}
+
+func hostsReachEachOther(t *testing.T, l *Lab) {
+	for i := 1; i <= l.cfg.Hosts; i++ {
+		for j := 1; j <= l.cfg.Hosts; j++ {
 			_, far := edge(j)
-			for _, dst := range far {
+			for _, dst := range l.cfg.has(far) {
 				r, err := probe.Ping(t.Context(), node(t, l, hostName(i)), dst.Addr(), probe.PingConfig{Count: 3})
 				if err != nil || !r.Complete() {
 					t.Errorf("h%d to %s: %+v, %v", i, dst.Addr(), r, err)
@@ -67,45 +93,44 @@ func TestHostsReachEachOtherOverTheSpines(t *testing.T) {
 			t.Errorf("h%d to the server: %+v, %v", i, r, err)
 		}
 	}
-	// The whole MTU fits, an octet more does not.
-	_, far := edge(2)
-	fits := probe.PingConfig{Size: DefaultMTU - 28, DontFragment: true}
-	if r, err := probe.Ping(t.Context(), node(t, l, "h1"), far[0].Addr(), fits); err != nil || !r.Complete() {
+}
+
+// wholePacketsFit: the whole MTU does, an octet more does not.
+func wholePacketsFit(t *testing.T, l *Lab) {
+	headers := map[int]int{4: wire.IPv4Len, 6: wire.IPv6Len}[l.cfg.Underlay] + 8
+	fits := probe.PingConfig{Size: 1500 + l.cfg.overhead() - headers, DontFragment: true}
+	if r, err := probe.Ping(t.Context(), node(t, l, "h1"), l.cfg.vtepAddr(2), fits); err != nil || !r.Complete() {
 		t.Errorf("a packet of the MTU: %+v, %v", r, err)
 	}
 	fits.Size++
-	if r, _ := probe.Ping(t.Context(), node(t, l, "h1"), far[0].Addr(), fits); r.Received != 0 {
+	if r, _ := probe.Ping(t.Context(), node(t, l, "h1"), l.cfg.vtepAddr(2), fits); r.Received != 0 {
 		t.Error("a packet larger than the MTU crossed")
 	}
 }
 
 // Goes red when the link is made in the namespace of one host only.
 func TestDirectHostsAreNeighbours(t *testing.T) {
-	testenv.Require(t, "root")
-	l, err := Up(t.Context(), testConfig(t, Config{Direct: true, Bare: true}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Down(context.Background()); err != nil {
-			t.Error(err)
+	for _, underlay := range []int{4, 6} {
+		l := bare(t, Config{Direct: true, Underlay: underlay})
+		for _, dst := range []netip.Addr{l.cfg.vtepAddr(2), serverAddr} {
+			if r, err := probe.Ping(t.Context(), node(t, l, "h1"), dst, probe.PingConfig{Count: 3}); err != nil || !r.Complete() {
+				t.Errorf("ping from h1 to %s: %+v, %v", dst, r, err)
+			}
 		}
-	})
-	for i, dst := range []netip.Addr{vtepAddr(2), serverAddr} {
-		if r, err := probe.Ping(t.Context(), node(t, l, "h1"), dst, probe.PingConfig{Count: 3}); err != nil || !r.Complete() {
-			t.Errorf("ping %d from h1 to %s: %+v, %v", i, dst, r, err)
+		if _, err := l.Node("leaf1"); err == nil {
+			t.Error("a direct lab has a leaf")
 		}
-	}
-	if _, err := l.Node("leaf1"); err == nil {
-		t.Error("a direct lab has a leaf")
+		if err := l.Down(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
 // Goes red when fib_multipath_hash_policy stays 0 on the leaves: all flows take one spine.
 func TestFlowsSpreadOverTheSpines(t *testing.T) {
-	l := bare(t, 2, 2)
+	l := bare(t, Config{Hosts: 2, Spines: 2})
 	const flows = 1000
-	for _, dst := range []netip.Addr{vtepAddr(2), mustV6(2)} {
+	for _, dst := range []netip.Addr{l.cfg.vtepAddr(2), mustV6(2)} {
 		deadline := time.Now().Add(10 * time.Second)
 		// What waits for a neighbour to be resolved at first is dropped beyond a hundred: a round counts when all arrived.
 		var a, b uint64
@@ -142,7 +167,7 @@ func spineCounts(t *testing.T, l *Lab) []uint64 {
 }
 
 func TestUpRefusesASecondLabAndForeignNames(t *testing.T) {
-	l := bare(t, 1, 1)
+	l := bare(t, Config{Hosts: 1, Spines: 1})
 	if _, err := Up(t.Context(), l.cfg); err == nil {
 		t.Error("a second lab of one name came up")
 	}
@@ -161,7 +186,7 @@ func TestUpRefusesASecondLabAndForeignNames(t *testing.T) {
 	if _, err := l.Node("h1"); err != nil {
 		t.Errorf("and the first one was damaged: %v", err)
 	}
-	for _, bad := range []Config{{Hosts: -1}, {Hosts: MaxHosts + 1}, {Spines: 99}, {MTU: 100}, {Name: "Ü"}} {
+	for _, bad := range []Config{{Hosts: -1}, {Hosts: MaxHosts + 1}, {Spines: 99}, {MTU: 100}, {Underlay: 5}, {Name: "Ü"}} {
 		if _, err := Up(t.Context(), bad); !isUsage(err) {
 			t.Errorf("%+v: %v", bad, err)
 		}
@@ -170,7 +195,7 @@ func TestUpRefusesASecondLabAndForeignNames(t *testing.T) {
 
 // Goes red when Down relies on the record alone, or removes what is not the lab's.
 func TestDownWithoutARecordAndTwice(t *testing.T) {
-	l := bare(t, 2, 1)
+	l := bare(t, Config{Hosts: 2, Spines: 1})
 	foreign := l.cfg.Prefix + "somebody"
 	if err := netdev.CreateNamespace(foreign); err != nil {
 		t.Fatal(err)

@@ -162,10 +162,10 @@ func (r row) at(field string, i int) string {
 	return list[i]
 }
 
-// decode has tshark read frames: one row a frame, in their order. UDP port 4789 is VXLAN, and every checksum is verified.
+// decode has tshark read frames: one row a frame, in their order. UDP ports 4789 and 8472 are VXLAN, and every checksum is verified.
 func decode(t testing.TB, frames [][]byte, fields ...string) []row {
 	t.Helper()
-	args := []string{"-r", writePcap(t, frames), "-n", "-d", "udp.port==4789,vxlan", "-o", "ip.check_checksum:TRUE",
+	args := []string{"-r", writePcap(t, frames), "-n", "-d", "udp.port==4789,vxlan", "-d", "udp.port==8472,vxlan", "-o", "ip.check_checksum:TRUE",
 		"-o", "udp.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE", "-T", "fields", "-E", "occurrence=a", "-E", "aggregator=|"}
 	for _, f := range fields {
 		args = append(args, "-e", f)

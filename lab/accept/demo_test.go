@@ -23,21 +23,24 @@ func TestDemoLeavesNothing(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.BPF)
 	for _, c := range []struct {
 		name string
+		// underlay is its IP version.
+		underlay string
 		// at is the start of the line at which the signal comes; none: it runs to its end.
 		at     string
 		signal syscall.Signal
 		// status of the command; -1: it was killed.
 		status int
 	}{
-		{"the end", "", 0, 0},
-		{"Ctrl-C while it is built", "   starting the server", syscall.SIGINT, 1},
-		{"Ctrl-C while workloads are added", "   acme-1 on h1", syscall.SIGINT, 1},
-		{"SIGTERM during a TCP stream", "6. One TCP stream", syscall.SIGTERM, 1},
-		{"kill -9 while agents join", "   starting 3 agents", syscall.SIGKILL, -1},
-		{"kill -9 while a port is bound again and again", "8. How long", syscall.SIGKILL, -1},
+		{"the end", "4", "", 0, 0},
+		{"the end, on IPv6", "6", "", 0, 0},
+		{"Ctrl-C while it is built", "4", "   starting the server", syscall.SIGINT, 1},
+		{"Ctrl-C while workloads are added", "6", "   acme-1 on h1", syscall.SIGINT, 1},
+		{"SIGTERM during a TCP stream", "4", "6. One TCP stream", syscall.SIGTERM, 1},
+		{"kill -9 while agents join", "4", "   starting 3 agents", syscall.SIGKILL, -1},
+		{"kill -9 while a port is bound again and again", "4", "8. How long", syscall.SIGKILL, -1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cmd := exec.Command(weft(t), "lab", "demo", "--name", "demo", "--rounds", "1", "--stream", "200ms", "--changes", "20")
+			cmd := exec.Command(weft(t), "lab", "demo", "--name", "demo", "--underlay", c.underlay, "--rounds", "1", "--stream", "200ms", "--changes", "20")
 			cmd.Env = clean()
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 			log := runTo(t, cmd, c.at, c.signal)

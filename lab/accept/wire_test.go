@@ -2,7 +2,9 @@ package accept_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -17,14 +19,25 @@ import (
 	"github.com/weftnet/weft/wire"
 )
 
-// overhead4 is what the tunnel puts before an inner frame on an IPv4 underlay: Ethernet, IPv4, UDP, VXLAN.
-const overhead4 = wire.Overhead4
+// outer is what is before an inner frame, by tshark's names, and what weft writes there whatever is inside.
+type outer struct {
+	// overhead in octets: Ethernet, IP, UDP and VXLAN headers.
+	overhead      int
+	src, dst, ttl string
+	want          map[string]string
+}
+
+var outers = map[int]outer{
+	4: {overhead: wire.Overhead4, src: "ip.src", dst: "ip.dst", ttl: "ip.ttl", want: map[string]string{
+		"ip.flags.df": "1", "ip.flags.mf": "0", "ip.flags.rb": "0", "ip.frag_offset": "0", "ip.checksum.status": "1"}},
+	6: {overhead: wire.Overhead6, src: "ipv6.src", dst: "ipv6.dst", ttl: "ipv6.hlim", want: map[string]string{"ipv6.nxt": "17"}},
+}
 
 // wireVNI has three different octets.
 const wireVNI = 0x123456
 
 var wireFields = []string{"frame.protocols", "frame.len", "eth.src", "eth.dst", "ip.src", "ip.dst", "ip.ttl", "ip.flags.df", "ip.flags.mf", "ip.flags.rb", "ip.frag_offset",
-	"ip.dsfield", "ip.checksum.status", "ipv6.src", "ipv6.dst", "udp.srcport", "udp.dstport", "udp.checksum", "udp.checksum.status", "udp.length",
+	"ip.dsfield", "ip.checksum.status", "ipv6.src", "ipv6.dst", "ipv6.hlim", "ipv6.nxt", "ipv6.flow", "udp.srcport", "udp.dstport", "udp.checksum", "udp.checksum.status", "udp.length",
 	"tcp.srcport", "tcp.dstport", "tcp.checksum.status", "vxlan.flags", "vxlan.gbp", "vxlan.vni", "vxlan.reserved8",
 	"arp.opcode", "icmp.type", "icmp.checksum.status", "icmpv6.type", "icmpv6.checksum.status", "_ws.malformed"}
 
@@ -81,7 +94,11 @@ func handmade(t testing.TB, a, b *workload) [][]byte {
 // Goes red when encap.h writes the VNI a bit off, leaves the checksum of the outer UDP non-zero, or takes the outer source port
 // from a constant; when from_port.c forwards ARP or IPv6 elsewhere than into the tunnel; when an octet of the inner frame is lost.
 func TestTsharkReadsTheWire(t *testing.T) {
-	f := sharedLab(t)
+	readTheWire(t, sharedLab(t), 4)
+}
+
+// readTheWire has everything sent that a network carries, and read by tshark on the way from h1.
+func readTheWire(t *testing.T, f *fixture, underlay int) {
 	a, b := wirePair(t, f, "wire", wireVNI)
 	leaf := f.node(t, "leaf1")
 	c := startCapture(t, leaf, "to-h1")
@@ -104,11 +121,11 @@ func TestTsharkReadsTheWire(t *testing.T) {
 	eventually(t, "the last handmade frame is in the tunnel", func() (bool, string) {
 		return c.count(last) == 1, fmt.Sprintf("%d frames captured, it %d times", len(c.frames()), c.count(last))
 	})
-	frames := tunnelled(c.stop())
+	frames := tunnelled(c.stop(), 4789)
 	for i, m := range made {
 		n := 0
 		for _, fr := range frames {
-			if bytes.Equal(fr[overhead4:], m) {
+			if bytes.Equal(fr[outers[underlay].overhead:], m) {
 				n++
 			}
 		}
@@ -116,28 +133,38 @@ func TestTsharkReadsTheWire(t *testing.T) {
 			t.Errorf("the handmade frame %d is in the tunnel %d times, octet for octet, want once", i, n)
 		}
 	}
-	checkOuter(t, f, decode(t, frames, wireFields...), flows)
+	checkOuter(t, f, outers[underlay], decode(t, frames, wireFields...), flows)
 }
 
-// tunnelled picks the frames for UDP port 4789.
-func tunnelled(all [][]byte) (list [][]byte) {
+// tunnelled picks the frames for a UDP port.
+func tunnelled(all [][]byte, port uint16) (list [][]byte) {
 	for _, f := range all {
-		if len(f) > overhead4 && f[12] == 8 && f[13] == 0 && f[23] == 17 && f[36] == 4789>>8 && f[37] == 4789&0xff {
+		l4 := 0
+		switch {
+		case len(f) > wire.Overhead4 && f[12] == 0x08 && f[13] == 0x00 && f[23] == 17:
+			l4 = 34
+		case len(f) > wire.Overhead6 && f[12] == 0x86 && f[13] == 0xdd && f[20] == 17:
+			l4 = 54
+		}
+		if l4 > 0 && binary.BigEndian.Uint16(f[l4+2:]) == port {
 			list = append(list, f)
 		}
 	}
 	return list
 }
 
-func checkOuter(t *testing.T, f *fixture, rows []row, flows int) {
+func checkOuter(t *testing.T, f *fixture, o outer, rows []row, flows int) {
 	t.Helper()
 	s, err := f.State()
 	if err != nil {
 		t.Fatal(err)
 	}
-	ends := []string{s.Hosts[0].VTEPAddress, s.Hosts[1].VTEPAddress, s.Hosts[2].VTEPAddress}
+	var ends []string
+	for _, h := range s.Hosts {
+		ends = append(ends, h.VTEPAddress)
+	}
 	faults, kinds := map[string]int{}, map[string]int{}
-	sources := map[string]map[string]bool{}
+	sources, labels := map[string]map[string]bool{}, map[string]map[string]bool{}
 	for _, r := range rows {
 		if !strings.Contains(r.at("frame.protocols", 0), "udp:vxlan:eth") {
 			faults["not VXLAN: "+r.at("frame.protocols", 0)]++
@@ -149,25 +176,26 @@ func checkOuter(t *testing.T, f *fixture, rows []row, flows int) {
 			kinds["of another VNI"]++
 			continue
 		}
-		want := map[string]string{"vxlan.flags": "0x0800", "vxlan.gbp": "0", "vxlan.reserved8": "0", "udp.dstport": "4789",
-			"udp.checksum": "0x0000", "ip.flags.df": "1", "ip.flags.mf": "0", "ip.flags.rb": "0", "ip.frag_offset": "0", "ip.checksum.status": "1"}
+		want := maps.Clone(o.want)
+		maps.Copy(want, map[string]string{"vxlan.flags": "0x0800", "vxlan.gbp": "0", "vxlan.reserved8": "0", "udp.dstport": "4789", "udp.checksum": "0x0000"})
 		for field, v := range want {
 			if r.at(field, 0) != v {
 				faults[fmt.Sprintf("outer %s is %s, want %s", field, r.at(field, 0), v)]++
 			}
 		}
-		if !slices.Contains(ends, r.at("ip.src", 0)) || !slices.Contains(ends, r.at("ip.dst", 0)) || r.at("ip.src", 0) == r.at("ip.dst", 0) {
-			faults["tunnel from "+r.at("ip.src", 0)+" to "+r.at("ip.dst", 0)]++
+		src, dst := r.at(o.src, 0), r.at(o.dst, 0)
+		if !slices.Contains(ends, src) || !slices.Contains(ends, dst) || src == dst {
+			faults["tunnel from "+src+" to "+dst]++
 		}
 		// Of this host itself, or through two leaves and a spine.
-		hops := map[bool]string{true: "64", false: "61"}[r.at("ip.src", 0) == ends[0]]
-		if r.at("ip.ttl", 0) != hops {
-			faults[fmt.Sprintf("outer TTL %s from %s, want %s", r.at("ip.ttl", 0), r.at("ip.src", 0), hops)]++
+		hops := map[bool]string{true: "64", false: "61"}[src == ends[0]]
+		if r.at(o.ttl, 0) != hops {
+			faults[fmt.Sprintf("outer TTL %s from %s, want %s", r.at(o.ttl, 0), src, hops)]++
 		}
 		if p, err := strconv.Atoi(outerPort); err != nil || p < wire.MinSourcePort || p > wire.MaxSourcePort {
 			faults["outer source port "+outerPort]++
 		}
-		if octets, _ := strconv.Atoi(r.at("frame.len", 0)); r.at("udp.length", 0) != strconv.Itoa(octets-14-20) {
+		if octets, _ := strconv.Atoi(r.at("frame.len", 0)); r.at("udp.length", 0) != strconv.Itoa(octets-o.overhead+wire.UDPLen+wire.VXLANLen) {
 			faults["outer UDP length "+r.at("udp.length", 0)+" of a frame of "+r.at("frame.len", 0)]++
 		}
 		if r.at("_ws.malformed", 0) != "" {
@@ -176,10 +204,10 @@ func checkOuter(t *testing.T, f *fixture, rows []row, flows int) {
 		kind := inside(r, faults)
 		kinds[kind]++
 		if flow := innerFlow(r); flow != "" {
-			if sources[flow] == nil {
-				sources[flow] = map[string]bool{}
+			note(sources, flow, outerPort)
+			if o.src == "ipv6.src" {
+				note(labels, flow, r.at("ipv6.flow", 0))
 			}
-			sources[flow][outerPort] = true
 		}
 	}
 	for fault, n := range faults {
@@ -190,8 +218,18 @@ func checkOuter(t *testing.T, f *fixture, rows []row, flows int) {
 			t.Errorf("no %s in the capture: %v", kind, kinds)
 		}
 	}
-	checkEntropy(t, sources, flows)
+	checkEntropy(t, "outer source port", sources, flows)
+	if o.src == "ipv6.src" {
+		checkEntropy(t, "outer flow label", labels, flows)
+	}
 	t.Logf("tshark read %d tunnel packets: %v", len(rows), kinds)
+}
+
+func note(seen map[string]map[string]bool, flow, value string) {
+	if seen[flow] == nil {
+		seen[flow] = map[string]bool{}
+	}
+	seen[flow][value] = true
 }
 
 // inside names what is in the tunnel, and notes what is wrong with it.
@@ -243,30 +281,33 @@ func innerFlow(r row) string {
 	}
 	for _, l4 := range []string{"udp", "tcp"} {
 		if strings.Contains(inner, ":"+l4) {
-			return fmt.Sprintf("%s %s%s %s > %s%s %s", l4, r.at("ip.src", 1), r.at("ipv6.src", -1), r.at(l4+".srcport", -1),
-				r.at("ip.dst", 1), r.at("ipv6.dst", -1), r.at(l4+".dstport", -1))
+			return fmt.Sprintf("%s %s%s %s > %s%s %s", l4, r.at("ip.src", -1), r.at("ipv6.src", -1), r.at(l4+".srcport", -1),
+				r.at("ip.dst", -1), r.at("ipv6.dst", -1), r.at(l4+".dstport", -1))
 		}
 	}
 	return ""
 }
 
-// checkEntropy: one flow has one source port, and many flows have many.
-func checkEntropy(t *testing.T, sources map[string]map[string]bool, flows int) {
+// checkEntropy: one flow has one source port (or flow label, which is never 0), and many flows have many.
+func checkEntropy(t *testing.T, what string, seen map[string]map[string]bool, flows int) {
 	t.Helper()
 	all := map[string]bool{}
-	for flow, ports := range sources {
-		if len(ports) != 1 {
-			t.Errorf("the flow %s has %d outer source ports, want one", flow, len(ports))
+	for flow, values := range seen {
+		if len(values) != 1 {
+			t.Errorf("the flow %s has %d values of %s, want one", flow, len(values), what)
 		}
-		for p := range ports {
-			all[p] = true
+		for v := range values {
+			all[v] = true
+			if n, err := strconv.ParseUint(v, 0, 32); err != nil || n == 0 {
+				t.Errorf("the flow %s has the %s %q", flow, what, v)
+			}
 		}
 	}
 	// 400 flows on 16,384 ports meet five times; a tenth is never reached by chance.
-	if len(sources) < 2*flows || len(all) < len(sources)*9/10 {
-		t.Errorf("%d flows have %d different outer source ports; want at least %d flows, and nearly as many ports", len(sources), len(all), 2*flows)
+	if len(seen) < 2*flows || len(all) < len(seen)*9/10 {
+		t.Errorf("%d flows have %d different values of %s; want at least %d flows, and nearly as many values", len(seen), len(all), what, 2*flows)
 	}
-	t.Logf("%d inner flows on %d outer source ports", len(sources), len(all))
+	t.Logf("%d inner flows have %d values of %s", len(seen), len(all), what)
 }
 
 // exchange uses a TCP connection to and fro.
