@@ -118,11 +118,11 @@ func (r *Reconciler) wantFDB(key datapath.FDBKey) (datapath.FDBEntry, bool) {
 	if key.VNI == wire.OAMVNI {
 		return r.oam.fdb(key, r.vtepID)
 	}
-	c, ok := r.view.claims[key]
-	if !ok {
+	c := r.view.claims[key]
+	if c == nil {
 		return datapath.FDBEntry{}, false
 	}
-	entry := datapath.FDBEntry{FDBKey: key}
+	entry, ok := datapath.FDBEntry{FDBKey: key}, false
 	if c.port == "" {
 		entry.VTEP, ok = r.vtepID(c.vtep)
 		return entry, ok

@@ -83,6 +83,7 @@ type change struct {
 
 // Apply takes an update of the plan in. Nothing is written before Flush.
 func (r *Reconciler) Apply(changes []change) {
+	r.view.expect(changes, r.dirty)
 	for _, c := range changes {
 		if c.value == nil {
 			r.view.remove(c.kind, c.uid, r.dirty)
@@ -203,7 +204,7 @@ func (r *Reconciler) Retry() {
 	}
 	for key := range r.failed.fdb {
 		r.dirty.fdb[key] = true
-		if c := r.view.claims[key]; c.port != "" {
+		if c := r.view.claimOf(key); c.port != "" {
 			r.dirty.ports[c.port] = true
 		}
 	}
@@ -233,9 +234,9 @@ func (r *Reconciler) pass() {
 	r.putAccepts(d)
 	r.attachPorts(d)
 	r.putNetworks(d)
-	r.putFDB(d)
+	gone := r.putFDB(d)
 	r.openPorts(d)
-	r.deleteFDB(d)
+	r.deleteFDB(gone)
 	r.deleteNetworks(d)
 	r.detachPorts(d)
 	r.deleteAccepts(d)
@@ -331,7 +332,7 @@ func (r *Reconciler) Errors() []*planv1.ResourceError {
 		add(planv1.Kind_KIND_NETWORK, r.view.byVNI[a.VNI], "accept table, VTEP %s: %v", a.Addr, err)
 	}
 	for key, err := range r.failed.fdb {
-		c := r.view.claims[key]
+		c := r.view.claimOf(key)
 		if c.port != "" {
 			add(planv1.Kind_KIND_PORT, c.port, "FDB, MAC %s: %v", key.MAC, err)
 		} else {

@@ -191,17 +191,23 @@ func (r *Reconciler) putNetworks(d *dirty) {
 	}
 }
 
-func (r *Reconciler) putFDB(d *dirty) {
-	var put []datapath.FDBEntry
+// putFDB writes what is new or differs. It returns the entries that nothing asks for any more, to be deleted once ports are
+// open; no stage in between changes what is asked for.
+func (r *Reconciler) putFDB(d *dirty) (gone []datapath.FDBKey) {
+	r.tables.fdb = grown(r.tables.fdb, len(d.fdb))
+	put := make([]datapath.FDBEntry, 0, len(d.fdb))
 	for key := range d.fdb {
 		want, ok := r.wantFDB(key)
-		if !ok {
+		have, known := r.tables.fdb[key]
+		switch {
+		case !ok:
 			delete(r.failed.fdb, key)
-			continue
-		}
-		if have, known := r.tables.fdb[key]; !known || have != want {
+			if known {
+				gone = append(gone, key)
+			}
+		case !known || have != want:
 			put = append(put, want)
-		} else {
+		default:
 			delete(r.failed.fdb, key)
 		}
 	}
@@ -214,6 +220,7 @@ func (r *Reconciler) putFDB(d *dirty) {
 		r.tables.fdb[e.FDBKey] = e
 		r.writes++
 	})
+	return gone
 }
 
 // openPorts lets ports send for which everything is in place.
@@ -257,16 +264,7 @@ func (r *Reconciler) missing(uid string, vni wire.VNI) error {
 	return nil
 }
 
-func (r *Reconciler) deleteFDB(d *dirty) {
-	var gone []datapath.FDBKey
-	for key := range d.fdb {
-		if _, known := r.tables.fdb[key]; !known {
-			continue
-		}
-		if _, ok := r.wantFDB(key); !ok {
-			gone = append(gone, key)
-		}
-	}
+func (r *Reconciler) deleteFDB(gone []datapath.FDBKey) {
 	batch(gone, r.kernel.DeleteFDB, func(key datapath.FDBKey, err error) {
 		if err != nil {
 			r.failed.fdb[key] = err

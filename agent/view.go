@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -20,7 +21,7 @@ type view struct {
 	nets    map[string]*network
 	ports   map[string]*port
 	byVNI   map[wire.VNI]string
-	claims  map[datapath.FDBKey]claim
+	claims  map[datapath.FDBKey]*claim // an entry is nowhere changed: a port's MACs share one
 	atVTEP  map[string]map[string]bool // vtep uid -> port uids
 	netsOf  map[string]map[string]bool // vtep uid -> network uids
 	inNet   map[string]map[string]bool // network uid -> port uids, whichever came first
@@ -82,13 +83,21 @@ type claim struct {
 	network, vtep string
 }
 
+// claimOf is who says where a MAC is; the zero claim is nobody.
+func (v *view) claimOf(key datapath.FDBKey) claim {
+	if c := v.claims[key]; c != nil {
+		return *c
+	}
+	return claim{}
+}
+
 func newView() *view {
 	return &view{
 		vteps:   map[string]*vtep{},
 		nets:    map[string]*network{},
 		ports:   map[string]*port{},
 		byVNI:   map[wire.VNI]string{},
-		claims:  map[datapath.FDBKey]claim{},
+		claims:  map[datapath.FDBKey]*claim{},
 		atVTEP:  map[string]map[string]bool{},
 		netsOf:  map[string]map[string]bool{},
 		inNet:   map[string]map[string]bool{},
@@ -374,6 +383,9 @@ func (v *view) touchUsers(uid string, d *dirty) {
 		d.nets[n.vni] = true
 		d.accepts[n.vni] = true
 		for _, e := range n.external {
+			if e.vtep != uid {
+				continue
+			}
 			for _, mac := range e.macs {
 				d.fdb[datapath.FDBKey{VNI: n.vni, MAC: mac}] = true
 			}
@@ -414,10 +426,11 @@ func (v *view) claimNetwork(n *network, d *dirty) {
 		return
 	}
 	for _, e := range n.external {
+		c := &claim{network: n.uid, vtep: e.vtep}
 		for _, mac := range e.macs {
 			key := datapath.FDBKey{VNI: n.vni, MAC: mac}
-			if _, taken := v.claims[key]; !taken {
-				v.claims[key] = claim{network: n.uid, vtep: e.vtep}
+			if v.claims[key] == nil {
+				v.claims[key] = c
 			}
 			d.fdb[key] = true
 		}
@@ -432,7 +445,7 @@ func (v *view) unclaimNetwork(n *network, d *dirty) {
 		unindex(v.netsOf, e.vtep, n.uid)
 		for _, mac := range e.macs {
 			key := datapath.FDBKey{VNI: n.vni, MAC: mac}
-			if c := v.claims[key]; c.port == "" && c.network == n.uid {
+			if c := v.claimOf(key); c.port == "" && c.network == n.uid {
 				delete(v.claims, key)
 			}
 			d.fdb[key] = true
@@ -460,7 +473,7 @@ func (v *view) unclaimPorts(n *network, d *dirty) {
 		}
 		for _, mac := range p.macs {
 			key := datapath.FDBKey{VNI: n.vni, MAC: mac}
-			if v.claims[key].port == uid {
+			if v.claimOf(key).port == uid {
 				delete(v.claims, key)
 				d.fdb[key] = true
 			}
@@ -478,10 +491,11 @@ func (v *view) claimPort(p *port, d *dirty) {
 }
 
 func (v *view) claimMACs(n *network, p *port, d *dirty) {
+	mine := &claim{port: p.uid}
 	for _, mac := range p.macs {
 		key := datapath.FDBKey{VNI: n.vni, MAC: mac}
-		if c, taken := v.claims[key]; !taken || c.port == "" {
-			v.claims[key] = claim{port: p.uid}
+		if c := v.claims[key]; c == nil || c.port == "" {
+			v.claims[key] = mine
 		}
 		d.fdb[key] = true
 	}
@@ -495,11 +509,11 @@ func (v *view) unclaimPort(p *port, d *dirty) {
 	}
 	for _, mac := range p.macs {
 		key := datapath.FDBKey{VNI: n.vni, MAC: mac}
-		if v.claims[key].port == p.uid {
+		if v.claimOf(key).port == p.uid {
 			delete(v.claims, key)
 			for _, e := range n.external {
 				if slices.Contains(e.macs, mac) {
-					v.claims[key] = claim{network: n.uid, vtep: e.vtep}
+					v.claims[key] = &claim{network: n.uid, vtep: e.vtep}
 				}
 			}
 		}
@@ -519,6 +533,34 @@ func unindex(m map[string]map[string]bool, key, member string) {
 	if len(m[key]) == 0 {
 		delete(m, key)
 	}
+}
+
+// expect makes room for the FDB entries of an update before they come: a map that grows step by step moves each of a million
+// entries more than once.
+func (v *view) expect(changes []change, d *dirty) {
+	n := 0
+	for _, c := range changes {
+		switch r := c.value.(type) {
+		case *network:
+			for _, e := range r.external {
+				n += len(e.macs)
+			}
+		case *port:
+			n += len(r.macs)
+		}
+	}
+	v.claims, d.fdb = grown(v.claims, n), grown(d.fdb, n)
+}
+
+// grown is the map, or where n more entries are many for it, a larger one with the same content.
+func grown[K comparable, V any](m map[K]V, n int) map[K]V {
+	const few = 1000
+	if n < few+len(m) {
+		return m
+	}
+	larger := make(map[K]V, len(m)+n)
+	maps.Copy(larger, m)
+	return larger
 }
 
 // dirty is what must be compared with the kernel.

@@ -8,6 +8,8 @@ package table
 import (
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -66,17 +68,45 @@ func (t *Table[K, V]) Refuse(n int) error {
 	return &FullError{Table: t.name, Limit: t.limit, Refused: n}
 }
 
-// Put writes entries, old keys and new. Where some do not fit the others are written all the same, and the error is a
+// many is from how many entries on several cores write at once: most of the time a batch spends in the kernel is waiting for memory.
+const many = 16 * batch
+
+// Put writes entries, old keys and new, none twice, in no order. Where some do not fit the others are written all the same, and the error is a
 // *FullError.
 func (t *Table[K, V]) Put(keys []K, values []V) error {
-	refused := 0
+	shares := 1
+	if len(keys) >= many {
+		shares = runtime.GOMAXPROCS(0)
+	}
+	refused, errs := make([]int, shares), make([]error, shares)
+	var writers sync.WaitGroup
+	for i := range shares {
+		from, to := i*len(keys)/shares, (i+1)*len(keys)/shares
+		writers.Go(func() { refused[i], errs[i] = t.put(keys[from:to], values[from:to]) })
+	}
+	writers.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	sum := 0
+	for _, n := range refused {
+		sum += n
+	}
+	if sum > 0 {
+		return t.Refuse(sum)
+	}
+	return nil
+}
+
+// put writes entries in batches, and counts those that do not fit.
+func (t *Table[K, V]) put(keys []K, values []V) (refused int, err error) {
 	for len(keys) > 0 {
 		n := min(len(keys), batch)
 		done, err := t.m.BatchUpdate(keys[:n], values[:n], nil)
 		if err != nil {
 			done = max(0, min(done, n))
 			if full, err := t.putOne(keys[done], values[done]); err != nil {
-				return fmt.Errorf("put into %s: %w", t.name, err)
+				return refused, fmt.Errorf("put into %s: %w", t.name, err)
 			} else if full {
 				refused++
 			}
@@ -84,10 +114,7 @@ func (t *Table[K, V]) Put(keys []K, values []V) error {
 		}
 		keys, values = keys[n:], values[n:]
 	}
-	if refused > 0 {
-		return t.Refuse(refused)
-	}
-	return nil
+	return refused, nil
 }
 
 func (t *Table[K, V]) putOne(k K, v V) (full bool, err error) {
