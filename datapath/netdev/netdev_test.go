@@ -422,6 +422,21 @@ func TestTAPCarriesFrames(t *testing.T) {
 	await(t, "the device goes with its file", func() bool { _, err := h.LinkByName("tap0"); return errors.Is(err, ErrNotFound) })
 }
 
+// TestVirtioTAPHasAHeader: of what is written, the first ten octets are no part of the frame. Red when IFF_VNET_HDR is not asked for.
+func TestVirtioTAPHasAHeader(t *testing.T) {
+	h := namespace(t, "tap")
+	f := try(h.OpenVirtioTAP("tap0"))(t)
+	defer f.Close()
+	must(t, h.SetUp("tap0"))
+	before := try(h.Stats("tap0"))(t)
+	_, err := f.Write(append(make([]byte, 10), append(append(slices.Repeat([]byte{0xff}, 6), macA[:]...), 0x88, 0xb5, 1, 2, 3)...))
+	must(t, err)
+	await(t, "the frame is counted", func() bool { return try(h.Stats("tap0"))(t).RxPackets == before.RxPackets+1 })
+	if n := try(h.Stats("tap0"))(t).RxOctets - before.RxOctets; n != 17 {
+		t.Errorf("a frame of 17 octets is %d", n)
+	}
+}
+
 func TestEventsTellWhatChanges(t *testing.T) {
 	a, b := namespace(t, "a"), namespace(t, "b")
 	ctx, cancel := context.WithCancel(t.Context())
