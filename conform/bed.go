@@ -38,6 +38,7 @@ const (
 var (
 	mac1       = wire.MAC{2, 0, 0, 0, 0, 1}
 	mac2       = wire.MAC{2, 0, 0, 0, 0, 2}
+	mac3       = wire.MAC{2, 0, 0, 0, 0, 3}    // t1's
 	macA       = wire.MAC{2, 0, 0, 0, 0, 0x11} // behind VTEP A
 	macB       = wire.MAC{2, 0, 0, 0, 0, 0x12} // behind VTEP B
 	macFar     = wire.MAC{2, 0, 0, 0, 0, 0x13} // behind the routed VTEP, in VNI 7 only
@@ -56,7 +57,8 @@ type bed struct {
 	handles          []*netdev.Handle
 	hostMAC, peerMAC wire.MAC
 	index            map[string]uint32 // of a workload's interface on the host
-	at               map[string]*socket
+	inside           map[string]*netdev.Handle
+	at               map[string]place
 	fences           uint32
 	ports            []uint16   // the outer source ports of the last trial's packets
 	scratch          []wire.VNI // networks that a case made
@@ -67,11 +69,12 @@ var workloads = []struct {
 	name string
 	mac  wire.MAC
 	vni  wire.VNI
-}{{"w1", mac1, vni7}, {"w2", mac2, vni7}, {"x1", mac2, vni8}}
+	tap  bool // a virtual machine; else a container
+}{{"w1", mac1, vni7, false}, {"w2", mac2, vni7, false}, {"x1", mac2, vni8, false}, {"t1", mac3, vni7, true}}
 
 // newBed builds a row's. On an error nothing is left.
 func newBed(row Row) (b *bed, err error) {
-	b = &bed{row: row, addr: row.Underlay.addresses(), patience: patience, index: map[string]uint32{}, at: map[string]*socket{}}
+	b = &bed{row: row, addr: row.Underlay.addresses(), patience: patience, index: map[string]uint32{}, inside: map[string]*netdev.Handle{}, at: map[string]place{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("build the test bed of %s: %w", row, err), b.close())
@@ -89,11 +92,18 @@ func newBed(row Row) (b *bed, err error) {
 	if err != nil {
 		return b, err
 	}
-	if b.at["peer"], err = openSocket(peer, uplink); err != nil {
+	if err := b.listen("peer", peer, uplink); err != nil {
 		return b, err
 	}
 	for i, w := range workloads {
-		if err := b.workload(uint32(i+1), w.name, w.mac, w.vni); err != nil {
+		add := b.container
+		if w.tap {
+			add = b.machine
+		}
+		if err := add(w.name, w.mac); err != nil {
+			return b, err
+		}
+		if err := b.dp.AttachPort(b.port(uint32(i+1), w.name, w.mac, w.vni)); err != nil {
 			return b, err
 		}
 	}
@@ -153,7 +163,8 @@ func (b *bed) underlay() (peer *netdev.Handle, err error) {
 	return peer, nil
 }
 
-func (b *bed) workload(id uint32, name string, mac wire.MAC, vni wire.VNI) error {
+// container is a workload in a namespace.
+func (b *bed) container(name string, mac wire.MAC) error {
 	ns, err := b.namespace(name)
 	if err != nil {
 		return err
@@ -165,11 +176,28 @@ func (b *bed) workload(id uint32, name string, mac wire.MAC, vni wire.VNI) error
 	if err := ns.Quiet("eth0"); err != nil {
 		return err
 	}
-	b.index[name] = uint32(near.Index)
-	if b.at[name], err = openSocket(ns, "eth0"); err != nil {
+	b.index[name], b.inside[name] = uint32(near.Index), ns
+	return b.listen(name, ns, "eth0")
+}
+
+func (b *bed) listen(at string, ns *netdev.Handle, ifname string) error {
+	s, err := openSocket(ns, ifname)
+	if err == nil {
+		b.at[at] = s
+	}
+	return err
+}
+
+// machine is a virtual machine, which is nothing but the file of a TAP device.
+func (b *bed) machine(name string, _ wire.MAC) error {
+	t, err := openTAP(b.host, "weft"+name, underlayMTU)
+	if err != nil {
 		return err
 	}
-	return b.dp.AttachPort(b.port(id, name, mac, vni))
+	b.at[name] = t
+	l, err := b.host.LinkByName("weft" + name)
+	b.index[name] = uint32(l.Index)
+	return err
 }
 
 func (b *bed) port(id uint32, name string, mac wire.MAC, vni wire.VNI) datapath.Port {
@@ -182,13 +210,9 @@ func (b *bed) byKernel() bool { return b.row.Lane == Kernel }
 // reset makes every table what a case expects.
 func (b *bed) reset() error {
 	a, dp := b.addr, b.dp
-	flags := datapath.FDBPeer
-	if b.byKernel() {
-		flags |= datapath.FDBAllByKernel
-	}
 	var fdb []datapath.FDBEntry
 	for _, w := range workloads {
-		fdb = append(fdb, datapath.FDBEntry{FDBKey: datapath.FDBKey{VNI: w.vni, MAC: w.mac}, Ifindex: b.index[w.name], Flags: flags})
+		fdb = append(fdb, datapath.FDBEntry{FDBKey: datapath.FDBKey{VNI: w.vni, MAC: w.mac}, Ifindex: b.index[w.name], Flags: b.flags(w.tap)})
 	}
 	for _, vni := range []wire.VNI{vni7, vni8} {
 		for mac, vtep := range map[wire.MAC]datapath.VTEPID{macA: vtepA, macB: vtepB} {
@@ -216,6 +240,17 @@ func (b *bed) reset() error {
 	return errors.Join(append(errs, settle())...)
 }
 
+// flags are those of a local port's FDB entry.
+func (b *bed) flags(tap bool) (flags datapath.FDBFlags) {
+	if !tap {
+		flags |= datapath.FDBPeer
+	}
+	if b.byKernel() {
+		flags |= datapath.FDBAllByKernel
+	}
+	return flags
+}
+
 // settle waits for the next clock tick: next hops are kept for one.
 func settle() error {
 	var begin, now unix.Timespec
@@ -228,9 +263,9 @@ func settle() error {
 	})
 }
 
-// network7 is the network of most cases: w1 and w2 here, VTEP A a host's, VTEP B external.
+// network7 is the network of most cases: w1, w2 and t1 here, VTEP A a host's, VTEP B external.
 func (b *bed) network7(unknown datapath.UnknownUnicast) datapath.Network {
-	return datapath.Network{VNI: vni7, MTU: networkMTU, Unknown: unknown, LocalPorts: []uint32{b.index["w1"], b.index["w2"]},
+	return datapath.Network{VNI: vni7, MTU: networkMTU, Unknown: unknown, LocalPorts: []uint32{b.index["w1"], b.index["w2"], b.index["t1"]},
 		Remotes: []datapath.VTEPID{vtepA, vtepB}, External: 1}
 }
 
@@ -241,9 +276,7 @@ func (b *bed) vtep(id datapath.VTEPID, addr netip.Addr) datapath.VTEP {
 
 func (b *bed) close() error {
 	for _, s := range b.at {
-		if s != nil {
-			s.close()
-		}
+		s.close()
 	}
 	var errs []error
 	if b.dp != nil {

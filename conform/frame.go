@@ -7,17 +7,38 @@ import (
 )
 
 // frame is a workload's datagram with so many octets of payload.
-func frame(dst, src wire.MAC, payload int, edits ...func(*wire.Flow)) []byte {
+func frame(dst, src wire.MAC, n int, edits ...func(*wire.Flow)) []byte {
+	return flow(dst, src, edits...).UDP(1111, 2222, payload(n))
+}
+
+// flow is who it is from and to.
+func flow(dst, src wire.MAC, edits ...func(*wire.Flow)) wire.Flow {
 	f := wire.Flow{SrcMAC: src, DstMAC: dst, Src: netip.AddrFrom4([4]byte{10, 0, 0, 1}), Dst: netip.AddrFrom4([4]byte{10, 0, 0, 2}), TTL: 9}
 	for _, edit := range edits {
 		edit(&f)
 	}
-	data := make([]byte, payload)
+	return f
+}
+
+func payload(n int) []byte {
+	data := make([]byte, n)
 	for i := range data {
 		data[i] = byte(i)
 	}
-	return f.UDP(1111, 2222, data)
+	return data
 }
+
+// dontFragment sets DF, which IPv6 does not need.
+func dontFragment(f *wire.Flow) { f.DF = true }
+
+// family is a kind of inner packet that has a ToS octet, a TTL and an MTU of its own.
+type family struct {
+	name   string
+	edit   func(*wire.Flow)
+	header int // octets of its IP header
+}
+
+var families = []family{{"IPv4", func(*wire.Flow) {}, wire.IPv4Len}, {"IPv6", over6, wire.IPv6Len}}
 
 // over6 makes it IPv6.
 func over6(f *wire.Flow) {

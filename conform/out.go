@@ -35,8 +35,6 @@ func outCases() []Case {
 			return nil
 		}},
 		simple("6", "the largest packet that fits leaves whole, with DF", func(b *bed) trial { return b.leaves(frame(macA, mac1, networkMTU-28)) }),
-		simple("6", "one octet more than the network's MTU: dropped, not cut", func(b *bed) trial { return held(frame(macA, mac1, networkMTU-27), "too_big_no_df") }),
-		pathMTU(false), pathMTU(true),
 		{Rule: "12", Name: "a VTEP's own UDP port", Lanes: []Lane{TC}, do: func(b *bed) error {
 			if err := b.dp.PutVTEPs([]datapath.VTEP{{ID: vtepA, Addr: b.addr.A, UDPPort: 8472}}); err != nil {
 				return err
@@ -89,10 +87,6 @@ func (b *bed) network(vni wire.VNI) error {
 	if vni != vni7 && vni != vni8 {
 		b.scratch = append(b.scratch, vni)
 	}
-	flags := datapath.FDBPeer
-	if b.byKernel() {
-		flags |= datapath.FDBAllByKernel
-	}
 	p := b.port(1, "w1", mac1, vni)
 	if err := b.dp.PutNetwork(datapath.Network{VNI: vni, MTU: networkMTU, LocalPorts: []uint32{p.Ifindex}, Remotes: []datapath.VTEPID{vtepA}}); err != nil {
 		return err
@@ -103,32 +97,8 @@ func (b *bed) network(vni wire.VNI) error {
 	if err := b.dp.PutAccepts([]datapath.Accept{{VNI: vni, Addr: b.addr.A}}); err != nil {
 		return err
 	}
-	return b.dp.PutFDB([]datapath.FDBEntry{{FDBKey: datapath.FDBKey{VNI: vni, MAC: mac1}, Ifindex: p.Ifindex, Flags: flags},
+	return b.dp.PutFDB([]datapath.FDBEntry{{FDBKey: datapath.FDBKey{VNI: vni, MAC: mac1}, Ifindex: p.Ifindex, Flags: b.flags(false)},
 		{FDBKey: datapath.FDBKey{VNI: vni, MAC: macA}, VTEP: vtepA}})
-}
-
-// pathMTU: the largest inner packet for the path is sent, and one octet more is not, nor in pieces.
-func pathMTU(over bool) Case {
-	c := Case{Rule: "8", Name: "the path's MTU: the largest packet that fits is sent"}
-	if over {
-		c.Name = "the path's MTU: one octet more is dropped, not cut"
-	}
-	c.do = func(b *bed) error {
-		n := b.network7(datapath.UnknownFlood)
-		n.MTU = 9000
-		if err := b.dp.PutNetwork(n); err != nil {
-			return err
-		}
-		size := underlayMTU - wire.Overhead4
-		if b.row.Underlay == IPv6 {
-			size = underlayMTU - wire.Overhead6
-		}
-		if over {
-			return b.try(held(frame(macA, mac1, size-28+1), "too_big_no_df"))
-		}
-		return b.try(b.leaves(frame(macA, mac1, size-28)))
-	}
-	return c
 }
 
 // sourcePorts: 400 flows of two packets each.

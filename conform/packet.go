@@ -83,17 +83,20 @@ func udpAt(frame []byte) int {
 // sent is what a packet on the underlay must be.
 type sent struct {
 	to netip.Addr
+	// from is the outer source; invalid is this host's VTEP address of the same IP version.
+	from netip.Addr
 	// via is the Ethernet address; zero is the peer's.
 	via   wire.MAC
 	l4dst uint16 // 0: 4789
 	vni   wire.VNI
+	tos   uint8 // the outer ToS octet or traffic class
 	// checksum: it must be there, and right; else it must be zero.
 	checksum bool
 	inner    []byte
 }
 
 // verify holds a packet against every rule for what is sent, and returns its UDP source port.
-func (w sent) verify(b []byte, own netip.Addr, ownMAC wire.MAC) (l4src uint16, err error) {
+func (w sent) verify(b []byte, ownMAC wire.MAC) (l4src uint16, err error) {
 	f, err := wire.ParseFrame(b)
 	if err != nil {
 		return 0, fmt.Errorf("it does not parse: %w: %x", err, b)
@@ -113,7 +116,7 @@ func (w sent) verify(b []byte, own netip.Addr, ownMAC wire.MAC) (l4src uint16, e
 		return 0, bad("18", "the outer source MAC", f.Src)
 	case !f.Layers.Has(wire.LayerUDP):
 		return 0, bad("19", "the packet, which must be UDP,", f.Layers)
-	case own.Is4() != f.Layers.Has(wire.LayerIPv4):
+	case w.to.Is4() != f.Layers.Has(wire.LayerIPv4):
 		return 0, bad("19", "the IP version", f.Layers)
 	case len(b)-len(udp)+16+len(w.inner) != len(b):
 		return 0, bad("19", "the length (a frame check sequence or padding carried?)", len(b))
@@ -134,11 +137,11 @@ func (w sent) verify(b []byte, own netip.Addr, ownMAC wire.MAC) (l4src uint16, e
 	case !bytes.Equal(udp[16:], w.inner):
 		return 0, bad("1", "the inner frame", udp[16:])
 	}
-	src, dst, err := verifyIP(f, b)
+	src, dst, err := w.verifyIP(f, b)
 	switch {
 	case err != nil:
 		return 0, err
-	case src != own || dst != w.to:
+	case src != w.from || dst != w.to:
 		return 0, bad("18", "the packet's way", fmt.Sprint(src, " -> ", dst))
 	case w.checksum && (f.UDP.Checksum == 0 || !wire.UDPChecksumOK(src, dst, udp)):
 		return 0, bad("16", "the UDP checksum", f.UDP.Checksum)
@@ -147,16 +150,24 @@ func (w sent) verify(b []byte, own netip.Addr, ownMAC wire.MAC) (l4src uint16, e
 }
 
 // verifyIP checks the outer IP header.
-func verifyIP(f wire.Frame, b []byte) (src, dst netip.Addr, err error) {
-	if ip := f.IPv4; f.Layers.Has(wire.LayerIPv4) {
-		if !ip.DF || ip.MF || ip.FragmentOffset != 0 || ip.TTL != 64 || ip.TOS != 0 || len(ip.Options) > 0 || int(ip.TotalLen) != len(b)-14 || !wire.IPv4ChecksumOK(b[14:]) {
-			return ip.Src, ip.Dst, fmt.Errorf("rule 6: the outer header is %+v: %x", ip, b)
-		}
-		return ip.Src, ip.Dst, nil
+func (w sent) verifyIP(f wire.Frame, b []byte) (src, dst netip.Addr, err error) {
+	var ttl, tos uint8
+	whole := false // not a fragment, no options, the right lengths and checksum
+	if ip := f.IPv4; f.Has(wire.LayerIPv4) {
+		src, dst, ttl, tos = ip.Src, ip.Dst, ip.TTL, ip.TOS
+		whole = ip.DF && !ip.IsFragment() && len(ip.Options) == 0 && int(ip.TotalLen) == len(b)-14 && wire.IPv4ChecksumOK(b[14:])
+	} else {
+		ip := f.IPv6
+		src, dst, ttl, tos = ip.Src, ip.Dst, ip.HopLimit, ip.TrafficClass
+		whole = len(ip.Extensions) == 0 && int(ip.PayloadLen) == len(b)-54
 	}
-	ip := f.IPv6
-	if ip.HopLimit != 64 || ip.TrafficClass != 0 || len(ip.Extensions) > 0 || int(ip.PayloadLen) != len(b)-54 {
-		return ip.Src, ip.Dst, fmt.Errorf("rule 6: the outer header is %+v: %x", ip, b)
+	switch {
+	case !whole:
+		err = fmt.Errorf("rule 6: the outer header is not a whole packet's, with DF: %x", b)
+	case ttl != 64:
+		err = fmt.Errorf("rule TTL: the outer TTL is %d: %x", ttl, b)
+	case tos != w.tos:
+		err = fmt.Errorf("rule ECN, DSCP: the outer ToS octet or traffic class is %#x, want %#x: %x", tos, w.tos, b)
 	}
-	return ip.Src, ip.Dst, nil
+	return src, dst, err
 }

@@ -35,17 +35,19 @@ func Rows() []Row {
 	return []Row{{TC, IPv4}, {Kernel, IPv4}, {TC, IPv6}, {Kernel, IPv6}}
 }
 
-// addresses of an underlay. A is a host's VTEP, B an external one, Far is behind the router Gateway, Rogue is nobody's.
+// addresses of an underlay. A is a host's VTEP, B an external one; Far and Narrow are behind the router Gateway; Rogue is nobody's;
+// Second is another address of the host's uplink, and Loopback one of its loopback interface.
 type addresses struct {
-	Own, A, B, Gateway, Rogue, Far netip.Addr
-	bits, farBits                  int
+	Own, A, B, Gateway, Rogue, Far, Narrow, Second, Loopback netip.Addr
+	bits, farBits                                            int
 }
 
 func (u Underlay) addresses() addresses {
 	p := netip.MustParseAddr
 	if u == IPv6 {
-		return addresses{Own: p("fd18::1"), A: p("fd18::2"), B: p("fd18::3"), Gateway: p("fd18::fe"), Rogue: p("fd18::66"), Far: p("fd99::9"), bits: 64, farBits: 128}
+		return addresses{Own: p("fd18::1"), A: p("fd18::2"), B: p("fd18::3"), Gateway: p("fd18::fe"), Rogue: p("fd18::66"), Far: p("fd99::9"),
+			Narrow: p("fd99::10"), Second: p("fd18::11"), Loopback: p("fd98::1"), bits: 64, farBits: 128}
 	}
 	return addresses{Own: p("198.18.1.1"), A: p("198.18.1.2"), B: p("198.18.1.3"), Gateway: p("198.18.1.254"), Rogue: p("198.18.1.66"),
-		Far: p("198.19.9.9"), bits: 24, farBits: 32}
+		Far: p("198.19.9.9"), Narrow: p("198.19.9.10"), Second: p("198.18.1.11"), Loopback: p("198.19.8.1"), bits: 24, farBits: 32}
 }

@@ -13,6 +13,7 @@ import (
 // socket sends and receives whole frames on an interface of a namespace.
 type socket struct {
 	fd, index int
+	offers    int // another one, which sends with a virtio header
 	buf       []byte
 }
 
@@ -21,7 +22,7 @@ func openSocket(ns *netdev.Handle, ifname string) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{fd: -1, index: l.Index, buf: make([]byte, 65536)}
+	s := &socket{fd: -1, offers: -1, index: l.Index, buf: make([]byte, 65536)}
 	err = ns.Run(func() (err error) {
 		if s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
 			return err
@@ -32,6 +33,14 @@ func openSocket(ns *netdev.Handle, ifname string) (*socket, error) {
 			unix.SetsockoptInt(s.fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
 			unix.Bind(s.fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: l.Index}))
 	})
+	if err == nil {
+		err = ns.Run(func() (err error) {
+			if s.offers, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
+				return err
+			}
+			return unix.SetsockoptInt(s.offers, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1)
+		})
+	}
 	if err != nil {
 		s.close()
 		return nil, fmt.Errorf("raw socket on %s in %s: %w", ifname, ns, err)
@@ -40,13 +49,21 @@ func openSocket(ns *netdev.Handle, ifname string) (*socket, error) {
 }
 
 func (s *socket) close() {
-	if s.fd >= 0 {
-		unix.Close(s.fd)
+	for _, fd := range []int{s.fd, s.offers} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
 	}
 }
 
-func (s *socket) send(frame []byte) error {
-	err := unix.Sendto(s.fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: s.index, Halen: 6})
+func (s *socket) send(frame []byte) error { return s.sendBy(s.fd, frame) }
+
+func (s *socket) offer(head virtio, frame []byte) error {
+	return s.sendBy(s.offers, append(head[:], frame...))
+}
+
+func (s *socket) sendBy(fd int, frame []byte) error {
+	err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: s.index, Halen: 6})
 	if err != nil {
 		return fmt.Errorf("send a frame of %d octets: %w", len(frame), err)
 	}

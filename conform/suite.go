@@ -32,7 +32,7 @@ func (c Case) in(row Row) bool {
 
 // Cases are all of them, in the order in which they run.
 func Cases() []Case {
-	return slices.Concat(outCases(), inCases(), headerCases(), brokenCases(), fragmentCases(), vlanCases(), floodCases(), rogueCases(), copiedCases())
+	return slices.Concat(outCases(), inCases(), headerCases(), brokenCases(), fragmentCases(), vlanCases(), floodCases(), rogueCases(), ttlCases(), ecnCases(), dscpCases(), mtuCases())
 }
 
 // Result is a case in a row.

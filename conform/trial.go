@@ -14,14 +14,17 @@ import (
 
 // trial is what is sent and everything that must come of it; what it does not name must not come.
 type trial struct {
-	// fromW1 and fromPeer are sent in order.
-	fromW1, fromPeer [][]byte
-	// at is what arrives at w1, w2 and x1, in order.
+	// fromW1, fromT1 and fromPeer are sent in order, and then the offers.
+	fromW1, fromT1, fromPeer [][]byte
+	offers                   []offer
+	// at is what arrives at the workloads, in order.
 	at map[string][][]byte
 	// tunnels are what arrives at the peer, in any order.
 	tunnels []sent
 	// drops by reason, copies' among them.
 	drops map[string]uint64
+	// answers are the messages about dropped packets that are sent back.
+	answers int
 	// lanedOut and lanedIn are packets, or copies, that take the row's lane out of the host or into it.
 	lanedOut, lanedIn int
 	// only: whatever the row is, they take the kernel lane, for this reason.
@@ -31,6 +34,16 @@ type trial struct {
 	// unmarked are packets that reach the kernel's device past the programs on the uplink.
 	unmarked int
 }
+
+// offer is a frame that a port sends with work left to do.
+type offer struct {
+	at    string
+	head  virtio
+	frame []byte
+}
+
+// outgoing is how many packets the ports send.
+func (t trial) outgoing() int { return len(t.fromW1) + len(t.fromT1) + len(t.offers) }
 
 const fenceType = 0x88b6 // an EtherType for local experiments (IEEE 802)
 
@@ -45,15 +58,8 @@ func (b *bed) try(t trial) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range t.fromW1 {
-		if err := b.at["w1"].send(f); err != nil {
-			return err
-		}
-	}
-	for _, f := range t.fromPeer {
-		if err := b.at["peer"].send(f); err != nil {
-			return err
-		}
+	if err := b.send(t); err != nil {
+		return err
 	}
 	after, err := b.counted(t, before)
 	if err != nil {
@@ -65,6 +71,25 @@ func (b *bed) try(t trial) error {
 	return b.compareFrames(t)
 }
 
+func (b *bed) send(t trial) error {
+	for _, s := range []struct {
+		at     string
+		frames [][]byte
+	}{{"w1", t.fromW1}, {"t1", t.fromT1}, {"peer", t.fromPeer}} {
+		for _, f := range s.frames {
+			if err := b.at[s.at].send(f); err != nil {
+				return err
+			}
+		}
+	}
+	for _, o := range t.offers {
+		if err := b.at[o.at].offer(o.head, o.frame); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // counted waits until every program has counted what it was sent.
 func (b *bed) counted(t trial, before ledger) (after ledger, err error) {
 	in := func(program string) int { return int(after.books[program].In - before.books[program].In) }
@@ -72,7 +97,7 @@ func (b *bed) counted(t trial, before ledger) (after ledger, err error) {
 		if after, err = b.ledger(); err != nil {
 			return false, err
 		}
-		done := in("from_port") >= len(t.fromW1) && in("from_uplink") >= len(t.fromPeer) && in("from_vxlan") >= b.kernelIn(t)
+		done := in("from_port") >= t.outgoing() && in("from_uplink") >= len(t.fromPeer) && in("from_vxlan") >= b.kernelIn(t)
 		return done && after.balanced() == nil, nil
 	})
 	if balance := after.balanced(); err == nil || balance != nil {
@@ -80,7 +105,7 @@ func (b *bed) counted(t trial, before ledger) (after ledger, err error) {
 	}
 	if err != nil {
 		lanes, drops := after.since(before)
-		err = fmt.Errorf("%w: from_port %d of %d, from_uplink %d of %d, from_vxlan %d of %d; drops %v, lanes %v", err, in("from_port"), len(t.fromW1),
+		err = fmt.Errorf("%w: from_port %d of %d, from_uplink %d of %d, from_vxlan %d of %d; drops %v, lanes %v", err, in("from_port"), t.outgoing(),
 			in("from_uplink"), len(t.fromPeer), in("from_vxlan"), b.kernelIn(t), drops, lanes)
 	}
 	return after, err
@@ -114,10 +139,13 @@ func (b *bed) compareCounts(t trial, before, after ledger) error {
 	if n != kernel || t.only != "" && !b.byKernel() && lanes[t.only] != kernel {
 		return fmt.Errorf("lane: %d packets took the kernel lane (%v), want %d %s", n, lanes, kernel, t.only)
 	}
-	for program, sent := range map[string]int{"from_port": len(t.fromW1), "from_uplink": len(t.fromPeer), "from_vxlan": b.kernelIn(t)} {
+	for program, sent := range map[string]int{"from_port": t.outgoing(), "from_uplink": len(t.fromPeer), "from_vxlan": b.kernelIn(t)} {
 		if got := after.books[program].In - before.books[program].In; got != uint64(sent) {
 			return fmt.Errorf("%s saw %d packets, want %d", program, got, sent)
 		}
+	}
+	if n := after.books["from_port"].Answers - before.books["from_port"].Answers; n != uint64(t.answers) {
+		return fmt.Errorf("%d packets were answered, want %d", n, t.answers)
 	}
 	return nil
 }
@@ -131,7 +159,8 @@ func (b *bed) compareFrames(t trial) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"w1", "w2", "x1"} {
+	for _, w := range workloads {
+		name := w.name
 		if len(got[name]) != len(t.at[name]) {
 			return fmt.Errorf("%s got %d frames, want %d: %x", name, len(got[name]), len(t.at[name]), got[name])
 		}
@@ -149,11 +178,10 @@ func (b *bed) compareFrames(t trial) error {
 	for _, packet := range got["peer"] {
 		var errs []error
 		i := slices.IndexFunc(left, func(w sent) bool {
-			own := b.addr.Own
-			if w.to.Is4() != own.Is4() {
-				own = map[bool]netip.Addr{true: IPv4.addresses().Own, false: IPv6.addresses().Own}[w.to.Is4()]
+			if !w.from.IsValid() {
+				w.from = map[bool]netip.Addr{true: IPv4.addresses().Own, false: IPv6.addresses().Own}[w.to.Is4()]
 			}
-			l4src, err := w.verify(packet, own, b.hostMAC)
+			l4src, err := w.verify(packet, b.hostMAC)
 			if errs = append(errs, err); err == nil {
 				b.ports = append(b.ports, l4src)
 			}
@@ -176,9 +204,9 @@ func (b *bed) fence() (got map[string][][]byte, err error) {
 		f = binary.BigEndian.AppendUint32(f, b.fences)
 		return append(f, make([]byte, 42)...)
 	}
-	waiting := map[string]int{"w1": 1, "w2": 2, "x1": 1, "peer": 1}
+	waiting := map[string]int{"w1": 1, "w2": 2, "x1": 1, "t1": 1, "peer": 1}
 	err = errors.Join(b.at["w1"].send(frame(mac2, mac1)), b.at["w1"].send(frame(macA, mac1)),
-		b.at["peer"].send(b.tunnel(frame(mac1, macA)).octets()), b.at["peer"].send(b.tunnel(frame(mac2, macA)).octets()),
+		b.at["peer"].send(b.in(frame(mac1, macA))), b.at["peer"].send(b.in(frame(mac2, macA))), b.at["peer"].send(b.in(frame(mac3, macA))),
 		b.at["peer"].send(b.in(frame(mac2, macA), func(p *tunnel) { p.vni = vni8 })))
 	if err != nil {
 		return nil, err
@@ -213,7 +241,7 @@ func (b *bed) fence() (got map[string][][]byte, err error) {
 }
 
 // drain takes what is there. On the underlay only what could be a tunnel packet counts: the host's own kernel speaks there too.
-func drain(s *socket, underlay bool) (frames [][]byte, err error) {
+func drain(s place, underlay bool) (frames [][]byte, err error) {
 	for {
 		f, err := s.next()
 		if err != nil {
