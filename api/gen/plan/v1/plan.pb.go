@@ -1795,7 +1795,9 @@ type Network struct {
 	Vteps    []string        `protobuf:"bytes,5,rep,name=vteps,proto3" json:"vteps,omitempty"`
 	External []*ExternalVtep `protobuf:"bytes,6,rep,name=external,proto3" json:"external,omitempty"`
 	// "tenant/name", for messages and traces only.
-	Display       string `protobuf:"bytes,7,opt,name=display,proto3" json:"display,omitempty"`
+	Display string `protobuf:"bytes,7,opt,name=display,proto3" json:"display,omitempty"`
+	// RFC 2983, uniform: the outer DSCP is the inner one, and back. Otherwise pipe: 0 outside, the inner one untouched.
+	DscpUniform   bool `protobuf:"varint,8,opt,name=dscp_uniform,json=dscpUniform,proto3" json:"dscp_uniform,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1877,6 +1879,13 @@ func (x *Network) GetDisplay() string {
 		return x.Display
 	}
 	return ""
+}
+
+func (x *Network) GetDscpUniform() bool {
+	if x != nil {
+		return x.DscpUniform
+	}
+	return false
 }
 
 type ExternalVtep struct {
@@ -2422,7 +2431,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04vtep\x18\x03 \x01(\tR\x04vtep\x12\x1a\n" +
 	"\bnetworks\x18\x04 \x03(\tR\bnetworks\x12\x14\n" +
-	"\x05vteps\x18\x05 \x03(\tR\x05vteps\"\xe4\x01\n" +
+	"\x05vteps\x18\x05 \x03(\tR\x05vteps\"\x87\x02\n" +
 	"\aNetwork\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x10\n" +
 	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x10\n" +
@@ -2430,7 +2439,8 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x0funknown_unicast\x18\x04 \x01(\x0e2\x17.plan.v1.UnknownUnicastR\x0eunknownUnicast\x12\x14\n" +
 	"\x05vteps\x18\x05 \x03(\tR\x05vteps\x121\n" +
 	"\bexternal\x18\x06 \x03(\v2\x15.plan.v1.ExternalVtepR\bexternal\x12\x18\n" +
-	"\adisplay\x18\a \x01(\tR\adisplay\"6\n" +
+	"\adisplay\x18\a \x01(\tR\adisplay\x12!\n" +
+	"\fdscp_uniform\x18\b \x01(\bR\vdscpUniform\"6\n" +
 	"\fExternalVtep\x12\x12\n" +
 	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12\x12\n" +
 	"\x04macs\x18\x02 \x03(\fR\x04macs\"\x8f\x03\n" +

@@ -77,6 +77,56 @@ func (UnknownUnicast) EnumDescriptor() ([]byte, []int) {
 	return file_weft_v1_types_proto_rawDescGZIP(), []int{0}
 }
 
+// DSCP says what becomes of the DSCP field across the tunnel (RFC 2983). ECN always crosses by RFC 6040.
+type DSCP int32
+
+const (
+	// The default: the outer header carries 0, and the inner one is left alone.
+	DSCP_DSCP_PIPE DSCP = 0
+	// The outer header carries the inner one's, and what the underlay makes of it is written back where the packet leaves the
+	// tunnel: for networks whose tenant the underlay trusts to mark.
+	DSCP_DSCP_UNIFORM DSCP = 1
+)
+
+// Enum value maps for DSCP.
+var (
+	DSCP_name = map[int32]string{
+		0: "DSCP_PIPE",
+		1: "DSCP_UNIFORM",
+	}
+	DSCP_value = map[string]int32{
+		"DSCP_PIPE":    0,
+		"DSCP_UNIFORM": 1,
+	}
+)
+
+func (x DSCP) Enum() *DSCP {
+	p := new(DSCP)
+	*p = x
+	return p
+}
+
+func (x DSCP) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DSCP) Descriptor() protoreflect.EnumDescriptor {
+	return file_weft_v1_types_proto_enumTypes[1].Descriptor()
+}
+
+func (DSCP) Type() protoreflect.EnumType {
+	return &file_weft_v1_types_proto_enumTypes[1]
+}
+
+func (x DSCP) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DSCP.Descriptor instead.
+func (DSCP) EnumDescriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{1}
+}
+
 type PortState int32
 
 const (
@@ -120,11 +170,11 @@ func (x PortState) String() string {
 }
 
 func (PortState) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[1].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[2].Descriptor()
 }
 
 func (PortState) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[1]
+	return &file_weft_v1_types_proto_enumTypes[2]
 }
 
 func (x PortState) Number() protoreflect.EnumNumber {
@@ -133,7 +183,7 @@ func (x PortState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortState.Descriptor instead.
 func (PortState) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{1}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{2}
 }
 
 type HostState int32
@@ -175,11 +225,11 @@ func (x HostState) String() string {
 }
 
 func (HostState) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[2].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[3].Descriptor()
 }
 
 func (HostState) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[2]
+	return &file_weft_v1_types_proto_enumTypes[3]
 }
 
 func (x HostState) Number() protoreflect.EnumNumber {
@@ -188,7 +238,7 @@ func (x HostState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HostState.Descriptor instead.
 func (HostState) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{2}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{3}
 }
 
 // TokenScope is what an API token may do.
@@ -230,11 +280,11 @@ func (x TokenScope) String() string {
 }
 
 func (TokenScope) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[3].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[4].Descriptor()
 }
 
 func (TokenScope) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[3]
+	return &file_weft_v1_types_proto_enumTypes[4]
 }
 
 func (x TokenScope) Number() protoreflect.EnumNumber {
@@ -243,7 +293,7 @@ func (x TokenScope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TokenScope.Descriptor instead.
 func (TokenScope) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{3}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{4}
 }
 
 // Meta identifies one life of an object: an object re-created under an old name has another uid.
@@ -565,6 +615,7 @@ type NetworkSpec struct {
 	// External VTEPs that take part in this network.
 	Vteps         []*NetworkVTEP `protobuf:"bytes,6,rep,name=vteps,proto3" json:"vteps,omitempty"`
 	Description   string         `protobuf:"bytes,7,opt,name=description,proto3" json:"description,omitempty"`
+	Dscp          DSCP           `protobuf:"varint,8,opt,name=dscp,proto3,enum=weft.v1.DSCP" json:"dscp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -646,6 +697,13 @@ func (x *NetworkSpec) GetDescription() string {
 		return x.Description
 	}
 	return ""
+}
+
+func (x *NetworkSpec) GetDscp() DSCP {
+	if x != nil {
+		return x.Dscp
+	}
+	return DSCP_DSCP_PIPE
 }
 
 type NetworkVTEP struct {
@@ -2084,7 +2142,7 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
 	"\x04meta\x18\x03 \x01(\v2\r.weft.v1.MetaR\x04meta\x12(\n" +
 	"\x04spec\x18\x04 \x01(\v2\x14.weft.v1.NetworkSpecR\x04spec\x12.\n" +
-	"\x06status\x18\x05 \x01(\v2\x16.weft.v1.NetworkStatusR\x06status\"\xf6\x01\n" +
+	"\x06status\x18\x05 \x01(\v2\x16.weft.v1.NetworkStatusR\x06status\"\x99\x02\n" +
 	"\vNetworkSpec\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x19\n" +
 	"\bvni_pool\x18\x02 \x01(\tR\avniPool\x12\x18\n" +
@@ -2092,7 +2150,8 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x03mtu\x18\x04 \x01(\rR\x03mtu\x12@\n" +
 	"\x0funknown_unicast\x18\x05 \x01(\x0e2\x17.weft.v1.UnknownUnicastR\x0eunknownUnicast\x12*\n" +
 	"\x05vteps\x18\x06 \x03(\v2\x14.weft.v1.NetworkVTEPR\x05vteps\x12 \n" +
-	"\vdescription\x18\a \x01(\tR\vdescription\"5\n" +
+	"\vdescription\x18\a \x01(\tR\vdescription\x12!\n" +
+	"\x04dscp\x18\b \x01(\x0e2\r.weft.v1.DSCPR\x04dscp\"5\n" +
 	"\vNetworkVTEP\x12\x12\n" +
 	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12\x12\n" +
 	"\x04macs\x18\x02 \x03(\tR\x04macs\"\x80\x01\n" +
@@ -2209,7 +2268,10 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x0eUnknownUnicast\x12\x1c\n" +
 	"\x18UNKNOWN_UNICAST_EXTERNAL\x10\x00\x12\x19\n" +
 	"\x15UNKNOWN_UNICAST_FLOOD\x10\x01\x12\x18\n" +
-	"\x14UNKNOWN_UNICAST_DROP\x10\x02*\x80\x01\n" +
+	"\x14UNKNOWN_UNICAST_DROP\x10\x02*'\n" +
+	"\x04DSCP\x12\r\n" +
+	"\tDSCP_PIPE\x10\x00\x12\x10\n" +
+	"\fDSCP_UNIFORM\x10\x01*\x80\x01\n" +
 	"\tPortState\x12\x16\n" +
 	"\x12PORT_STATE_UNBOUND\x10\x00\x12\x16\n" +
 	"\x12PORT_STATE_PENDING\x10\x01\x12\x17\n" +
@@ -2240,79 +2302,81 @@ func file_weft_v1_types_proto_rawDescGZIP() []byte {
 	return file_weft_v1_types_proto_rawDescData
 }
 
-var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_weft_v1_types_proto_goTypes = []any{
 	(UnknownUnicast)(0),           // 0: weft.v1.UnknownUnicast
-	(PortState)(0),                // 1: weft.v1.PortState
-	(HostState)(0),                // 2: weft.v1.HostState
-	(TokenScope)(0),               // 3: weft.v1.TokenScope
-	(*Meta)(nil),                  // 4: weft.v1.Meta
-	(*Tenant)(nil),                // 5: weft.v1.Tenant
-	(*TenantSpec)(nil),            // 6: weft.v1.TenantSpec
-	(*TenantStatus)(nil),          // 7: weft.v1.TenantStatus
-	(*Network)(nil),               // 8: weft.v1.Network
-	(*NetworkSpec)(nil),           // 9: weft.v1.NetworkSpec
-	(*NetworkVTEP)(nil),           // 10: weft.v1.NetworkVTEP
-	(*NetworkStatus)(nil),         // 11: weft.v1.NetworkStatus
-	(*Port)(nil),                  // 12: weft.v1.Port
-	(*PortSpec)(nil),              // 13: weft.v1.PortSpec
-	(*AddressPair)(nil),           // 14: weft.v1.AddressPair
-	(*Binding)(nil),               // 15: weft.v1.Binding
-	(*PortStatus)(nil),            // 16: weft.v1.PortStatus
-	(*PortCounters)(nil),          // 17: weft.v1.PortCounters
-	(*DropCount)(nil),             // 18: weft.v1.DropCount
-	(*Host)(nil),                  // 19: weft.v1.Host
-	(*HostSpec)(nil),              // 20: weft.v1.HostSpec
-	(*HostStatus)(nil),            // 21: weft.v1.HostStatus
-	(*Condition)(nil),             // 22: weft.v1.Condition
-	(*VTEP)(nil),                  // 23: weft.v1.VTEP
-	(*VTEPSpec)(nil),              // 24: weft.v1.VTEPSpec
-	(*VTEPStatus)(nil),            // 25: weft.v1.VTEPStatus
-	(*VNIPool)(nil),               // 26: weft.v1.VNIPool
-	(*VNIPoolSpec)(nil),           // 27: weft.v1.VNIPoolSpec
-	(*VNIPoolStatus)(nil),         // 28: weft.v1.VNIPoolStatus
-	(*APIToken)(nil),              // 29: weft.v1.APIToken
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(DSCP)(0),                     // 1: weft.v1.DSCP
+	(PortState)(0),                // 2: weft.v1.PortState
+	(HostState)(0),                // 3: weft.v1.HostState
+	(TokenScope)(0),               // 4: weft.v1.TokenScope
+	(*Meta)(nil),                  // 5: weft.v1.Meta
+	(*Tenant)(nil),                // 6: weft.v1.Tenant
+	(*TenantSpec)(nil),            // 7: weft.v1.TenantSpec
+	(*TenantStatus)(nil),          // 8: weft.v1.TenantStatus
+	(*Network)(nil),               // 9: weft.v1.Network
+	(*NetworkSpec)(nil),           // 10: weft.v1.NetworkSpec
+	(*NetworkVTEP)(nil),           // 11: weft.v1.NetworkVTEP
+	(*NetworkStatus)(nil),         // 12: weft.v1.NetworkStatus
+	(*Port)(nil),                  // 13: weft.v1.Port
+	(*PortSpec)(nil),              // 14: weft.v1.PortSpec
+	(*AddressPair)(nil),           // 15: weft.v1.AddressPair
+	(*Binding)(nil),               // 16: weft.v1.Binding
+	(*PortStatus)(nil),            // 17: weft.v1.PortStatus
+	(*PortCounters)(nil),          // 18: weft.v1.PortCounters
+	(*DropCount)(nil),             // 19: weft.v1.DropCount
+	(*Host)(nil),                  // 20: weft.v1.Host
+	(*HostSpec)(nil),              // 21: weft.v1.HostSpec
+	(*HostStatus)(nil),            // 22: weft.v1.HostStatus
+	(*Condition)(nil),             // 23: weft.v1.Condition
+	(*VTEP)(nil),                  // 24: weft.v1.VTEP
+	(*VTEPSpec)(nil),              // 25: weft.v1.VTEPSpec
+	(*VTEPStatus)(nil),            // 26: weft.v1.VTEPStatus
+	(*VNIPool)(nil),               // 27: weft.v1.VNIPool
+	(*VNIPoolSpec)(nil),           // 28: weft.v1.VNIPoolSpec
+	(*VNIPoolStatus)(nil),         // 29: weft.v1.VNIPoolStatus
+	(*APIToken)(nil),              // 30: weft.v1.APIToken
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
 }
 var file_weft_v1_types_proto_depIdxs = []int32{
-	30, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	4,  // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
-	6,  // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
-	7,  // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
-	4,  // 4: weft.v1.Network.meta:type_name -> weft.v1.Meta
-	9,  // 5: weft.v1.Network.spec:type_name -> weft.v1.NetworkSpec
-	11, // 6: weft.v1.Network.status:type_name -> weft.v1.NetworkStatus
+	31, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	5,  // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
+	7,  // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
+	8,  // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
+	5,  // 4: weft.v1.Network.meta:type_name -> weft.v1.Meta
+	10, // 5: weft.v1.Network.spec:type_name -> weft.v1.NetworkSpec
+	12, // 6: weft.v1.Network.status:type_name -> weft.v1.NetworkStatus
 	0,  // 7: weft.v1.NetworkSpec.unknown_unicast:type_name -> weft.v1.UnknownUnicast
-	10, // 8: weft.v1.NetworkSpec.vteps:type_name -> weft.v1.NetworkVTEP
-	4,  // 9: weft.v1.Port.meta:type_name -> weft.v1.Meta
-	13, // 10: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
-	16, // 11: weft.v1.Port.status:type_name -> weft.v1.PortStatus
-	14, // 12: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
-	15, // 13: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
-	1,  // 14: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
-	17, // 15: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
-	18, // 16: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
-	4,  // 17: weft.v1.Host.meta:type_name -> weft.v1.Meta
-	20, // 18: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
-	21, // 19: weft.v1.Host.status:type_name -> weft.v1.HostStatus
-	2,  // 20: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
-	22, // 21: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
-	30, // 22: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
-	4,  // 23: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
-	24, // 24: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
-	25, // 25: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
-	4,  // 26: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
-	27, // 27: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
-	28, // 28: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
-	3,  // 29: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
-	30, // 30: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
-	30, // 31: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	11, // 8: weft.v1.NetworkSpec.vteps:type_name -> weft.v1.NetworkVTEP
+	1,  // 9: weft.v1.NetworkSpec.dscp:type_name -> weft.v1.DSCP
+	5,  // 10: weft.v1.Port.meta:type_name -> weft.v1.Meta
+	14, // 11: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
+	17, // 12: weft.v1.Port.status:type_name -> weft.v1.PortStatus
+	15, // 13: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
+	16, // 14: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
+	2,  // 15: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
+	18, // 16: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
+	19, // 17: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
+	5,  // 18: weft.v1.Host.meta:type_name -> weft.v1.Meta
+	21, // 19: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
+	22, // 20: weft.v1.Host.status:type_name -> weft.v1.HostStatus
+	3,  // 21: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
+	23, // 22: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
+	31, // 23: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
+	5,  // 24: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
+	25, // 25: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
+	26, // 26: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
+	5,  // 27: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
+	28, // 28: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
+	29, // 29: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
+	4,  // 30: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
+	31, // 31: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
+	31, // 32: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_types_proto_init() }
@@ -2325,7 +2389,7 @@ func file_weft_v1_types_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_types_proto_rawDesc), len(file_weft_v1_types_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,

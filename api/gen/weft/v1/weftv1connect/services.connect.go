@@ -342,7 +342,7 @@ type NetworkServiceClient interface {
 	CreateNetwork(context.Context, *connect.Request[v1.CreateNetworkRequest]) (*connect.Response[v1.Network], error)
 	GetNetwork(context.Context, *connect.Request[v1.GetNetworkRequest]) (*connect.Response[v1.Network], error)
 	ListNetworks(context.Context, *connect.Request[v1.ListNetworksRequest]) (*connect.Response[v1.ListNetworksResponse], error)
-	// Changes mtu, subnets, unknown_unicast, vteps, description; the rest is immutable.
+	// Changes mtu, subnets, unknown_unicast, dscp, vteps, description; the rest is immutable.
 	UpdateNetwork(context.Context, *connect.Request[v1.UpdateNetworkRequest]) (*connect.Response[v1.Network], error)
 	DeleteNetwork(context.Context, *connect.Request[v1.DeleteNetworkRequest]) (*connect.Response[v1.DeleteNetworkResponse], error)
 	AddNetworkVTEP(context.Context, *connect.Request[v1.AddNetworkVTEPRequest]) (*connect.Response[v1.Network], error)
@@ -456,7 +456,7 @@ type NetworkServiceHandler interface {
 	CreateNetwork(context.Context, *connect.Request[v1.CreateNetworkRequest]) (*connect.Response[v1.Network], error)
 	GetNetwork(context.Context, *connect.Request[v1.GetNetworkRequest]) (*connect.Response[v1.Network], error)
 	ListNetworks(context.Context, *connect.Request[v1.ListNetworksRequest]) (*connect.Response[v1.ListNetworksResponse], error)
-	// Changes mtu, subnets, unknown_unicast, vteps, description; the rest is immutable.
+	// Changes mtu, subnets, unknown_unicast, dscp, vteps, description; the rest is immutable.
 	UpdateNetwork(context.Context, *connect.Request[v1.UpdateNetworkRequest]) (*connect.Response[v1.Network], error)
 	DeleteNetwork(context.Context, *connect.Request[v1.DeleteNetworkRequest]) (*connect.Response[v1.DeleteNetworkResponse], error)
 	AddNetworkVTEP(context.Context, *connect.Request[v1.AddNetworkVTEPRequest]) (*connect.Response[v1.Network], error)
