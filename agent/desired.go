@@ -70,7 +70,7 @@ func (r *Reconciler) wantNetwork(vni wire.VNI) (datapath.Network, bool) {
 	if n == nil {
 		return datapath.Network{}, false
 	}
-	want := datapath.Network{VNI: vni, MTU: n.mtu, Unknown: n.unknown, LocalPorts: r.floodPorts(n)}
+	want := datapath.Network{VNI: vni, MTU: n.mtu, Unknown: n.unknown, DSCPUniform: n.dscpUniform, LocalPorts: r.floodPorts(n)}
 	for _, m := range n.members {
 		if id, ok := r.vtepID(m); ok && !r.own(m) && !slices.Contains(want.Remotes, id) {
 			want.Remotes = append(want.Remotes, id)
@@ -243,7 +243,7 @@ func (r *Reconciler) heldFor(p *port, n *network) string {
 }
 
 func sameNetwork(a, b datapath.Network) bool {
-	return a.VNI == b.VNI && a.MTU == b.MTU && a.Unknown == b.Unknown && a.External == b.External &&
+	return a.VNI == b.VNI && a.MTU == b.MTU && a.Unknown == b.Unknown && a.DSCPUniform == b.DSCPUniform && a.External == b.External &&
 		slices.Equal(a.LocalPorts, b.LocalPorts) && slices.Equal(a.Remotes, b.Remotes)
 }
 

@@ -254,6 +254,14 @@ func (f *fakeKernel) Tables() []datapath.TableUse          { return nil }
 func (f *fakeKernel) Programs() []string                   { return nil }
 func (f *fakeKernel) Publish() error                       { f.published++; return nil }
 
+// word is a setting that differs from the usual, at the end of a line.
+func word(on bool, w string) string {
+	if !on {
+		return ""
+	}
+	return " " + w
+}
+
 // String is every table, one line an entry, sorted: what stories expect.
 func (f *fakeKernel) String() string {
 	var lines []string
@@ -262,7 +270,7 @@ func (f *fakeKernel) String() string {
 		add("vtep %d %s", v.ID, v.Addr)
 	}
 	for _, n := range f.nets {
-		add("net %d mtu %d local %v remotes %v external %d", n.VNI, n.MTU, n.LocalPorts, n.Remotes, n.External)
+		add("net %d mtu %d local %v remotes %v external %d%s", n.VNI, n.MTU, n.LocalPorts, n.Remotes, n.External, word(n.DSCPUniform, "uniform"))
 	}
 	for _, e := range f.fdb {
 		if e.VTEP != 0 {

@@ -93,7 +93,8 @@ func (w *world) tell(line string) {
 		a := netip.MustParseAddr(f[2])
 		w.put(plan.NewVTEP(w.rev, &planv1.Vtep{Uid: f[1], Addresses: [][]byte{a.AsSlice()}, UdpPort: 4789, External: arg("external") != ""}))
 	case "network":
-		n := &planv1.Network{Uid: f[1], Vni: uint32(num("vni")), Mtu: 1450, Vteps: list("members"), Display: "acme/" + f[1]}
+		n := &planv1.Network{Uid: f[1], Vni: uint32(num("vni")), Mtu: 1450, Vteps: list("members"), Display: "acme/" + f[1],
+			DscpUniform: arg("dscp") == "uniform"}
 		for _, e := range list("external") {
 			name, mac, _ := strings.Cut(e, "=")
 			ext := &planv1.ExternalVtep{Vtep: name}
@@ -309,7 +310,7 @@ func forms(w *world) string {
 				remotes = append(remotes, k.vteps[id].Addr.String())
 			}
 			slices.Sort(remotes)
-			f = append(f[:6], fmt.Sprint(remotes), fmt.Sprint(n.External))
+			f = append(f[:6], fmt.Sprint(remotes), fmt.Sprint(n.External)+word(n.DSCPUniform, "uniform"))
 		}
 		out = append(out, strings.Join(f, " "))
 	}

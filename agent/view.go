@@ -46,6 +46,7 @@ type network struct {
 	vni          wire.VNI
 	mtu          int
 	unknown      datapath.UnknownUnicast
+	dscpUniform  bool
 	members      []string
 	external     []external
 }
@@ -157,7 +158,7 @@ func decodeVTEP(uid string, m *planv1.Vtep) (*vtep, error) {
 }
 
 func decodeNetwork(uid string, m *planv1.Network) (*network, error) {
-	n := &network{uid: uid, display: m.Display, vni: wire.VNI(m.Vni), mtu: int(m.Mtu)}
+	n := &network{uid: uid, display: m.Display, vni: wire.VNI(m.Vni), mtu: int(m.Mtu), dscpUniform: m.DscpUniform}
 	if err := n.vni.Validate(); err != nil {
 		return nil, err
 	}

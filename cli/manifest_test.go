@@ -19,6 +19,7 @@ spec:
   subnets: [10.1.0.0/24]
   mtu: 1400
   %s: UNKNOWN_UNICAST_DROP
+  dscp: uniform
   vteps: [{vtep: ext1, macs: ["02:00:00:00:00:01"]}]
   description: first
 ---

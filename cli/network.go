@@ -33,6 +33,21 @@ func unknownUnicastFlag(cmd *cobra.Command) *string {
 	return v
 }
 
+func parseDSCP(s string) (weftv1.DSCP, error) {
+	v, ok := weftv1.DSCP_value["DSCP_"+strings.ToUpper(s)]
+	if !ok || s != strings.ToLower(s) {
+		return 0, usagef("--dscp", "choose pipe or uniform", "%q is not one of its values", s)
+	}
+	return weftv1.DSCP(v), nil
+}
+
+func dscpFlag(cmd *cobra.Command) *string {
+	v := cmd.Flags().String("dscp", "pipe", "what becomes of the DSCP across the tunnel, `MODEL` of RFC 2983: pipe (0 outside, the inner one is left alone) "+
+		"or uniform (the inner one outside, and back)")
+	_ = cmd.RegisterFlagCompletionFunc("dscp", cobra.FixedCompletions([]string{"pipe", "uniform"}, cobra.ShellCompDirectiveNoFileComp))
+	return v
+}
+
 // vniFlag is checked here, as 0 means on the wire that none was given.
 func vniFlag(cmd *cobra.Command, name string, value int64) (uint32, error) {
 	if !cmd.Flags().Changed(name) {
@@ -67,7 +82,7 @@ func networkCreate(a *app) *cobra.Command {
 	f.StringSliceVar(&spec.Subnets, "subnet", nil, "IPv4 or IPv6 `PREFIX`, any number of times")
 	f.Int64Var(&mtu, "mtu", 0, "`OCTETS` of an inner IP packet; 0 is whatever fits")
 	f.StringVar(&spec.Description, "description", "", "what it is for")
-	unknown := unknownUnicastFlag(cmd)
+	unknown, dscp := unknownUnicastFlag(cmd), dscpFlag(cmd)
 	a.waiting(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if spec.Vni, err = vniFlag(cmd, "vni", vni); err != nil {
@@ -77,6 +92,9 @@ func networkCreate(a *app) *cobra.Command {
 			return err
 		}
 		if spec.UnknownUnicast, err = parseUnknownUnicast(*unknown); err != nil {
+			return err
+		}
+		if spec.Dscp, err = parseDSCP(*dscp); err != nil {
 			return err
 		}
 		tenant, err := a.tenant()
@@ -180,6 +198,7 @@ func (s *sheet) network(n *weftv1.Network) {
 	}
 	s.row("MTU", mtu)
 	s.row("Unknown unicast", enum("UNKNOWN_UNICAST_", spec.GetUnknownUnicast()))
+	s.row("DSCP", enum("DSCP_", spec.GetDscp()))
 	s.row("Ports", fmt.Sprintf("%d, %d bound", status.GetPorts(), status.GetBoundPorts()))
 	s.row("Hosts", orNone(status.GetHosts()))
 	var vteps []string
@@ -198,24 +217,27 @@ func (s *sheet) network(n *weftv1.Network) {
 func networkSet(a *app) *cobra.Command {
 	var next weftv1.NetworkSpec
 	var mtu int64
-	cmd := &cobra.Command{Use: "set NAME", Short: "change a network: mtu, subnets, unknown-unicast, description", Args: names("NAME"),
+	cmd := &cobra.Command{Use: "set NAME", Short: "change a network: mtu, subnets, unknown-unicast, dscp, description", Args: names("NAME"),
 		Long:              "Changes what is named and leaves the rest. VNI and pool of a network never change; its VTEPs are changed with `weft network vtep`.",
 		ValidArgsFunction: a.complete(a.networkNames)}
 	f := cmd.Flags()
 	f.StringSliceVar(&next.Subnets, "subnet", nil, "IPv4 or IPv6 `PREFIX`, any number of times: they replace all that were there")
 	f.Int64Var(&mtu, "mtu", 0, "`OCTETS` of an inner IP packet; 0 is whatever fits")
 	f.StringVar(&next.Description, "description", "", "what it is for")
-	unknown := unknownUnicastFlag(cmd)
+	unknown, dscp := unknownUnicastFlag(cmd), dscpFlag(cmd)
 	based := revisionFlag(cmd)
 	a.waiting(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if err := somethingToSet(cmd, "mtu", "subnet", "unknown-unicast", "description"); err != nil {
+		if err := somethingToSet(cmd, "mtu", "subnet", "unknown-unicast", "dscp", "description"); err != nil {
 			return err
 		}
 		if next.Mtu, err = mtuFlag(mtu); err != nil {
 			return err
 		}
 		if next.UnknownUnicast, err = parseUnknownUnicast(*unknown); err != nil {
+			return err
+		}
+		if next.Dscp, err = parseDSCP(*dscp); err != nil {
 			return err
 		}
 		n, err := a.changeNetwork(cmd.Context(), args[0], *based, func(spec *weftv1.NetworkSpec) {
@@ -227,6 +249,9 @@ func networkSet(a *app) *cobra.Command {
 			}
 			if f.Changed("unknown-unicast") {
 				spec.UnknownUnicast = next.UnknownUnicast
+			}
+			if f.Changed("dscp") {
+				spec.Dscp = next.Dscp
 			}
 			if f.Changed("description") {
 				spec.Description = next.Description

@@ -36,7 +36,7 @@ as ` + "`error: field: reason`" + `, with what to do about it in a second line.
 | object | fields | never |
 |---|---|---|
 | tenant | description | name |
-| network | subnets, mtu, unknown-unicast, description; its VTEPs by ` + "`weft network vtep`" + ` | name, tenant, VNI, pool |
+| network | subnets, mtu, unknown-unicast, dscp, description; its VTEPs by ` + "`weft network vtep`" + ` | name, tenant, VNI, pool |
 | port | macs, ips, allowed addresses, unguarded, forwarding, description; its host by ` + "`weft port move`" + ` | name, tenant, network |
 | vtep | address, udp-port, outer-checksum, description | name |
 | pool | first, last, description | name |

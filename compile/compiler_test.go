@@ -63,6 +63,7 @@ func drawNetwork(t *rapid.T, uid model.UID, rev model.Revision) *model.Network {
 	n := &model.Network{Meta: model.Meta{UID: uid, Revision: rev}, Tenant: "t", Name: string(uid), Alloc: model.NetworkAlloc{VNI: wire.VNI(5000 + uint32(uid[1]))}}
 	n.Spec.MTU = rapid.SampledFrom([]int{0, 0, 1400}).Draw(t, "mtu")
 	n.Spec.UnknownUnicast = rapid.SampledFrom([]model.UnknownUnicast{"", model.UnknownUnicastFlood, model.UnknownUnicastDrop}).Draw(t, "unknown")
+	n.Spec.DSCP = rapid.SampledFrom([]model.DSCP{"", model.DSCPPipe, model.DSCPUniform}).Draw(t, "dscp")
 	for _, v := range []string{"ext0", "ext1"} {
 		if rapid.Bool().Draw(t, v) {
 			n.Spec.VTEPs = append(n.Spec.VTEPs, model.NetworkVTEP{VTEP: v, MACs: []wire.MAC{{2, 9}}})

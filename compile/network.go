@@ -72,6 +72,7 @@ func (r *run) buildNetwork(uid model.UID) *plan.Resource {
 	m := &planv1.Network{
 		Uid: string(uid), Vni: uint32(n.Alloc.VNI), Mtu: uint32(state.mtu),
 		UnknownUnicast: unknownUnicast(n.Spec.UnknownUnicast), Display: n.Tenant + "/" + n.Name,
+		DscpUniform: n.Spec.DSCP == model.DSCPUniform,
 	}
 	for _, h := range sortedKeys(state.members) {
 		if r.hasVTEP(h) {

@@ -104,6 +104,9 @@ func oracleNetwork(w *model.World, n *model.Network) *planv1.Network {
 	case model.UnknownUnicastDrop:
 		m.UnknownUnicast = planv1.UnknownUnicast_UNKNOWN_UNICAST_DROP
 	}
+	if n.Spec.DSCP == "uniform" {
+		m.DscpUniform = true
+	}
 	var members, all []*model.HostFacts
 	anyMember := false
 	for h := range w.Hosts {

@@ -36,6 +36,17 @@ type TenantSpec struct {
 	Description string `json:"description,omitempty"`
 }
 
+// DSCP says what becomes of the DSCP field across the tunnel (RFC 2983).
+type DSCP string
+
+// The two models; the empty one is DSCPPipe.
+const (
+	// DSCPPipe: 0 outside, and the inner field is left alone.
+	DSCPPipe DSCP = "pipe"
+	// DSCPUniform: the inner field outside, and the outer one is written back at the far end.
+	DSCPUniform DSCP = "uniform"
+)
+
 // UnknownUnicast says where a frame to a MAC that is not in the FDB goes.
 type UnknownUnicast string
 
@@ -64,6 +75,7 @@ type NetworkSpec struct {
 	// MTU in octets of an inner IP packet; 0 is whatever fits.
 	MTU            int            `json:"mtu,omitempty"`
 	UnknownUnicast UnknownUnicast `json:"unknown_unicast,omitempty"`
+	DSCP           DSCP           `json:"dscp,omitempty"`
 	VTEPs          []NetworkVTEP  `json:"vteps,omitempty"`
 	Description    string         `json:"description,omitempty"`
 }

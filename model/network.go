@@ -47,6 +47,11 @@ func (n *Network) Validate() error {
 		r.add(Errorf(Invalid, "spec.unknown_unicast", "choose external, flood or drop", "%q is not a setting",
 			clip(string(n.Spec.UnknownUnicast))))
 	}
+	switch n.Spec.DSCP {
+	case "", DSCPPipe, DSCPUniform:
+	default:
+		r.add(Errorf(Invalid, "spec.dscp", "choose pipe or uniform", "%q is not a setting", clip(string(n.Spec.DSCP))))
+	}
 	n.validateVTEPs(&r)
 	r.add(validateDescription(n.Spec.Description))
 	return r.err()
@@ -129,7 +134,7 @@ func (n *Network) validateVTEPs(r *refusals) {
 	}
 }
 
-// ValidateUpdate is Validate, and refuses a change of name, tenant, VNI or pool. Subnets, MTU, unknown unicast, VTEPs and
+// ValidateUpdate is Validate, and refuses a change of name, tenant, VNI or pool. Subnets, MTU, unknown unicast, DSCP, VTEPs and
 // description may change; ValidateWith says whether the network's ports allow it.
 func (n *Network) ValidateUpdate(old *Network) error {
 	var r refusals

@@ -87,7 +87,7 @@ func TestValidateNetwork(t *testing.T) {
 	}{
 		{"nothing stated", NetworkSpec{}, nil},
 		{"everything stated", NetworkSpec{VNI: 5001, Subnets: prefixes("10.1.0.0/24", "fd00:1::/64", "10.1.1.0/30", "fd00:2::/126"),
-			MTU: 1400, UnknownUnicast: UnknownUnicastFlood, VTEPs: []NetworkVTEP{{VTEP: "ext1", MACs: macs("02:00:00:00:00:01")}, {VTEP: "ext2"}},
+			MTU: 1400, UnknownUnicast: UnknownUnicastFlood, DSCP: DSCPUniform, VTEPs: []NetworkVTEP{{VTEP: "ext1", MACs: macs("02:00:00:00:00:01")}, {VTEP: "ext2"}},
 			Description: "für alle"}, nil},
 		{"largest VNI", NetworkSpec{VNI: 16777215}, nil},
 		{"VNI too large", NetworkSpec{VNI: 16777216}, []string{"spec.vni: VNI 16777216 is outside 1..16777215"}},
@@ -121,6 +121,8 @@ func TestValidateNetwork(t *testing.T) {
 		{"MTU of IPv6", NetworkSpec{MTU: 1280, Subnets: prefixes("fd00::/64")}, nil},
 
 		{"unknown unicast", NetworkSpec{UnknownUnicast: "maybe"}, []string{`spec.unknown_unicast: "maybe"`}},
+		{"DSCP", NetworkSpec{DSCP: "Uniform"}, []string{`spec.dscp: "Uniform"`}},
+		{"DSCP in words", NetworkSpec{DSCP: DSCPPipe}, nil},
 		{"VTEP twice", NetworkSpec{VTEPs: []NetworkVTEP{{VTEP: "a"}, {VTEP: "b"}, {VTEP: "a"}}}, []string{"spec.vteps[2].vtep: already spec.vteps[0]"}},
 		{"VTEP without a name", NetworkSpec{VTEPs: []NetworkVTEP{{}}}, []string{"spec.vteps[0].vtep: needed"}},
 		{"MAC behind two", NetworkSpec{VTEPs: []NetworkVTEP{{VTEP: "a", MACs: macs("02:00:00:00:00:01")}, {VTEP: "b", MACs: macs("02:00:00:00:00:01")}}},
@@ -275,7 +277,8 @@ func TestValidateUpdateNamesWhatIsImmutable(t *testing.T) {
 		return &m
 	}
 	refused(t, with(func(m *Network) {
-		m.Spec = NetworkSpec{MTU: 1500, Subnets: prefixes("10.0.0.0/24"), UnknownUnicast: UnknownUnicastDrop, VTEPs: []NetworkVTEP{{VTEP: "a"}}}
+		m.Spec = NetworkSpec{MTU: 1500, Subnets: prefixes("10.0.0.0/24"), UnknownUnicast: UnknownUnicastDrop, DSCP: DSCPUniform,
+			VTEPs: []NetworkVTEP{{VTEP: "a"}}}
 	}).ValidateUpdate(n))
 	refused(t, with(func(m *Network) { m.Spec.VNI = 5000 }).ValidateUpdate(n))
 	refused(t, with(func(m *Network) { m.Spec.VNIPool = DefaultPool }).ValidateUpdate(n))

@@ -22,6 +22,9 @@ func networkSpecIn(s *weftv1.NetworkSpec) (model.NetworkSpec, error) {
 		return out, err
 	}
 	out.UnknownUnicast = unknown
+	if out.DSCP, err = dscpIn(s.GetDscp()); err != nil {
+		return out, err
+	}
 	for i, v := range s.GetVteps() {
 		part, err := networkVTEPIn(item("spec.vteps", i), v)
 		if err != nil {
@@ -35,7 +38,7 @@ func networkSpecIn(s *weftv1.NetworkSpec) (model.NetworkSpec, error) {
 func networkSpecOut(s model.NetworkSpec) *weftv1.NetworkSpec {
 	out := &weftv1.NetworkSpec{
 		Vni: uint32(s.VNI), VniPool: s.VNIPool, Mtu: uint32(s.MTU), Description: s.Description,
-		UnknownUnicast: unknownUnicastOut(s.UnknownUnicast),
+		UnknownUnicast: unknownUnicastOut(s.UnknownUnicast), Dscp: dscpOut(s.DSCP),
 	}
 	for _, p := range s.Subnets {
 		out.Subnets = append(out.Subnets, p.String())
@@ -78,4 +81,22 @@ func unknownUnicastOut(u model.UnknownUnicast) weftv1.UnknownUnicast {
 		return weftv1.UnknownUnicast_UNKNOWN_UNICAST_DROP
 	}
 	return weftv1.UnknownUnicast_UNKNOWN_UNICAST_EXTERNAL
+}
+
+// dscpIn leaves the default empty, too.
+func dscpIn(d weftv1.DSCP) (model.DSCP, error) {
+	switch d {
+	case weftv1.DSCP_DSCP_PIPE:
+		return "", nil
+	case weftv1.DSCP_DSCP_UNIFORM:
+		return model.DSCPUniform, nil
+	}
+	return "", model.Errorf(model.Invalid, "spec.dscp", "use pipe or uniform", "%d is not a known value", d)
+}
+
+func dscpOut(d model.DSCP) weftv1.DSCP {
+	if d == model.DSCPUniform {
+		return weftv1.DSCP_DSCP_UNIFORM
+	}
+	return weftv1.DSCP_DSCP_PIPE
 }

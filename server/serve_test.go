@@ -62,3 +62,25 @@ func TestPlanFollowsIntent(t *testing.T) {
 	ok(t, f.ports.DeletePort, &weftv1.DeletePortRequest{Tenant: "way", Name: "web1"})
 	eventually(t, "the port left the plan", func() bool { return h2.planned("web1") == nil })
 }
+
+// TestDSCPFollowsIntent: a network's DSCP model is in its members' plans, follows a change at once, and is told as it was written.
+// Break it: leave DscpUniform out of compile's buildNetwork, or Dscp out of networkSpecOut.
+func TestDSCPFollowsIntent(t *testing.T) {
+	f := server(t)
+	ok(t, f.tenants.CreateTenant, &weftv1.CreateTenantRequest{Name: "dscp"})
+	n := ok(t, f.networks.CreateNetwork, &weftv1.CreateNetworkRequest{Tenant: "dscp", Name: "blue", Spec: &weftv1.NetworkSpec{}})
+	ok(t, f.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: "dscp", Name: "p", Spec: &weftv1.PortSpec{Network: "blue"}})
+	h := f.join(t, "dscp-h1")
+	h.open(facts("192.0.2.21", 1500))
+	ok(t, h.agent.Bind, &planv1.BindRequest{Tenant: "dscp", Port: "p"})
+	eventually(t, "the network is planned, as pipe", func() bool {
+		got := h.network("dscp/blue")
+		return got != nil && !got.DscpUniform
+	})
+	n = ok(t, f.networks.UpdateNetwork, &weftv1.UpdateNetworkRequest{Tenant: "dscp", Name: "blue", Revision: n.Meta.Revision,
+		Spec: &weftv1.NetworkSpec{Dscp: weftv1.DSCP_DSCP_UNIFORM}})
+	if n.Spec.Dscp != weftv1.DSCP_DSCP_UNIFORM {
+		t.Errorf("the network says %s", n.Spec.Dscp)
+	}
+	eventually(t, "it is planned as uniform", func() bool { return h.network("dscp/blue").GetDscpUniform() })
+}

@@ -25,6 +25,8 @@ type PingConfig struct {
 	Timeout  time.Duration
 	// Size of the ICMP payload in octets, at least 24.
 	Size int
+	// TOS is the IPv4 ToS or IPv6 traffic class octet of the requests: DSCP and ECN. A Linux kernel answers with the same.
+	TOS int
 	// DontFragment forbids fragments on the way.
 	DontFragment bool
 }
@@ -132,25 +134,29 @@ func newPinger(ctx context.Context, ns *netdev.Handle, dst netip.Addr, cfg PingC
 		return nil, err
 	}
 	p.conn = c.(*net.IPConn)
-	if cfg.DontFragment {
-		if err := dontFragment(p.conn, dst.Is6()); err != nil {
-			c.Close()
-			return nil, err
-		}
+	if err := p.options(); err != nil {
+		c.Close()
+		return nil, err
 	}
 	return p, nil
 }
 
-func dontFragment(c *net.IPConn, v6 bool) error {
-	raw, err := c.SyscallConn()
+// options sets what the configuration says of the packets' headers.
+func (p *pinger) options() error {
+	raw, err := p.conn.SyscallConn()
 	if err != nil {
 		return err
 	}
+	level, tos, discover, do := unix.IPPROTO_IP, unix.IP_TOS, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO
+	if p.dst.Is6() {
+		level, tos, discover, do = unix.IPPROTO_IPV6, unix.IPV6_TCLASS, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO
+	}
 	cerr := raw.Control(func(fd uintptr) {
-		if v6 {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO)
-		} else {
-			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
+		if p.cfg.DontFragment {
+			err = unix.SetsockoptInt(int(fd), level, discover, do)
+		}
+		if p.cfg.TOS != 0 {
+			err = errors.Join(err, unix.SetsockoptInt(int(fd), level, tos, p.cfg.TOS))
 		}
 	})
 	return errors.Join(cerr, err)
