@@ -85,6 +85,7 @@ func TestSlowHost(t *testing.T) {
 		ok(t, f.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: "slow", Name: name, Spec: &weftv1.PortSpec{Network: "blue"}})
 		ok(t, h.agent.Bind, &planv1.BindRequest{Tenant: "slow", Port: name})
 	}
+	eventually(t, "both are heard", func() bool { return f.live(t, "slow-quick") && f.live(t, "slow-slow") })
 	wait := &weftv1.WaitAppliedRequest{Tenant: "slow", Network: "blue"}
 	if w := ok(t, f.system.WaitApplied, wait); !w.Complete || len(w.Applied) != 2 {
 		t.Fatalf("%v", w)
