@@ -86,7 +86,7 @@ func newBed(row Row) (b *bed, err error) {
 	}
 	local := b.local(4789)
 	err = b.host.Run(func() error {
-		b.dp, err = datapath.Open(datapath.Config{PinRoot: pinRoot, Uplink: uplink, Local: local, Limits: datapath.LabLimits()})
+		b.dp, err = datapath.Open(datapath.Config{PinRoot: pinRoot, Uplink: uplink, Local: local, Limits: datapath.LabLimits(), XDP: row.Lane == XDP})
 		return err
 	})
 	if err != nil {
@@ -110,7 +110,7 @@ func newBed(row Row) (b *bed, err error) {
 	if err := b.reset(); err != nil {
 		return b, err
 	}
-	return b, nil
+	return b, b.warm()
 }
 
 func (b *bed) local(l4port uint16) datapath.Local {
@@ -148,7 +148,7 @@ func (b *bed) underlay() (peer *netdev.Handle, err error) {
 	}
 	b.hostMAC, b.peerMAC = near.MAC, far.MAC
 	// Or what the kernel lane sends is seen before its checksum is filled in.
-	if err := errors.Join(peer.Quiet(uplink), b.host.SetFeature(uplink, netdev.TX, false)); err != nil {
+	if err := errors.Join(peer.Quiet(uplink), b.host.SetFeature(uplink, netdev.TX, false), b.takesXDP(peer, uplink)); err != nil {
 		return nil, err
 	}
 	for _, u := range []Underlay{IPv4, IPv6} {
@@ -173,7 +173,7 @@ func (b *bed) container(name string, mac wire.MAC) error {
 	if err != nil {
 		return err
 	}
-	if err := ns.Quiet("eth0"); err != nil {
+	if err := errors.Join(ns.Quiet("eth0"), b.takesXDP(ns, "eth0")); err != nil {
 		return err
 	}
 	b.index[name], b.inside[name] = uint32(near.Index), ns
@@ -186,6 +186,15 @@ func (b *bed) listen(at string, ns *netdev.Handle, ifname string) error {
 		b.at[at] = s
 	}
 	return err
+}
+
+// takesXDP makes the far end of a veth what the XDP lane needs: it leaves no checksum and no tag to the near end, and takes redirected
+// frames.
+func (b *bed) takesXDP(ns *netdev.Handle, ifname string) error {
+	if b.row.Lane != XDP {
+		return nil
+	}
+	return errors.Join(ns.SetFeature(ifname, netdev.TX, false), ns.SetFeature(ifname, "tx-vlan-hw-insert", false), ns.SetFeature(ifname, netdev.GRO, true))
 }
 
 // machine is a virtual machine, which is nothing but the file of a TAP device.
@@ -201,7 +210,7 @@ func (b *bed) machine(name string, _ wire.MAC) error {
 }
 
 func (b *bed) port(id uint32, name string, mac wire.MAC, vni wire.VNI) datapath.Port {
-	return datapath.Port{Ifindex: b.index[name], ID: datapath.PortID(id), UID: name, VNI: vni, MACs: []wire.MAC{mac}}
+	return datapath.Port{Ifindex: b.index[name], ID: datapath.PortID(id), UID: name, VNI: vni, MACs: []wire.MAC{mac}, FastPath: b.row.Lane == XDP}
 }
 
 // byKernel reports whether the row sends everything through the kernel's device.
@@ -249,6 +258,23 @@ func (b *bed) flags(tap bool) (flags datapath.FDBFlags) {
 		flags |= datapath.FDBAllByKernel
 	}
 	return flags
+}
+
+// warm lets the kernel see a packet of many flows to every VTEP: the XDP lane leaves to it those whose next hop it has not seen for long.
+func (b *bed) warm() error {
+	if b.row.Lane != XDP {
+		return nil
+	}
+	const flows = 256 // 8 buckets of them, for each VTEP
+	for _, dst := range []wire.MAC{macA, macB, macFar} {
+		for i := range uint16(flows) {
+			if err := b.at["w1"].send(flow(dst, mac1).UDP(i, i, nil)); err != nil {
+				return err
+			}
+		}
+	}
+	_, err := b.fence()
+	return err
 }
 
 // settle waits for the next clock tick: next hops are kept for one.

@@ -78,44 +78,60 @@ func lengthAt(b *bed) (at int, n uint16) {
 // cut: a card that lost the end of a packet. Where the UDP header is gone the packet is not even weft's.
 func cut(b *bed) error {
 	whole := b.in(frame(mac1, macA, 60))
+	var trials []trial
 	for n := wire.EthernetLen; n < len(whole); n++ {
 		t := ignored(whole[:n])
 		if n >= udpAt(whole)+wire.UDPLen {
 			t = refused(whole[:n], "bad_ip_header")
 		}
-		if err := b.try(t); err != nil {
-			return fmt.Errorf("cut to %d octets: %w", n, err)
+		trials = append(trials, t)
+	}
+	return b.tryAll(trials, func(i int) string { return fmt.Sprintf("cut to %d octets", wire.EthernetLen+i) })
+}
+
+// cutRight: a packet that is short in earnest.
+func cutRight(b *bed) error {
+	for _, kind := range []uint16{0x0800, 0x88b5} { // IPv4, and something that the kernel does not know
+		inner := frame(mac1, macA, 60)
+		binary.BigEndian.PutUint16(inner[12:], kind)
+		begin := 0
+		for begin < len(inner) { // trials of one kind after the other
+			var trials []trial
+			for n := begin; n < len(inner); n++ {
+				t := b.shortened(inner[:n])
+				if n > begin && t.only != trials[0].only {
+					break
+				}
+				trials = append(trials, t)
+			}
+			if err := b.tryAll(trials, func(i int) string { return fmt.Sprintf("an inner frame of %d octets", begin+i) }); err != nil {
+				return err
+			}
+			begin += len(trials)
 		}
 	}
 	return nil
 }
 
-// cutRight: a packet that is short in earnest. What the kernel strips must be at least an IP header long, or its device does it; and
-// that takes no IP frame without a whole IP header.
-func cutRight(b *bed) error {
-	for _, kind := range []byte{0, 0xb5} { // IPv4, and something that the kernel does not know
-		inner := frame(mac1, macA, 60)
-		inner[12], inner[13] = map[byte]byte{0: 0x08, 0xb5: 0x88}[kind], kind
-		for n := range len(inner) {
-			t := arrives(b.in(inner[:n]), inner[:n])
-			switch {
-			case n < wire.EthernetLen:
-				t = refused(b.in(inner[:n]), "truncated")
-			case n < wire.EthernetLen+wire.IPv4Len && kind == 0:
-				t = trial{fromPeer: [][]byte{b.in(inner[:n])}, refused: 1, only: "no_room"}
-			case n < wire.EthernetLen+wire.IPv4Len:
-				t.only = "no_room"
-			}
-			if err := b.try(t); err != nil {
-				return fmt.Errorf("an inner frame of %d octets: %w", n, err)
-			}
-		}
+// shortened: what the tc lane strips must be at least an IP header long, or the kernel's device does it; and that takes no IP frame
+// without a whole IP header.
+func (b *bed) shortened(inner []byte) trial {
+	t := arrives(b.in(inner), inner)
+	switch {
+	case len(inner) < wire.EthernetLen:
+		t = refused(b.in(inner), "truncated")
+	case len(inner) >= wire.EthernetLen+wire.IPv4Len || b.row.Lane == XDP:
+	case inner[12] == 0x08:
+		t = trial{fromPeer: [][]byte{b.in(inner)}, refused: 1, only: "no_room"}
+	default:
+		t.only = "no_room"
 	}
-	return nil
+	return t
 }
 
 func options(b *bed) error {
 	f := frame(mac1, macA, 60)
+	var trials []trial
 	for n := 4; n <= 40; n += 4 {
 		t := arrives(b.in(f, func(p *tunnel) {
 			p.options = make([]byte, n)
@@ -123,20 +139,17 @@ func options(b *bed) error {
 				p.options[i] = 1 // no operation
 			}
 		}), f)
-		t.only = "options"
-		if b.byKernel() {
-			t.only = ""
+		if !b.byKernel() {
+			t.only = "options"
 		}
-		if err := b.try(t); err != nil {
-			return fmt.Errorf("%d octets: %w", n, err)
-		}
+		trials = append(trials, t.passIn("xdp_options"))
 	}
-	return nil
+	return b.tryAll(trials, func(i int) string { return fmt.Sprintf("%d octets", 4+4*i) })
 }
 
 // extension: the programs do not look behind extension headers. The kernel does, and hands the packet to its device: without the
 // mark, which from_vxlan refuses.
 func extension(b *bed) error {
 	f := frame(mac1, macA, 60)
-	return b.try(trial{fromPeer: [][]byte{b.in(f, func(p *tunnel) { p.extension = true })}, unmarked: 1, drops: map[string]uint64{"unmarked": 1}})
+	return b.try(trial{fromPeer: [][]byte{b.in(f, func(p *tunnel) { p.extension = true })}, foreign: 1, unmarked: 1, drops: map[string]uint64{"unmarked": 1}})
 }

@@ -47,7 +47,7 @@ func dscpCases() []Case {
 					fromPeer: [][]byte{b.in(in, func(p *tunnel) { p.tos = 26 << 2 })}, lanedIn: 1}
 				t.at = b.members("w1", out, frame(macGroup, macA, 60, tos(family.edit, 26<<2)))
 				t.at["w1"] = [][]byte{frame(macGroup, macA, 60, tos(family.edit, 26<<2))}
-				return t
+				return t.passOut("xdp_several").passIn("xdp_several")
 			}))
 	}
 	return append(list,

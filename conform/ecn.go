@@ -66,7 +66,7 @@ func ecnCases() []Case {
 					}
 				}
 				t.at = b.members("w1", t.fromW1...)
-				return t
+				return t.passOut("xdp_several")
 			}),
 			simple("ECN", "in, "+family.name+": every pair of fields, to a group", func(b *bed) trial {
 				t := trial{drops: map[string]uint64{"ecn_ce_not_ect": 1}}
@@ -81,7 +81,7 @@ func ecnCases() []Case {
 					}
 				}
 				t.at = b.members("", frames...)
-				return t
+				return t.passIn("xdp_several")
 			}))
 	}
 	return append(list,

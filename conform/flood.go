@@ -21,7 +21,7 @@ func floodCases() []Case {
 	everywhere := func(dst wire.MAC) func(*bed) trial {
 		return func(b *bed) trial {
 			f := frame(dst, mac1, 100)
-			return trial{fromW1: [][]byte{f}, at: b.members("w1", f), tunnels: []sent{b.to(b.addr.A, f), b.to(b.addr.B, f)}, lanedOut: 2}
+			return trial{fromW1: [][]byte{f}, at: b.members("w1", f), tunnels: []sent{b.to(b.addr.A, f), b.to(b.addr.B, f)}, lanedOut: 2}.passOut("xdp_several")
 		}
 	}
 	unknown := func(setting datapath.UnknownUnicast) func(*bed) error {
@@ -33,9 +33,9 @@ func floodCases() []Case {
 		simple("1", "unknown unicast, flooding on: every member once", everywhere(macNowhere)),
 		prepared("1", "unknown unicast, external VTEPs only", unknown(datapath.UnknownExternal), func(b *bed) trial {
 			f := frame(macNowhere, mac1, 100)
-			return trial{fromW1: [][]byte{f}, tunnels: []sent{b.to(b.addr.B, f)}, lanedOut: 1}
+			return trial{fromW1: [][]byte{f}, tunnels: []sent{b.to(b.addr.B, f)}, lanedOut: 1}.passOut("xdp_several")
 		}),
-		prepared("1", "unknown unicast, flooding off", unknown(datapath.UnknownDrop), func(*bed) trial { return held(frame(macNowhere, mac1, 100), "unknown_unicast") }),
+		prepared("1", "unknown unicast, flooding off", unknown(datapath.UnknownDrop), func(*bed) trial { return held(frame(macNowhere, mac1, 100), "unknown_unicast").passOut("xdp_several") }),
 		simple("1", "ten frames to an unknown MAC: ten at every member, none elsewhere", func(b *bed) trial {
 			t := trial{lanedOut: 20}
 			for i := range 10 {
@@ -44,19 +44,19 @@ func floodCases() []Case {
 				t.tunnels = append(t.tunnels, b.to(b.addr.A, f), b.to(b.addr.B, f))
 			}
 			t.at = b.members("w1", t.fromW1...)
-			return t
+			return t.passOut("xdp_several")
 		}),
 		simple("2", "broadcast from a tunnel: every port once, and no tunnel", func(b *bed) trial {
 			f := frame(wire.BroadcastMAC, macA, 100)
-			return trial{fromPeer: [][]byte{b.in(f)}, at: b.members("", f), lanedIn: 1}
+			return trial{fromPeer: [][]byte{b.in(f)}, at: b.members("", f), lanedIn: 1}.passIn("xdp_several")
 		}),
 		simple("2", "unknown unicast from a tunnel, flooding on: every port once", func(b *bed) trial {
 			f := frame(macNowhere, macA, 100)
-			return trial{fromPeer: [][]byte{b.in(f)}, at: b.members("", f), lanedIn: 1}
+			return trial{fromPeer: [][]byte{b.in(f)}, at: b.members("", f), lanedIn: 1}.passIn("xdp_several")
 		}),
 		simple("2", "broadcast from a tunnel in another VNI: that network's port alone", func(b *bed) trial {
 			f := frame(wire.BroadcastMAC, macA, 100)
-			return trial{fromPeer: [][]byte{b.in(f, func(p *tunnel) { p.vni = vni8 })}, at: map[string][][]byte{"x1": {f}}, lanedIn: 1}
+			return trial{fromPeer: [][]byte{b.in(f, func(p *tunnel) { p.vni = vni8 })}, at: map[string][][]byte{"x1": {f}}, lanedIn: 1}.passIn("xdp_several")
 		}),
 	}
 }

@@ -10,11 +10,11 @@ func fragmentCases() []Case {
 		simple("7", "a later fragment: not delivered", func(b *bed) trial { return ignored(b.in(f, func(p *tunnel) { p.offset = 1480 })) }),
 		simple("7", "both fragments of a packet: not delivered", func(b *bed) trial {
 			first, later := b.halves()
-			return trial{fromPeer: [][]byte{first, later}, drops: map[string]uint64{"outer_fragment": 1}}
+			return trial{fromPeer: [][]byte{first, later}, foreign: 1, drops: map[string]uint64{"outer_fragment": 1}}
 		}),
 		simple("7", "both fragments, the later one first: not delivered", func(b *bed) trial {
 			first, later := b.halves()
-			return trial{fromPeer: [][]byte{later, first}, drops: map[string]uint64{"outer_fragment": 1}}
+			return trial{fromPeer: [][]byte{later, first}, foreign: 1, drops: map[string]uint64{"outer_fragment": 1}}
 		}),
 	}
 }

@@ -90,7 +90,7 @@ func held(f []byte, reason string) trial {
 }
 
 // ignored: the peer sends the packet, and it is not weft's business.
-func ignored(packet []byte) trial { return trial{fromPeer: [][]byte{packet}} }
+func ignored(packet []byte) trial { return trial{fromPeer: [][]byte{packet}, foreign: 1} }
 
 // simple is a case of one trial.
 func simple(rule, name string, t func(b *bed) trial) Case {

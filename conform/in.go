@@ -31,10 +31,12 @@ func inCases() []Case {
 		simple("2", "unknown VNI", func(b *bed) trial { return refused(b.in(f, func(p *tunnel) { p.vni = 9 }), "unknown_vni") }),
 		prepared("2", "a MAC that no port has: dropped unless the network floods", func(b *bed) error {
 			return b.dp.PutNetwork(b.network7(datapath.UnknownExternal))
-		}, func(b *bed) trial { return refused(b.in(frame(macNowhere, macA, 100)), "unknown_unicast_from_tunnel") }),
+		}, func(b *bed) trial {
+			return refused(b.in(frame(macNowhere, macA, 100)), "unknown_unicast_from_tunnel").passIn("xdp_several")
+		}),
 		simple("2", "a MAC behind another VTEP: never back into a tunnel", func(b *bed) trial { return refused(b.in(frame(macB, macA, 100)), "split_horizon") }),
 		simple("2", "a MAC that only another VNI has", func(b *bed) trial {
-			return refused(b.in(frame(mac1, macA, 100), func(p *tunnel) { p.vni = vni8 }), "unknown_unicast_from_tunnel")
+			return refused(b.in(frame(mac1, macA, 100), func(p *tunnel) { p.vni = vni8 }), "unknown_unicast_from_tunnel").passIn("xdp_several")
 		}),
 		simple("11", "one MAC in two VNIs: each gets its own", func(b *bed) trial {
 			f := frame(mac2, macA, 100)
@@ -60,7 +62,7 @@ func inCases() []Case {
 		simple("17", "UDP checksum right: accepted", func(b *bed) trial {
 			t := arrives(b.in(f, func(p *tunnel) { p.checksum = true }), f)
 			t.only = "checksum"
-			return t
+			return t.passIn("xdp_checksum")
 		}),
 		{Rule: "17", Name: "UDP checksum wrong: dropped", do: wrongChecksum},
 		simple("19", "padding after the IP packet is not the frame's", func(b *bed) trial {
@@ -111,7 +113,7 @@ func wrongChecksum(b *bed) error {
 	f := frame(mac1, macA, 100)
 	packet := b.in(f, func(p *tunnel) { p.checksum = true })
 	packet[len(packet)-1] ^= 1
-	if err := b.try(trial{fromPeer: [][]byte{packet}, refused: 1, only: "checksum"}); err != nil {
+	if err := b.try(trial{fromPeer: [][]byte{packet}, refused: 1, only: "checksum"}.passIn("xdp_checksum")); err != nil {
 		return err
 	}
 	after, err := b.checksumErrors()

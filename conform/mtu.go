@@ -51,8 +51,11 @@ func told(at string, f []byte, mtu int) trial {
 	} else {
 		t.fromW1 = [][]byte{f}
 	}
-	return t
+	return t.passOut("xdp_too_big")
 }
+
+// untold: w1 sends the frame, it is dropped for the reason, and that is all.
+func untold(f []byte, reason string) trial { return held(f, reason).passOut("xdp_too_big") }
 
 // mtuCases: what does not fit is never fragmented; its sender is told, as a router would, where it may be.
 func mtuCases() []Case {
@@ -63,12 +66,12 @@ func mtuCases() []Case {
 		}
 		list = append(list,
 			prepared("8", l.name+": without DF the drop has a name of its own", l.prep, func(b *bed) trial {
-				return held(frame(macA, mac1, l.mtu(b)-28+1), "too_big_no_df")
+				return untold(frame(macA, mac1, l.mtu(b)-28+1), "too_big_no_df")
 			}),
 			prepared("8", l.name+": what is not IP is dropped without a word", l.prep, func(b *bed) trial {
 				f := sized(macA, mac1, l.mtu(b)+1)
 				f[12], f[13] = 0x88, 0xb5
-				return held(f, "too_big")
+				return untold(f, "too_big")
 			}))
 	}
 	list = append(list, unansweredCases()...)
@@ -88,7 +91,7 @@ func mtuCases() []Case {
 		}, func(*bed) trial { return told("w1", sized(macA, mac1, 101), 100) }),
 		prepared("8", "a flood: who has room for it gets it, and nobody is told", func(b *bed) error { return b.wideNetwork() }, func(b *bed) trial {
 			f := sized(macGroup, mac1, underlayMTU-b.room()+1)
-			return trial{fromW1: [][]byte{f}, at: b.members("w1", f), drops: map[string]uint64{"copy_too_big": 2}}
+			return trial{fromW1: [][]byte{f}, at: b.members("w1", f), drops: map[string]uint64{"copy_too_big": 2}}.passOut("xdp_several")
 		}),
 		Case{Rule: "8", Name: "what a router of the underlay reports is the path's MTU from then on", do: reported})
 }
@@ -103,17 +106,32 @@ func tooBigCases(l limit, family family) []Case {
 	whole := func(at string, src wire.MAC) func(*bed) trial {
 		return func(b *bed) trial {
 			head, f, segments := aggregate(src, 4*mss(b)+100, mss(b), family.edit)
-			t := trial{offers: []offer{{at, head, f}}, lanedOut: 1}
+			t := trial{offers: []offer{{at: at, head: head, frame: f}}, lanedOut: 1}.passOut("xdp_too_big")
 			for _, s := range segments {
 				t.tunnels = append(t.tunnels, b.to(b.addr.A, s))
+			}
+			if b.cutsFirst(at) {
+				t.offers[0].pieces, t.passedOut = len(segments), nil
 			}
 			return t
 		}
 	}
 	cut := func(at string, src wire.MAC) func(*bed) trial {
 		return func(b *bed) trial {
-			head, f, _ := aggregate(src, 4*mss(b)+100, mss(b)+1, family.edit)
-			return trial{offers: []offer{{at, head, f}}, at: map[string][][]byte{at: {answer(f, l.mtu(b))}}, answers: 1, drops: map[string]uint64{"too_big": 1}}
+			head, f, segments := aggregate(src, 4*mss(b)+100, mss(b)+1, family.edit)
+			t := trial{offers: []offer{{at: at, head: head, frame: f}}, at: map[string][][]byte{at: {answer(f, l.mtu(b))}}, answers: 1, drops: map[string]uint64{"too_big": 1}}
+			if !b.cutsFirst(at) {
+				return t.passOut("xdp_too_big")
+			}
+			// Each segment is a packet then, and the last one is short.
+			last := len(segments) - 1
+			t.at[at], t.tunnels = nil, []sent{b.to(b.addr.A, segments[last])}
+			for _, s := range segments[:last] {
+				t.at[at] = append(t.at[at], answer(s, l.mtu(b)))
+			}
+			t.offers[0].pieces, t.answers, t.drops["too_big"] = len(segments), last, uint64(last)
+			t.passedOut = map[string]int{"xdp_too_big": last}
+			return t
 		}
 	}
 	title := func(what string) string { return fmt.Sprintf("%s: %s (%s)", l.name, what, family.name) }
@@ -127,6 +145,9 @@ func tooBigCases(l limit, family family) []Case {
 		prepared("8", title("segments of one octet more: a virtual machine is told"), l.prep, cut("t1", mac3)),
 	}
 }
+
+// cutsFirst: a container's own kernel cuts its aggregates, for the XDP lane takes none.
+func (b *bed) cutsFirst(at string) bool { return b.row.Lane == XDP && at != "t1" }
 
 // unansweredCases are of what there may be no message about (RFC 1122, section 3.2.2; RFC 4443, section 2.4), and of what is near it.
 func unansweredCases() []Case {
@@ -174,7 +195,7 @@ func unansweredCases() []Case {
 		if c.told {
 			list = append(list, simple("8", "the sender is told of "+c.name, func(*bed) trial { return told("w1", c.frame, networkMTU) }))
 		} else {
-			list = append(list, simple("8", "nobody is told of "+c.name, func(*bed) trial { return held(c.frame, "too_big") }))
+			list = append(list, simple("8", "nobody is told of "+c.name, func(*bed) trial { return untold(c.frame, "too_big") }))
 		}
 	}
 	return list

@@ -11,6 +11,8 @@ const (
 	TC Lane = "tc"
 	// Kernel is the vxlan device, which the programs feed and watch: every tunnel packet is made to take it.
 	Kernel Lane = "kernel"
+	// XDP is the programs before those at tcx: every port and the uplink are in it.
+	XDP Lane = "xdp"
 )
 
 // Underlay is the IP version that carries the tunnels.
@@ -30,9 +32,9 @@ type Row struct {
 
 func (r Row) String() string { return string(r.Lane) + "/" + string(r.Underlay) }
 
-// Rows are all there are today.
+// Rows are all there are.
 func Rows() []Row {
-	return []Row{{TC, IPv4}, {Kernel, IPv4}, {TC, IPv6}, {Kernel, IPv6}}
+	return []Row{{TC, IPv4}, {Kernel, IPv4}, {XDP, IPv4}, {TC, IPv6}, {Kernel, IPv6}, {XDP, IPv6}}
 }
 
 // addresses of an underlay. A is a host's VTEP, B an external one; Far and Narrow are behind the router Gateway; Rogue is nobody's;

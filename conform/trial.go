@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/weftnet/weft/wire"
 )
@@ -25,6 +26,10 @@ type trial struct {
 	drops map[string]uint64
 	// answers are the messages about dropped packets that are sent back.
 	answers int
+	// passedOut and passedIn are packets that the XDP lane, in its row, passes on to tc, by its reason; foreign are those of the peer's that
+	// it does not take for weft's. It does all others itself.
+	passedOut, passedIn map[string]int
+	foreign             int
 	// lanedOut and lanedIn are packets, or copies, that take the row's lane out of the host or into it.
 	lanedOut, lanedIn int
 	// only: whatever the row is, they take the kernel lane, for this reason.
@@ -40,10 +45,46 @@ type offer struct {
 	at    string
 	head  virtio
 	frame []byte
+	// pieces are the packets that the sender's own kernel makes of it; 0 is 1.
+	pieces int
+}
+
+// passOut says for what the XDP lane passes on what the ports send; passIn is of the peer's packets.
+func (t trial) passOut(reason string) trial {
+	t.passedOut = map[string]int{reason: t.outgoing()}
+	return t
+}
+
+func (t trial) passIn(reason string) trial {
+	t.passedIn = map[string]int{reason: len(t.fromPeer)}
+	return t
 }
 
 // outgoing is how many packets the ports send.
-func (t trial) outgoing() int { return len(t.fromW1) + len(t.fromT1) + len(t.offers) }
+func (t trial) outgoing() (n int) {
+	n = len(t.fromW1) + len(t.fromT1)
+	for _, o := range t.offers {
+		n += max(1, o.pieces)
+	}
+	return n
+}
+
+// seen is how many packets each program is given. Those that the XDP lane passes on for the age of a next hop are on top of it.
+func (b *bed) seen(t trial) map[string]int {
+	n := map[string]int{"from_port": t.outgoing(), "from_uplink": len(t.fromPeer), "from_vxlan": b.kernelIn(t)}
+	if b.row.Lane == XDP {
+		n["xdp_from_port"], n["xdp_from_uplink"] = n["from_port"], n["from_uplink"]
+		n["from_port"], n["from_uplink"] = sum(t.passedOut), sum(t.passedIn)+t.foreign
+	}
+	return n
+}
+
+func sum(counts map[string]int) (n int) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}
 
 const fenceType = 0x88b6 // an EtherType for local experiments (IEEE 802)
 
@@ -71,6 +112,45 @@ func (b *bed) try(t trial) error {
 	return b.compareFrames(t)
 }
 
+// tryAll runs trials of one kind as one, and if that fails each by itself, so that the error has the name of the first that does.
+func (b *bed) tryAll(trials []trial, name func(i int) string) error {
+	all := trial{at: map[string][][]byte{}, drops: map[string]uint64{}, passedOut: map[string]int{}, passedIn: map[string]int{}}
+	for _, t := range trials {
+		all.add(t)
+	}
+	failure := b.try(all)
+	if failure == nil || errors.Is(failure, errNextHop) {
+		return failure
+	}
+	for i, t := range trials {
+		if err := errors.Join(b.reset(), b.try(t)); err != nil {
+			return fmt.Errorf("%s: %w", name(i), err)
+		}
+	}
+	return fmt.Errorf("one after the other, not each by itself: %w", failure)
+}
+
+// add is t and then u, which takes the kernel lane for the same reason as all before it.
+func (t *trial) add(u trial) {
+	t.fromW1, t.fromT1, t.fromPeer = append(t.fromW1, u.fromW1...), append(t.fromT1, u.fromT1...), append(t.fromPeer, u.fromPeer...)
+	t.offers, t.tunnels = append(t.offers, u.offers...), append(t.tunnels, u.tunnels...)
+	for name, frames := range u.at {
+		t.at[name] = append(t.at[name], frames...)
+	}
+	for reason, n := range u.drops {
+		t.drops[reason] += n
+	}
+	for reason, n := range u.passedOut {
+		t.passedOut[reason] += n
+	}
+	for reason, n := range u.passedIn {
+		t.passedIn[reason] += n
+	}
+	t.answers, t.foreign = t.answers+u.answers, t.foreign+u.foreign
+	t.lanedOut, t.lanedIn, t.only = t.lanedOut+u.lanedOut, t.lanedIn+u.lanedIn, u.only
+	t.refused, t.unmarked = t.refused+u.refused, t.unmarked+u.unmarked
+}
+
 func (b *bed) send(t trial) error {
 	for _, s := range []struct {
 		at     string
@@ -90,23 +170,39 @@ func (b *bed) send(t trial) error {
 	return nil
 }
 
+// nextHop is why the XDP lane lets the kernel see a packet now and then, whatever it is. errNextHop says that it did so in a trial.
+const nextHop = "xdp_next_hop"
+
+var errNextHop = errors.New("the XDP lane passed a packet on for the age of its next hop")
+
 // counted waits until every program has counted what it was sent.
 func (b *bed) counted(t trial, before ledger) (after ledger, err error) {
+	want := b.seen(t)
 	in := func(program string) int { return int(after.books[program].In - before.books[program].In) }
 	err = await("the books say what was sent", b.patience, func() (bool, error) {
 		if after, err = b.ledger(); err != nil {
 			return false, err
 		}
-		done := in("from_port") >= t.outgoing() && in("from_uplink") >= len(t.fromPeer) && in("from_vxlan") >= b.kernelIn(t)
-		return done && after.balanced() == nil, nil
+		for program, n := range want {
+			if program == "from_port" {
+				n += int(after.lanes[nextHop] - before.lanes[nextHop])
+			}
+			if in(program) < n {
+				return false, nil
+			}
+		}
+		return after.balanced() == nil, nil
 	})
 	if balance := after.balanced(); err == nil || balance != nil {
 		err = balance
 	}
 	if err != nil {
 		lanes, drops := after.since(before)
-		err = fmt.Errorf("%w: from_port %d of %d, from_uplink %d of %d, from_vxlan %d of %d; drops %v, lanes %v", err, in("from_port"), t.outgoing(),
-			in("from_uplink"), len(t.fromPeer), in("from_vxlan"), b.kernelIn(t), drops, lanes)
+		seen := ""
+		for _, program := range slices.Sorted(maps.Keys(want)) {
+			seen += fmt.Sprintf("%s %d of %d; ", program, in(program), want[program])
+		}
+		err = fmt.Errorf("%w: %sdrops %v, lanes %v", err, seen, drops, lanes)
 	}
 	return after, err
 }
@@ -119,8 +215,24 @@ func (b *bed) kernelIn(t trial) int {
 	return t.unmarked
 }
 
+// passed is what the XDP lane passes on, by its reasons.
+func (b *bed) passed(t trial) map[string]int {
+	want := map[string]int{}
+	if b.row.Lane == XDP {
+		for _, passed := range []map[string]int{t.passedOut, t.passedIn} {
+			for reason, n := range passed {
+				want[reason] += n
+			}
+		}
+	}
+	return want
+}
+
 func (b *bed) compareCounts(t trial, before, after ledger) error {
 	lanes, drops := after.since(before)
+	if lanes[nextHop] > 0 {
+		return errNextHop
+	}
 	want := t.drops
 	if want == nil {
 		want = map[string]uint64{}
@@ -132,16 +244,23 @@ func (b *bed) compareCounts(t trial, before, after ledger) error {
 	if b.byKernel() || t.only != "" {
 		kernel += uint64(t.lanedIn + t.lanedOut)
 	}
-	var n uint64
-	for _, c := range lanes {
-		n += c
+	byXDP, byKernel := map[string]int{}, uint64(0)
+	for reason, n := range lanes {
+		if strings.HasPrefix(reason, "xdp_") {
+			byXDP[reason] = int(n)
+		} else {
+			byKernel += n
+		}
 	}
-	if n != kernel || t.only != "" && !b.byKernel() && lanes[t.only] != kernel {
-		return fmt.Errorf("lane: %d packets took the kernel lane (%v), want %d %s", n, lanes, kernel, t.only)
+	if byKernel != kernel || t.only != "" && !b.byKernel() && lanes[t.only] != kernel {
+		return fmt.Errorf("lane: %d packets took the kernel lane (%v), want %d %s", byKernel, lanes, kernel, t.only)
 	}
-	for program, sent := range map[string]int{"from_port": t.outgoing(), "from_uplink": len(t.fromPeer), "from_vxlan": b.kernelIn(t)} {
-		if got := after.books[program].In - before.books[program].In; got != uint64(sent) {
-			return fmt.Errorf("%s saw %d packets, want %d", program, got, sent)
+	if want := b.passed(t); !maps.Equal(byXDP, want) {
+		return fmt.Errorf("lane: the XDP lane passed on %v, want %v", byXDP, want)
+	}
+	for program, n := range b.seen(t) {
+		if got := after.books[program].In - before.books[program].In; got != uint64(n) {
+			return fmt.Errorf("%s saw %d packets, want %d (lanes %v)", program, got, n, lanes)
 		}
 	}
 	if n := after.books["from_port"].Answers - before.books["from_port"].Answers; n != uint64(t.answers) {

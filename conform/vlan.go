@@ -22,7 +22,9 @@ func vlanCases() []Case {
 				if len(k.tags) > 1 {
 					return ignored(p) // behind two tags it is not IP to anybody here
 				}
-				return refused(p, "outer_vlan")
+				t := refused(p, "outer_vlan")
+				t.foreign = 1 // to the XDP lane it is not IP
+				return t
 			}))
 	}
 	for _, kind := range []uint16{0x9100} {
