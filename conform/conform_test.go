@@ -31,7 +31,7 @@ func TestConform(t *testing.T) {
 	if failed > 0 {
 		t.Error(table.String())
 	}
-	if len(results) < 4*150 {
+	if len(results) < len(Rows())*280 {
 		t.Errorf("only %d results", len(results))
 	}
 	empty(t)
