@@ -58,7 +58,7 @@ func TestDSCPAcrossTheUnderlay(t *testing.T) {
 // echoMarks are the outer ToS octets of the tunnel packets that hold an echo request or reply.
 func echoMarks(t *testing.T, vni wire.VNI, frames [][]byte) (marks []uint8) {
 	t.Helper()
-	for _, fr := range tunnelled(frames) {
+	for _, fr := range tunnelled(frames, wire.VXLANPort) {
 		outer, err := wire.ParseFrame(fr)
 		if err != nil {
 			t.Fatal(err)
@@ -68,7 +68,7 @@ func echoMarks(t *testing.T, vni wire.VNI, frames [][]byte) (marks []uint8) {
 			t.Fatal(err)
 		}
 		if h.VNI == vni && len(marksOf([][]byte{inner})) == 1 {
-			marks = append(marks, outer.IPv4.TOS)
+			marks = append(marks, outer.IPv4.TOS|outer.IPv6.TrafficClass) // one of them is there
 		}
 	}
 	return marks
