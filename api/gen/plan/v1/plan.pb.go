@@ -2152,10 +2152,11 @@ type Vtep struct {
 	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
 	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// 4 or 16 octets each; one a family.
-	Addresses     [][]byte `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	UdpPort       uint32   `protobuf:"varint,4,opt,name=udp_port,json=udpPort,proto3" json:"udp_port,omitempty"`
-	OuterChecksum bool     `protobuf:"varint,5,opt,name=outer_checksum,json=outerChecksum,proto3" json:"outer_checksum,omitempty"`
-	External      bool     `protobuf:"varint,6,opt,name=external,proto3" json:"external,omitempty"`
+	Addresses [][]byte `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	UdpPort   uint32   `protobuf:"varint,4,opt,name=udp_port,json=udpPort,proto3" json:"udp_port,omitempty"`
+	// Send it a correct outer UDP checksum; otherwise zero (RFC 7348, section 5).
+	OuterChecksum bool `protobuf:"varint,5,opt,name=outer_checksum,json=outerChecksum,proto3" json:"outer_checksum,omitempty"`
+	External      bool `protobuf:"varint,6,opt,name=external,proto3" json:"external,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

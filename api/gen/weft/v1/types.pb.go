@@ -1436,8 +1436,10 @@ func (x *Host) GetStatus() *HostStatus {
 }
 
 type HostSpec struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Description   string                 `protobuf:"bytes,1,opt,name=description,proto3" json:"description,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Description string                 `protobuf:"bytes,1,opt,name=description,proto3" json:"description,omitempty"`
+	// Peers send this host's VTEP a correct outer UDP checksum instead of zero.
+	OuterChecksum bool `protobuf:"varint,2,opt,name=outer_checksum,json=outerChecksum,proto3" json:"outer_checksum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1477,6 +1479,13 @@ func (x *HostSpec) GetDescription() string {
 		return x.Description
 	}
 	return ""
+}
+
+func (x *HostSpec) GetOuterChecksum() bool {
+	if x != nil {
+		return x.OuterChecksum
+	}
+	return false
 }
 
 type HostStatus struct {
@@ -2209,9 +2218,10 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\x04meta\x18\x02 \x01(\v2\r.weft.v1.MetaR\x04meta\x12%\n" +
 	"\x04spec\x18\x03 \x01(\v2\x11.weft.v1.HostSpecR\x04spec\x12+\n" +
-	"\x06status\x18\x04 \x01(\v2\x13.weft.v1.HostStatusR\x06status\",\n" +
+	"\x06status\x18\x04 \x01(\v2\x13.weft.v1.HostStatusR\x06status\"S\n" +
 	"\bHostSpec\x12 \n" +
-	"\vdescription\x18\x01 \x01(\tR\vdescription\"\xab\x03\n" +
+	"\vdescription\x18\x01 \x01(\tR\vdescription\x12%\n" +
+	"\x0eouter_checksum\x18\x02 \x01(\bR\routerChecksum\"\xab\x03\n" +
 	"\n" +
 	"HostStatus\x12(\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x12.weft.v1.HostStateR\x05state\x12%\n" +

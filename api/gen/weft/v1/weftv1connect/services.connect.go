@@ -829,7 +829,7 @@ type HostServiceClient interface {
 	CreateHostToken(context.Context, *connect.Request[v1.CreateHostTokenRequest]) (*connect.Response[v1.CreateHostTokenResponse], error)
 	GetHost(context.Context, *connect.Request[v1.GetHostRequest]) (*connect.Response[v1.Host], error)
 	ListHosts(context.Context, *connect.Request[v1.ListHostsRequest]) (*connect.Response[v1.ListHostsResponse], error)
-	// Changes description.
+	// Changes description, outer_checksum.
 	UpdateHost(context.Context, *connect.Request[v1.UpdateHostRequest]) (*connect.Response[v1.Host], error)
 	// Refused while ports are bound to the host, unless forced: then they are unbound, and their epochs grow.
 	RemoveHost(context.Context, *connect.Request[v1.RemoveHostRequest]) (*connect.Response[v1.RemoveHostResponse], error)
@@ -919,7 +919,7 @@ type HostServiceHandler interface {
 	CreateHostToken(context.Context, *connect.Request[v1.CreateHostTokenRequest]) (*connect.Response[v1.CreateHostTokenResponse], error)
 	GetHost(context.Context, *connect.Request[v1.GetHostRequest]) (*connect.Response[v1.Host], error)
 	ListHosts(context.Context, *connect.Request[v1.ListHostsRequest]) (*connect.Response[v1.ListHostsResponse], error)
-	// Changes description.
+	// Changes description, outer_checksum.
 	UpdateHost(context.Context, *connect.Request[v1.UpdateHostRequest]) (*connect.Response[v1.Host], error)
 	// Refused while ports are bound to the host, unless forced: then they are unbound, and their epochs grow.
 	RemoveHost(context.Context, *connect.Request[v1.RemoveHostRequest]) (*connect.Response[v1.RemoveHostResponse], error)
