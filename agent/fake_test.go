@@ -267,7 +267,7 @@ func (f *fakeKernel) String() string {
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	for _, v := range f.vteps {
-		add("vtep %d %s", v.ID, v.Addr)
+		add("vtep %d %s%s", v.ID, v.Addr, word(v.OuterChecksum, "checksum"))
 	}
 	for _, n := range f.nets {
 		add("net %d mtu %d local %v remotes %v external %d%s", n.VNI, n.MTU, n.LocalPorts, n.Remotes, n.External, word(n.DSCPUniform, "uniform"))

@@ -91,7 +91,8 @@ func (w *world) tell(line string) {
 		w.put(plan.NewHost(w.rev, &planv1.Host{Uid: "h1", Name: "h1", Vtep: "h1"}))
 	case "vtep":
 		a := netip.MustParseAddr(f[2])
-		w.put(plan.NewVTEP(w.rev, &planv1.Vtep{Uid: f[1], Addresses: [][]byte{a.AsSlice()}, UdpPort: 4789, External: arg("external") != ""}))
+		w.put(plan.NewVTEP(w.rev, &planv1.Vtep{Uid: f[1], Addresses: [][]byte{a.AsSlice()}, UdpPort: 4789, External: arg("external") != "",
+			OuterChecksum: arg("checksum") == "yes"}))
 	case "network":
 		n := &planv1.Network{Uid: f[1], Vni: uint32(num("vni")), Mtu: 1450, Vteps: list("members"), Display: "acme/" + f[1],
 			DscpUniform: arg("dscp") == "uniform"}

@@ -123,6 +123,7 @@ func (s *sheet) host(h *weftv1.Host) {
 	s.list("Conditions", conditions)
 	s.row("VTEP", orNone(status.GetVtepAddresses()))
 	s.row("UDP port", number(status.GetUdpPort()))
+	s.row("Outer checksum", yes(h.GetSpec().GetOuterChecksum()))
 	uplink := status.GetUplink()
 	if mtu := status.GetUplinkMtu(); mtu != 0 {
 		uplink += fmt.Sprintf(" (MTU %d)", mtu)
@@ -137,13 +138,17 @@ func (s *sheet) host(h *weftv1.Host) {
 }
 
 func hostSet(a *app) *cobra.Command {
-	var description string
-	cmd := &cobra.Command{Use: "set NAME --description TEXT", Short: "change a host: description", Args: names("NAME"),
+	next := &weftv1.HostSpec{}
+	cmd := &cobra.Command{Use: "set NAME", Short: "change a host: outer-checksum, description", Args: names("NAME"),
+		Long: "Changes what is named and leaves the rest. With an outer checksum, tunnel packets to this host are sent through their hosts' kernel lane,\n" +
+			"which is slower; it is for an underlay that drops or damages packets whose UDP checksum is zero.",
 		ValidArgsFunction: a.complete(a.hostNames)}
-	cmd.Flags().StringVar(&description, "description", "", "what it is")
+	f := cmd.Flags()
+	f.BoolVar(&next.OuterChecksum, "outer-checksum", false, "have its peers send it a correct outer UDP checksum instead of zero")
+	f.StringVar(&next.Description, "description", "", "what it is")
 	based := revisionFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := somethingToSet(cmd, "description"); err != nil {
+		if err := somethingToSet(cmd, "outer-checksum", "description"); err != nil {
 			return err
 		}
 		c, err := a.client()
@@ -156,7 +161,15 @@ func hostSet(a *app) *cobra.Command {
 				return h, h.GetMeta().GetRevision(), err
 			},
 			func(h *weftv1.Host) error {
-				h.Spec = &weftv1.HostSpec{Description: description}
+				if h.Spec == nil {
+					h.Spec = &weftv1.HostSpec{}
+				}
+				if f.Changed("outer-checksum") {
+					h.Spec.OuterChecksum = next.OuterChecksum
+				}
+				if f.Changed("description") {
+					h.Spec.Description = next.Description
+				}
 				return nil
 			},
 			func(ctx context.Context, h *weftv1.Host, revision int64) (*weftv1.Host, error) {

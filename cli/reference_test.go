@@ -40,7 +40,7 @@ as ` + "`error: field: reason`" + `, with what to do about it in a second line.
 | port | macs, ips, allowed addresses, unguarded, forwarding, description; its host by ` + "`weft port move`" + ` | name, tenant, network |
 | vtep | address, udp-port, outer-checksum, description | name |
 | pool | first, last, description | name |
-| host | description | name |
+| host | outer-checksum, description | name |
 
 A set reads the object, changes what was named and writes it back on the revision it read; when somebody else wrote meanwhile it does so again.
 ` + "`--revision N`" + ` refuses instead.

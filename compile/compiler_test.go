@@ -43,7 +43,8 @@ func drawChange(t *rapid.T, rev model.Revision) model.Change {
 			Active: maybe("h", 4), Incoming: maybe("h", 4), Draining: maybe("h", 4)}
 	case 5:
 		uid := pick("h", 4)
-		ch.Host = &model.Host{Meta: meta(uid), Name: "host-" + string(uid)}
+		ch.Host = &model.Host{Meta: meta(uid), Name: "host-" + string(uid),
+			Spec: model.HostSpec{OuterChecksum: rapid.Bool().Draw(t, "checksum")}}
 	case 6:
 		ch.Facts = &model.HostFacts{Host: pick("h", 4), UDPPort: 4789, UplinkMTU: rapid.SampledFrom([]int{0, 1500, 9000}).Draw(t, "uplink"),
 			VTEPAddresses: rapid.SampledFrom([][]netip.Addr{

@@ -16,7 +16,7 @@ func oracle(w *model.World) *plan.Set {
 	for _, h := range w.Hosts {
 		s.Put(plan.NewHost(0, oracleHost(w, h)))
 		if f := oracleFacts(w, h.UID); f != nil {
-			v := &planv1.Vtep{Uid: string(h.UID), Name: h.Name, UdpPort: uint32(f.UDPPort)}
+			v := &planv1.Vtep{Uid: string(h.UID), Name: h.Name, UdpPort: uint32(f.UDPPort), OuterChecksum: h.Spec.OuterChecksum}
 			if f.UDPPort == 0 {
 				v.UdpPort = 4789
 			}

@@ -55,6 +55,7 @@ func (r *run) buildVTEP(uid model.UID) *plan.Resource {
 	f := r.w.Facts[uid]
 	return plan.NewVTEP(int64(r.w.Revision), &planv1.Vtep{
 		Uid: string(uid), Name: r.w.HostName(uid), Addresses: addresses(f.VTEPAddresses), UdpPort: udpPort(f.UDPPort),
+		OuterChecksum: r.w.Hosts[uid].Spec.OuterChecksum,
 	})
 }
 

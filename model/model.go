@@ -149,6 +149,8 @@ type Host struct {
 // HostSpec is what a user says of a host.
 type HostSpec struct {
 	Description string `json:"description,omitempty"`
+	// OuterChecksum: peers send the host's VTEP a correct outer UDP checksum instead of zero.
+	OuterChecksum bool `json:"outer_checksum,omitempty"`
 }
 
 // HostFacts is what a host's agent says of it and other hosts' plans depend on.

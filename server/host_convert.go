@@ -7,13 +7,13 @@ import (
 )
 
 func hostSpecIn(s *weftv1.HostSpec) model.HostSpec {
-	return model.HostSpec{Description: s.GetDescription()}
+	return model.HostSpec{Description: s.GetDescription(), OuterChecksum: s.GetOuterChecksum()}
 }
 
 func hostOut(h *model.Host, status *weftv1.HostStatus) *weftv1.Host {
 	return &weftv1.Host{
 		Name: h.Name, Meta: metaOut(h.Meta),
-		Spec:   &weftv1.HostSpec{Description: h.Spec.Description},
+		Spec:   &weftv1.HostSpec{Description: h.Spec.Description, OuterChecksum: h.Spec.OuterChecksum},
 		Status: status,
 	}
 }
