@@ -100,9 +100,13 @@ func findUplink(cfg Config, links Links, was datapath.Local) (*uplink, error) {
 		if name == "" {
 			name = byIndex[holder].Name
 		}
-		// A VTEP on the loopback is reached through every link that has a route: the default route's is the uplink.
-		if cfg.Uplink == "" && name == "lo" {
-			if name, err = routeLink(routes, byIndex, netip.IPv4Unspecified()); err != nil {
+		// A VTEP on the loopback is reached through every link that has a route: the default route's are the uplinks.
+		if cfg.Uplink == "" && (name == "lo" || byName[name].Kind == "dummy") {
+			outward := netip.IPv4Unspecified()
+			if addr.Is6() {
+				outward = netip.IPv6Unspecified()
+			}
+			if name, err = routeLink(routes, byIndex, outward); err != nil {
 				return nil, err
 			}
 		}

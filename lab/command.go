@@ -54,7 +54,7 @@ func (a *app) commands() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().StringVar(&a.name, "name", a.name, "`name` of the lab, if there are several on this machine")
-	root.AddCommand(a.upCommand(), a.downCommand(), a.statusCommand(), a.workloadCommand(), a.execCommand(), a.demoCommand())
+	root.AddCommand(a.upCommand(), a.downCommand(), a.statusCommand(), a.workloadCommand(), a.uplinkCommand(), a.execCommand(), a.demoCommand())
 	return root
 }
 
@@ -91,6 +91,7 @@ func (a *app) upCommand() *cobra.Command {
 	fl.IntVar(&cfg.Hosts, "hosts", 3, "`number` of hosts, each under a leaf of its own")
 	fl.IntVar(&cfg.Spines, "spines", 2, "`number` of spines")
 	fl.IntVar(&cfg.Underlay, "underlay", 4, "IP `version` of the underlay: 4 or 6")
+	fl.IntVar(&cfg.Uplinks, "uplinks", 1, "`number` of uplinks of each host, 1 or 2; with 2 tunnels end at its loopback")
 	fl.IntVar(&cfg.MTU, "mtu", 0, "MTU of the underlay in `octets` (default 1550, on IPv6 1570); a network's is 50 less, on IPv6 70")
 	fl.BoolVar(&detach, "detach", false, "leave the lab running and return")
 	return cmd

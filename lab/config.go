@@ -13,10 +13,11 @@ import (
 // Limits of a lab: of addresses (a host and a leaf have an octet, of which half belongs to guests of the underlay), and of
 // what one machine can run.
 const (
-	MaxHosts  = 64
-	MaxSpines = 16
-	minInner  = 1280
-	maxMTU    = 65535
+	MaxHosts   = 64
+	MaxSpines  = 16
+	minInner   = 1280
+	maxMTU     = 65535
+	maxUplinks = 2
 )
 
 // DefaultMTU of an IPv4 underlay, and DefaultMTU6 of an IPv6 one: an inner packet of 1500 octets fits.
@@ -41,6 +42,9 @@ type Config struct {
 	Direct bool
 	// Underlay is the IP version that tunnels use, 4 or 6; 0 is 4. On 6 the underlay has no IPv4 at all.
 	Underlay int
+	// Uplinks of each host, 1 or 2; 0 is 1. With 2 a host hangs below its own leaf and the next one, by equal routes, and tunnels end at an
+	// address of its loopback.
+	Uplinks int
 	// MTU of the underlay in octets of an IP packet; 0 is DefaultMTU or DefaultMTU6.
 	MTU int
 	// Tables is the size of the agents' kernel tables, as `weft agent --tables` takes it; empty is "lab".
@@ -76,6 +80,10 @@ func (c Config) withDefaults() (Config, error) {
 	fill(&c.Underlay, 4)
 	if c.Underlay != 4 && c.Underlay != 6 {
 		return c, refuse("--underlay", fmt.Sprintf("there is no IPv%d", c.Underlay), "use 4 or 6")
+	}
+	fill(&c.Uplinks, 1)
+	if c.Uplinks < 1 || c.Uplinks > maxUplinks || c.Uplinks > 1 && (c.Hosts < maxUplinks || c.Direct) {
+		return c, refuse("--uplinks", fmt.Sprintf("%d is out of range", c.Uplinks), "use 1, or 2 with two hosts or more: each has a leaf, and the second uplink leads to another's")
 	}
 	fill(&c.MTU, 1500+c.overhead())
 	fill(&c.Tables, "lab")

@@ -82,7 +82,11 @@ func (c *Contender) build(i int) error {
 		l.nodes[n] = t.nodes[n]
 		l.mu.Unlock()
 	}
-	if err := t.below(i, guestBase+i, t.nodes[guestName(i)]); err != nil {
+	var out [2][]netdev.Hop
+	if err := t.below(i, guestBase+i, 0, t.nodes[guestName(i)], &out); err != nil {
+		return err
+	}
+	if err := t.outward(t.nodes[guestName(i)], out, [2]netip.Prefix{}); err != nil {
 		return err
 	}
 	return l.cfg.overlayByKernel(t.nodes[guestName(i)], t.nodes[contenderWorkload(i)], i)
@@ -91,7 +95,7 @@ func (c *Contender) build(i int) error {
 // overlayByKernel joins a workload to a bridge with a vxlan device, whose other end is the other guest.
 func (c Config) overlayByKernel(guest, workload *netdev.Handle, i int) error {
 	address := func(i int) netip.Addr {
-		_, node := edge(guestBase + i)
+		_, node := edge(guestBase+i, 0)
 		return node[c.family()].Addr()
 	}
 	other, mtu := 3-i, c.MTU-c.overhead()
@@ -104,7 +108,7 @@ func (c Config) overlayByKernel(guest, workload *netdev.Handle, i int) error {
 	if err := guest.AddBridge("br0", mtu); err != nil {
 		return err
 	}
-	if err := guest.AddVXLAN(netdev.VXLAN{Name: "vx0", VNI: contenderVNI, Local: address(i), UDPPort: contenderPort, Underlay: uplink, MTU: mtu}); err != nil {
+	if err := guest.AddVXLAN(netdev.VXLAN{Name: "vx0", VNI: contenderVNI, Local: address(i), UDPPort: contenderPort, Underlay: uplinkName(0), MTU: mtu}); err != nil {
 		return err
 	}
 	for _, mac := range []wire.MAC{{}, contenderMAC(other)} {

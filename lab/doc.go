@@ -12,6 +12,8 @@
 //
 // With Config.Underlay 6 the same addresses are in fd18::/16 and fd19::/16, and there is no IPv4 but on the management link.
 //
+// With Config.Uplinks 2 host H hangs below leaf H+1, too (the last one below leaf1), and its VTEP is on its loopback: see uplinks.go.
+//
 // It never reaches into the product: it uses the public API, the agents' sockets and the command line, and what it makes is
 // recorded before it is made, so that Down finds it after a kill at any moment. It owns nothing outside its namespaces, its
 // directory and its pins, and ends only processes that it can prove to be its own.

@@ -13,11 +13,12 @@ import (
 // The addresses. Everything of the underlay lies in 198.18.0.0/15 (RFC 2544, for benchmarks: nobody's) and fd18::/15.
 //
 //	host H   198.18.H.1/31      fd18:0:0:H::1/127     on "uplink0", the leaf has the even one
+//	         198.18.H.3/31      fd18:0:0:H::3/127     on "uplink1", and with it
+//	         198.18.H.10/32     fd18:0:0:H::a/128     on "lo": the VTEP's
 //	guest G  198.18.128+G.1/31  ...                   a further node on leaf G, for comparisons
 //	leaf L to spine S  198.19.S.2L+1/31, the spine has the even one; fd19:0:0:S::2L+1/127
 //	server   172.31.0.1/16, host H 172.31.1.H/16      on "mgmt0"
 const (
-	uplink     = "uplink0"
 	management = "mgmt0"
 	guestBase  = 128
 )
@@ -33,15 +34,32 @@ func leafName(i int) string  { return "leaf" + strconv.Itoa(i) }
 func spineName(i int) string { return "spine" + strconv.Itoa(i) }
 func guestName(i int) string { return "guest" + strconv.Itoa(i) }
 
-// edge are the two ends of a link between a leaf and what hangs below it: octet is a host's number or guestBase + a guest's.
-func edge(octet int) (leaf, node [2]netip.Prefix) {
-	v4 := func(last byte) netip.Prefix {
-		return netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(octet), last}), 31)
+func uplinkName(k int) string { return "uplink" + strconv.Itoa(k) }
+
+// uplinks are the names of a host's interfaces to the underlay.
+func (c Config) uplinks() (names []string) {
+	for k := range c.Uplinks {
+		names = append(names, uplinkName(k))
 	}
-	v6 := func(last byte) netip.Prefix {
-		return netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x18, 7: byte(octet), 15: last}), 127)
-	}
-	return [2]netip.Prefix{v4(0), v6(0)}, [2]netip.Prefix{v4(1), v6(1)}
+	return names
+}
+
+// edge are the two ends of link k between a leaf and what hangs below it: octet is a host's number or guestBase + a guest's.
+func edge(octet, k int) (leaf, node [2]netip.Prefix) {
+	return [2]netip.Prefix{below4(octet, 2*k, 31), below6(octet, 2*k, 127)}, [2]netip.Prefix{below4(octet, 2*k+1, 31), below6(octet, 2*k+1, 127)}
+}
+
+// loopback is where the tunnels of a host with several uplinks end.
+func loopback(host int) [2]netip.Prefix {
+	return [2]netip.Prefix{below4(host, 10, 32), below6(host, 10, 128)}
+}
+
+func below4(octet, last, bits int) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(octet), byte(last)}), bits)
+}
+
+func below6(octet, last, bits int) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x18, 7: byte(octet), 15: byte(last)}), bits)
 }
 
 // fabric are the two ends of a link between a leaf and a spine.
@@ -61,7 +79,10 @@ func managementAddr(host int) netip.Prefix {
 
 // vtepAddr is the underlay address of a host.
 func (c Config) vtepAddr(host int) netip.Addr {
-	_, node := edge(host)
+	_, node := edge(host, 0)
+	if c.Uplinks > 1 {
+		node = loopback(host)
+	}
 	return node[c.family()].Addr()
 }
 
@@ -126,14 +147,41 @@ func (t *topology) build() error {
 			return err
 		}
 	}
+	for i := 1; i <= t.cfg.Hosts; i++ {
+		if err := t.wire(i); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// wire hangs host i below its leaves.
+func (t *topology) wire(i int) error {
+	var out [2][]netdev.Hop
+	for k := range t.cfg.Uplinks {
+		if err := t.below(t.cfg.leafOf(i, k), i, k, t.nodes[hostName(i)], &out); err != nil {
+			return err
+		}
+	}
+	if t.cfg.Uplinks == 1 {
+		return t.outward(t.nodes[hostName(i)], out, [2]netip.Prefix{})
+	}
+	for _, p := range t.cfg.has(loopback(i)) {
+		if err := t.nodes[hostName(i)].AddAddress("lo", p); err != nil {
+			return err
+		}
+	}
+	if err := t.outward(t.nodes[hostName(i)], out, loopback(i)); err != nil {
+		return err
+	}
+	return t.announce(i, make([]bool, t.cfg.Uplinks))
 }
 
 // direct joins host 1 and host 2 by one link, each other's neighbour.
 func (t *topology) direct() error {
 	end := func(i int) []netip.Prefix { return []netip.Prefix{netip.PrefixFrom(t.cfg.vtepAddr(i), 15)} }
-	_, _, err := t.nodes[hostName(1)].EnsureVeth(netdev.Veth{Name: uplink, MTU: t.cfg.MTU, Addresses: end(1),
-		Peer: netdev.VethPeer{Namespace: t.nodes[hostName(2)], Name: uplink, Addresses: end(2)}})
+	_, _, err := t.nodes[hostName(1)].EnsureVeth(netdev.Veth{Name: uplinkName(0), MTU: t.cfg.MTU, Addresses: end(1),
+		Peer: netdev.VethPeer{Namespace: t.nodes[hostName(2)], Name: uplinkName(0), Addresses: end(2)}})
 	if err != nil {
 		return err
 	}
@@ -163,7 +211,7 @@ func (t *topology) manage(i int) error {
 	return server.SetMaster("to-"+hostName(i), management)
 }
 
-// rack makes leaf i, its links to every spine, and host i below it.
+// rack makes leaf i and its links to every spine.
 func (t *topology) rack(i int) error {
 	leaf := t.nodes[leafName(i)]
 	if err := router(leaf); err != nil {
@@ -186,26 +234,23 @@ func (t *topology) rack(i int) error {
 			return err
 		}
 	}
-	return t.below(i, i, t.nodes[hostName(i)])
+	return nil
 }
 
-// below hangs a node under leaf i, and tells every spine the way to it.
-func (t *topology) below(i, octet int, node *netdev.Handle) error {
-	leafEnd, nodeEnd := edge(octet)
+// below hangs a node under leaf i by its link k, tells every spine the way to that link, and adds the way out to the node's.
+func (t *topology) below(i, octet, k int, node *netdev.Handle, out *[2][]netdev.Hop) error {
+	leafEnd, nodeEnd := edge(octet, k)
 	name := "to-" + hostName(octet)
 	if octet >= guestBase {
 		name = "to-" + guestName(octet-guestBase)
 	}
 	_, far, err := t.nodes[leafName(i)].EnsureVeth(netdev.Veth{Name: name, MTU: t.cfg.MTU, Addresses: t.cfg.has(leafEnd),
-		Peer: netdev.VethPeer{Namespace: node, Name: uplink, Addresses: t.cfg.has(nodeEnd)}})
+		Peer: netdev.VethPeer{Namespace: node, Name: uplinkName(k), Addresses: t.cfg.has(nodeEnd)}})
 	if err != nil {
 		return err
 	}
-	for f := t.cfg.family(); f < len(underlays); f++ {
-		r := netdev.Route{Dst: underlays[f], Hops: []netdev.Hop{{Gateway: leafEnd[f].Addr(), Index: far.Index}}}
-		if err := node.ReplaceRoute(r); err != nil {
-			return err
-		}
+	for f := range out {
+		out[f] = append(out[f], netdev.Hop{Gateway: leafEnd[f].Addr(), Index: far.Index})
 	}
 	for s := 1; s <= t.cfg.Spines; s++ {
 		spine := t.nodes[spineName(s)]
@@ -219,6 +264,16 @@ func (t *topology) below(i, octet int, node *netdev.Handle) error {
 			if err := spine.ReplaceRoute(r); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// outward gives a node its ways to the rest of the underlay, and the addresses that it speaks from there, if not those of the links.
+func (t *topology) outward(node *netdev.Handle, out [2][]netdev.Hop, from [2]netip.Prefix) error {
+	for f := t.cfg.family(); f < len(underlays); f++ {
+		if err := node.ReplaceRoute(netdev.Route{Dst: underlays[f], Hops: out[f], Source: from[f].Addr()}); err != nil {
+			return err
 		}
 	}
 	return nil

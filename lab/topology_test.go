@@ -81,8 +81,13 @@ func hasUnderlay4(t *testing.T, l *Lab, name string) bool {
 func hostsReachEachOther(t *testing.T, l *Lab) {
 	for i := 1; i <= l.cfg.Hosts; i++ {
 		for j := 1; j <= l.cfg.Hosts; j++ {
-			_, far := edge(j)
+			_, far := edge(j, 0)
 			for _, dst := range l.cfg.has(far) {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				if err := probe.PingUntil(ctx, node(t, l, hostName(i)), dst.Addr()); err != nil {
+					t.Errorf("h%d to %s: %v", i, dst.Addr(), err)
+				}
+				cancel()
 				r, err := probe.Ping(t.Context(), node(t, l, hostName(i)), dst.Addr(), probe.PingConfig{Count: 3})
 				if err != nil || !r.Complete() {
 					t.Errorf("h%d to %s: %+v, %v", i, dst.Addr(), r, err)
@@ -126,6 +131,57 @@ func TestDirectHostsAreNeighbours(t *testing.T) {
 	}
 }
 
+// Goes red when an uplink that is pulled is still announced to the spines, or is not after it was plugged in again.
+func TestHostsWithTwoUplinksReachEachOtherByEither(t *testing.T) {
+	for _, underlay := range []int{4, 6} {
+		l := bare(t, Config{Hosts: 3, Spines: 2, Underlay: underlay, Uplinks: 2})
+		for i := range l.cfg.Hosts { // a host may choose to be deaf to lost carriers; these are not
+			for _, family := range []string{"ipv4", "ipv6"} {
+				if err := node(t, l, hostName(i+1)).SetSysctl("net/"+family+"/conf/all/ignore_routes_with_linkdown", "1"); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		reached := func(what string) {
+			t.Helper()
+			for _, p := range l.cfg.has(loopback(2)) {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				for _, from := range []string{"h1", "h3"} {
+					if err := probe.PingUntil(ctx, node(t, l, from), p.Addr()); err != nil {
+						t.Errorf("%s: %s to %s: %v", what, from, p.Addr(), err)
+					}
+				}
+				cancel()
+			}
+		}
+		reached("both uplinks")
+		for k := range 2 {
+			if err := l.PullUplink("h2", k); err != nil {
+				t.Fatal(err)
+			}
+			reached(fmt.Sprintf("without uplink %d", k))
+			if err := l.PlugUplink("h2", k); err != nil {
+				t.Fatal(err)
+			}
+			reached(fmt.Sprintf("with uplink %d again", k))
+		}
+		for _, leaf := range []int{2, 3} {
+			if hops, err := node(t, l, leafName(leaf)).NextHops(l.cfg.vtepAddr(2)); err != nil || len(hops) != 1 {
+				t.Errorf("leaf%d sends to h2 by %v, want its own link: %v", leaf, hops, err)
+			}
+		}
+		if hops, err := node(t, l, "spine1").NextHops(l.cfg.vtepAddr(2)); err != nil || len(hops) != 2 {
+			t.Errorf("spine1 sends to h2 by %v, want two leaves: %v", hops, err)
+		}
+		if err := l.PullUplink("h9", 0); !isUsage(err) {
+			t.Errorf("an uplink of no host: %v", err)
+		}
+		if err := l.Down(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Goes red when fib_multipath_hash_policy stays 0 on the leaves: all flows take one spine.
 func TestFlowsSpreadOverTheSpines(t *testing.T) {
 	l := bare(t, Config{Hosts: 2, Spines: 2})
@@ -153,7 +209,7 @@ func TestFlowsSpreadOverTheSpines(t *testing.T) {
 }
 
 func mustV6(host int) netip.Addr {
-	_, n := edge(host)
+	_, n := edge(host, 0)
 	return n[1].Addr()
 }
 
@@ -186,7 +242,7 @@ func TestUpRefusesASecondLabAndForeignNames(t *testing.T) {
 	if _, err := l.Node("h1"); err != nil {
 		t.Errorf("and the first one was damaged: %v", err)
 	}
-	for _, bad := range []Config{{Hosts: -1}, {Hosts: MaxHosts + 1}, {Spines: 99}, {MTU: 100}, {Underlay: 5}, {Name: "Ü"}} {
+	for _, bad := range []Config{{Hosts: -1}, {Hosts: MaxHosts + 1}, {Spines: 99}, {MTU: 100}, {Underlay: 5}, {Uplinks: 3}, {Uplinks: 2, Hosts: 1}, {Name: "Ü"}} {
 		if _, err := Up(t.Context(), bad); !isUsage(err) {
 			t.Errorf("%+v: %v", bad, err)
 		}

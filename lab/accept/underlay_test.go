@@ -1,6 +1,7 @@
 package accept_test
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -28,6 +29,45 @@ func TestIPv6Underlay(t *testing.T) {
 	}
 	streams(t, f.node(t, "wire-1"), f.node(t, "wire-2"), netip.MustParseAddr("10.1.0.12"))
 	streams(t, f.node(t, "wire-2"), f.node(t, "wire-1"), netip.MustParseAddr("fd00:1::11"))
+}
+
+// TestVTEPOnTheLoopback: tunnels between hosts with two uplinks each end at addresses of their loopbacks, on either IP version.
+// Goes red when the lab's agents are given the address of an uplink.
+func TestVTEPOnTheLoopback(t *testing.T) {
+	for _, underlay := range []int{4, 6} {
+		t.Run(fmt.Sprintf("IPv%d", underlay), func(t *testing.T) {
+			f := ownLab(t, lab.Config{Name: "acclo", Underlay: underlay, Uplinks: 2})
+			a, b := wirePair(t, f, "lo", 0)
+			var wires []*capture
+			for k := range 2 {
+				wires = append(wires, startCapture(t, f.node(t, "h2"), fmt.Sprintf("uplink%d", k)))
+			}
+			for _, dst := range []netip.Addr{b.v4(), b.v6()} {
+				reaches(t, a.ns, dst)
+				exchange(t, a.ns, b.ns, dst, 20)
+			}
+			s, err := f.State()
+			if err != nil {
+				t.Fatal(err)
+			}
+			arrived := 0
+			for _, w := range wires {
+				for _, r := range decode(t, tunnelled(w.stop(), 4789), "eth.dst", outers[underlay].src, outers[underlay].dst) {
+					src, dst := r.at(outers[underlay].src, 0), r.at(outers[underlay].dst, 0)
+					if src == s.Hosts[0].VTEPAddress && dst == s.Hosts[1].VTEPAddress {
+						arrived++
+					} else if dst != s.Hosts[0].VTEPAddress && dst != s.Hosts[2].VTEPAddress && dst != s.Hosts[1].VTEPAddress {
+						t.Errorf("a tunnel packet goes to %s", dst)
+					}
+				}
+			}
+			if arrived == 0 {
+				t.Error("no tunnel packet from loopback to loopback arrived")
+			}
+			streams(t, a.ns, b.ns, b.v4())
+			streams(t, b.ns, a.ns, a.v6())
+		})
+	}
 }
 
 // streams wants a TCP stream to carry more than a broken path would.
