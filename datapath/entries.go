@@ -106,7 +106,7 @@ type Port struct {
 	Unguarded bool
 	// FastPath puts the port in the XDP lane: the program is attached to its interface, and frames are redirected to that. The caller
 	// sees to it that the workload fills in its checksums and leaves its VLAN tags in the frames, and that the kernel takes redirected
-	// frames (of a veth: tx and txvlan off, gro on at the workload's end): where it does not they are lost and nothing is counted.
+	// frames (of a veth: netdev's FitForXDP at the workload's end): where it does not they are lost and nothing is counted.
 	FastPath bool
 	// MACs the port may send from.
 	MACs []wire.MAC

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
-
-	"github.com/weftnet/weft/datapath/netdev"
 )
 
 // xdpHosts are two hosts with the XDP lane on their uplinks.
@@ -13,8 +11,7 @@ func xdpHosts(t *testing.T, ip6 bool) (a, b *testHost) {
 	t.Helper()
 	a, b = twoHosts(t, ip6)
 	for _, h := range []*testHost{a, b} {
-		must(t, h.ns.SetFeature("up0", netdev.GRO, true)) // or the other end's frames from XDP are lost
-		must(t, h.ns.SetFeature("up0", netdev.TX, false))
+		must(t, h.ns.FitForXDP("up0")) // or the other end's frames from XDP are lost
 		must(t, h.dp.Close())
 		h.cfg.XDP = true
 		h.open()
@@ -29,9 +26,7 @@ func xdpHosts(t *testing.T, ip6 bool) (a, b *testHost) {
 func (w *workload) fast() Port {
 	t := w.host.t
 	t.Helper()
-	must(t, w.ns.SetFeature("eth0", netdev.TX, false))
-	must(t, w.ns.SetFeature("eth0", "tx-vlan-hw-insert", false))
-	must(t, w.ns.SetFeature("eth0", netdev.GRO, true))
+	must(t, w.ns.FitForXDP("eth0"))
 	p := w.port()
 	p.FastPath = true
 	must(t, w.host.dp.UpdatePort(p))

@@ -27,6 +27,9 @@ const (
 	RX Feature = "rx"
 	// SG: scatter-gather; TSO needs it.
 	SG Feature = "sg"
+	// TXVLAN and TXServiceVLAN: VLAN tags (802.1Q, 802.1ad) travel beside the frame and are left to the interface to insert.
+	TXVLAN        Feature = "tx-vlan-hw-insert"
+	TXServiceVLAN Feature = "tx-vlan-stag-hw-insert"
 )
 
 // commands get and set of the features with a command of their own (linux/ethtool.h).

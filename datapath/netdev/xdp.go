@@ -72,6 +72,13 @@ type genericHeader struct{ command, version uint8 }
 func (genericHeader) Len() int            { return genericNetlinkHeader }
 func (g genericHeader) Serialize() []byte { return []byte{g.command, g.version, 0, 0} }
 
+// FitForXDP makes a veth's end one whose other end XDP can serve: what it sends is whole, with its checksums and its tags in it, for XDP
+// sees neither beside the frame; and what XDP redirects to it is not lost.
+func (h *Handle) FitForXDP(link string) error {
+	return errors.Join(h.SetFeature(link, TX, false), h.SetFeature(link, TXVLAN, false), h.SetFeature(link, TXServiceVLAN, false),
+		h.SetFeature(link, GRO, true))
+}
+
 // XDPFeatures asks the kernel what the interface with that index can do with XDP now (dev-get of the generic netlink family
 // netdev, Linux 6.3). The error of a missing interface is ErrNotFound. It changes with an interface's features and programs, and
 // there is no event for it on the route socket: ask again.

@@ -48,3 +48,20 @@ func TestXDPFeatureNames(t *testing.T) {
 		}
 	}
 }
+
+// TestFitForXDP: a veth's end leaves nothing beside its frames, and takes redirected ones. Red when a line of FitForXDP is taken out.
+func TestFitForXDP(t *testing.T) {
+	a, b := pair(t)
+	for range 2 { // and again
+		must(t, b.FitForXDP("eth0"))
+		for f, want := range map[Feature]bool{TX: false, TXVLAN: false, TXServiceVLAN: false, GRO: true} {
+			if on := try(b.Feature("eth0", f))(t); on != want {
+				t.Errorf("%s is %t", f, on)
+			}
+		}
+	}
+	near := try(a.LinkByName("up"))(t)
+	if f := try(a.XDPFeatures(near.Index))(t); !f.Has(XDPTransmit) {
+		t.Errorf("the other end takes no frames from XDP: %s", f)
+	}
+}
