@@ -140,7 +140,10 @@ func (b *bed) underlay() (peer *netdev.Handle, err error) {
 	var own []netip.Prefix
 	for _, u := range []Underlay{IPv4, IPv6} {
 		a := u.addresses()
-		own = append(own, netip.PrefixFrom(a.Own, a.bits))
+		own = append(own, netip.PrefixFrom(a.Own, a.bits), netip.PrefixFrom(a.Second, a.bits))
+		if err := b.host.AddAddress("lo", netip.PrefixFrom(a.Loopback, a.farBits)); err != nil {
+			return nil, err
+		}
 	}
 	near, far, err := b.host.EnsureVeth(netdev.Veth{Name: uplink, MTU: underlayMTU, Addresses: own, Peer: netdev.VethPeer{Namespace: peer, Name: uplink}})
 	if err != nil {
@@ -148,7 +151,7 @@ func (b *bed) underlay() (peer *netdev.Handle, err error) {
 	}
 	b.hostMAC, b.peerMAC = near.MAC, far.MAC
 	// Or what the kernel lane sends is seen before its checksum is filled in.
-	if err := errors.Join(peer.Quiet(uplink), b.host.SetFeature(uplink, netdev.TX, false), b.takesXDP(peer, uplink)); err != nil {
+	if err := errors.Join(peer.Quiet(uplink), b.host.SetFeature(uplink, netdev.TX, false), b.fit(peer, uplink)); err != nil {
 		return nil, err
 	}
 	for _, u := range []Underlay{IPv4, IPv6} {
@@ -173,7 +176,7 @@ func (b *bed) container(name string, mac wire.MAC) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(ns.Quiet("eth0"), b.takesXDP(ns, "eth0")); err != nil {
+	if err := errors.Join(ns.Quiet("eth0"), b.fit(ns, "eth0")); err != nil {
 		return err
 	}
 	b.index[name], b.inside[name] = uint32(near.Index), ns
@@ -188,13 +191,12 @@ func (b *bed) listen(at string, ns *netdev.Handle, ifname string) error {
 	return err
 }
 
-// takesXDP makes the far end of a veth what the XDP lane needs: it leaves no checksum and no tag to the near end, and takes redirected
-// frames.
-func (b *bed) takesXDP(ns *netdev.Handle, ifname string) error {
+// fit makes the far end of a veth what the XDP lane needs.
+func (b *bed) fit(ns *netdev.Handle, ifname string) error {
 	if b.row.Lane != XDP {
 		return nil
 	}
-	return errors.Join(ns.SetFeature(ifname, netdev.TX, false), ns.SetFeature(ifname, "tx-vlan-hw-insert", false), ns.SetFeature(ifname, netdev.GRO, true))
+	return ns.FitForXDP(ifname)
 }
 
 // machine is a virtual machine, which is nothing but the file of a TAP device.

@@ -38,6 +38,18 @@ func inCases() []Case {
 		simple("2", "a MAC that only another VNI has", func(b *bed) trial {
 			return refused(b.in(frame(mac1, macA, 100), func(p *tunnel) { p.vni = vni8 }), "unknown_unicast_from_tunnel").passIn("xdp_several")
 		}),
+		{Rule: "3", Name: "a network that does not learn: where a frame came from says nothing about where to send", do: func(b *bed) error {
+			in := frame(mac1, macNowhere, 100)
+			if err := b.try(arrives(b.in(in), in)); err != nil {
+				return err
+			}
+			f := frame(macNowhere, mac1, 100)
+			return b.try(trial{fromW1: [][]byte{f}, at: b.members("w1", f), tunnels: []sent{b.to(b.addr.A, f), b.to(b.addr.B, f)}, lanedOut: 2}.passOut("xdp_several"))
+		}},
+		simple("2", "a virtual machine's MAC: delivered to it alone", func(b *bed) trial {
+			f, g := frame(mac3, macA, 100), frame(mac3, macA, 100, over6)
+			return trial{fromPeer: [][]byte{b.in(f), b.in(g)}, at: map[string][][]byte{"t1": {f, g}}, lanedIn: 2}
+		}),
 		simple("11", "one MAC in two VNIs: each gets its own", func(b *bed) trial {
 			f := frame(mac2, macA, 100)
 			g := frame(mac2, macA, 200)

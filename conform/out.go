@@ -24,6 +24,15 @@ func outCases() []Case {
 			f := frame(mac2, mac1, 100)
 			return trial{fromW1: [][]byte{f}, at: map[string][][]byte{"w2": {f}}}
 		}),
+		simple("1", "a virtual machine's frames: to VTEPs, and to a port here", func(b *bed) trial {
+			to4, to6, near := frame(macA, mac3, 100), frame(macB, mac3, 100, over6), frame(mac1, mac3, 100)
+			return trial{fromT1: [][]byte{to4, to6, near}, tunnels: []sent{b.to(b.addr.A, to4), b.to(b.addr.B, to6)}, lanedOut: 2,
+				at: map[string][][]byte{"w1": {near}}}
+		}),
+		simple("1", "a MAC at a virtual machine here: delivered, and no tunnel", func(b *bed) trial {
+			f := frame(mac3, mac1, 100)
+			return trial{fromW1: [][]byte{f}, at: map[string][][]byte{"t1": {f}}}
+		}),
 		{Rule: "1", Name: "frames of every length, however short", do: func(b *bed) error {
 			var trials []trial
 			for n := wire.EthernetLen; n <= 80; n++ {

@@ -1,6 +1,10 @@
 package conform
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
 
 // Lane is a way that packets take through a host.
 type Lane string
@@ -31,6 +35,18 @@ type Row struct {
 }
 
 func (r Row) String() string { return string(r.Lane) + "/" + string(r.Underlay) }
+
+// ParseRow reads a row's String.
+func ParseRow(s string) (Row, error) {
+	var names []string
+	for _, row := range Rows() {
+		if row.String() == s {
+			return row, nil
+		}
+		names = append(names, row.String())
+	}
+	return Row{}, fmt.Errorf("there is no row %q: say one of %s", s, strings.Join(names, ", "))
+}
 
 // Rows are all there are.
 func Rows() []Row {

@@ -1,6 +1,7 @@
 package conform
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,14 +10,13 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
-	"text/tabwriter"
 
 	"golang.org/x/sys/unix"
 )
 
 // Case is one rule in one situation.
 type Case struct {
-	// Rule of RFC 7348, by its number in the list below, or what else asks for it.
+	// Rule is the ID of one of Rules.
 	Rule string
 	Name string
 	// Lanes in which, and Underlays over which, it makes sense; empty is all.
@@ -32,7 +32,7 @@ func (c Case) in(row Row) bool {
 
 // Cases are all of them, in the order in which they run.
 func Cases() []Case {
-	return slices.Concat(outCases(), inCases(), headerCases(), brokenCases(), fragmentCases(), vlanCases(), floodCases(), rogueCases(), ttlCases(), ecnCases(), dscpCases(), mtuCases())
+	return slices.Concat(outCases(), inCases(), addressCases(), headerCases(), brokenCases(), fragmentCases(), vlanCases(), floodCases(), rogueCases(), ttlCases(), ecnCases(), dscpCases(), mtuCases())
 }
 
 // Result is a case in a row.
@@ -135,50 +135,20 @@ func runRow(ctx context.Context, cfg Config, row Row, results *[]Result) (err er
 	return nil
 }
 
-// Write prints the table: a line a case, a column a row, then what failed. It returns how many did.
+// Write prints the table: for each rule what it asks for, then a line a case, a column a row; then what failed. It returns how many did.
 func Write(w io.Writer, results []Result) (failed int, err error) {
-	var rows []Row
-	var names []string
-	cells := map[string]map[Row]string{}
+	out := bufio.NewWriter(w)
+	t := newTable(results)
+	t.heading(out)
+	for _, rule := range rules {
+		t.rule(out, rule)
+	}
 	for _, r := range results {
-		name := r.Case.Rule + "\t" + r.Case.Name
-		if cells[name] == nil {
-			cells[name], names = map[Row]string{}, append(names, name)
-		}
-		if !slices.Contains(rows, r.Row) {
-			rows = append(rows, r.Row)
-		}
-		cells[name][r.Row] = "ok"
 		if r.Err != nil {
-			cells[name][r.Row] = "FAIL"
 			failed++
+			fmt.Fprintf(out, "\n%s, rule %s, %s:\n  %v\n", r.Row, r.Case.Rule, r.Case.Name, r.Err)
 		}
 	}
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprint(t, "RULE\tCASE")
-	for _, row := range rows {
-		fmt.Fprintf(t, "\t%s", row)
-	}
-	fmt.Fprintln(t)
-	for _, name := range names {
-		fmt.Fprint(t, name)
-		for _, row := range rows {
-			cell := cells[name][row]
-			if cell == "" {
-				cell = "-"
-			}
-			fmt.Fprintf(t, "\t%s", cell)
-		}
-		fmt.Fprintln(t)
-	}
-	if err := t.Flush(); err != nil {
-		return failed, err
-	}
-	for _, r := range results {
-		if r.Err != nil {
-			fmt.Fprintf(w, "\n%s, rule %s, %s:\n  %v\n", r.Row, r.Case.Rule, r.Case.Name, r.Err)
-		}
-	}
-	_, err = fmt.Fprintf(w, "\n%d cases in %d rows: %d of %d failed\n", len(names), len(rows), failed, len(results))
-	return failed, err
+	fmt.Fprintf(out, "\n%d cases in %d rows: %d of %d failed\n", t.cases, len(t.rows), failed, len(results))
+	return failed, out.Flush()
 }
