@@ -27,7 +27,7 @@ func TestFramesForNobodyAreAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
+		if err := errors.Join(c.Close(), removeAnchor()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -56,7 +56,7 @@ func TestEveryMeasureOnce(t *testing.T) {
 		t.Fatalf("build weft: %v\n%s", err, out)
 	}
 	var progress bytes.Buffer
-	r, err := Run(t.Context(), Config{Rounds: MinRounds, Frames: 500, Stream: 10 * time.Millisecond, Requests: 20, Tables: []int{10, 200}, VTEPs: 4, kinds: []traffic{{Length: 64, Flows: 1}, {Length: 1400, Flows: 1000}},
+	r, err := Run(t.Context(), Config{Rounds: MinRounds, Frames: 500, Stream: 10 * time.Millisecond, Requests: 20, Tables: []int{10, 200}, VTEPs: 4, PlanEntries: 2000, kinds: []traffic{{Length: 64, Flows: 1}, {Length: 1400, Flows: 1000}},
 		Binary: binary, Progress: &progress})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, progress.String())
@@ -67,7 +67,7 @@ func TestEveryMeasureOnce(t *testing.T) {
 		}
 	}
 	for _, s := range r.Series {
-		if len(s.Rows) < 2 || len(s.Samples) != len(s.Rows)*MinRounds {
+		if len(s.Rows) < 2 && s.Group != "plan" || len(s.Samples) != len(s.Rows)*MinRounds {
 			t.Errorf("%s: %d contenders, %d samples", s.Measure, len(s.Rows), len(s.Samples))
 		}
 		for _, row := range s.Rows {

@@ -36,8 +36,8 @@ func Command(deps Deps) *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.IntVar(&cfg.Rounds, "rounds", 0, "`number` of rounds, five or more (default 7, or 5 with --quick)")
-	fl.IntVar(&cfg.Frames, "frames", 500_000, "`number` of frames a sample")
-	fl.DurationVar(&cfg.Stream, "stream", 0, "`length` of a TCP sample (default 1s)")
+	fl.IntVar(&cfg.Frames, "frames", 0, "`number` of frames a sample (default 200000)")
+	fl.DurationVar(&cfg.Stream, "stream", 0, "`length` of a TCP sample (default 600ms)")
 	fl.BoolVar(&cfg.Quick, "quick", false, "small frames and one TCP stream only: under 4 minutes")
 	fl.StringSliceVar(&cfg.Only, "only", nil, "take only these `measures`: "+strings.Join(MeasureNames(), ", "))
 	fl.StringVar(&out, "out", "", "`directory` to keep the results in, as JSON, Markdown and SVG")

@@ -94,6 +94,16 @@ func (s Series) Ratio(contender, reference string) (ratio, low, high float64, ok
 	return median(ratios), low, high, true
 }
 
+// level is the median of what one contender was measured at, and the bounds of its 95 % confidence interval.
+func (s Series) level(contender string) (level, low, high float64, ok bool) {
+	values := valuesOf(s.Samples, contender)
+	if len(values) == 0 {
+		return 0, 0, 0, false
+	}
+	low, high = interval(values)
+	return median(values), low, high, true
+}
+
 func summarise(s Series, contenders []string) []Row {
 	rows := make([]Row, 0, len(contenders))
 	for _, c := range contenders {

@@ -36,7 +36,7 @@ func (f *field) cost(c Contender, t traffic, n int) (float64, error) {
 		}
 	}
 	if s, ok := under.(shaper); ok {
-		t, n = s.shape(t), max(n/10, 1)
+		t, n = s.shape(t), max(n/20, 1)
 	}
 	a, b := c.Workloads()
 	return packetCost(a, b, t, n)

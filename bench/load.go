@@ -12,14 +12,14 @@ import (
 )
 
 // loadRate is the fixed load, in frames a second: what every contender can carry.
-const loadRate = 100_000
+const loadRate = 50_000
 
 // cpuAtLoad is what carrying loadRate frames a second of that traffic takes, in percent of one core, of everything that the
 // machine does meanwhile. It is not 0 for no contender at all: the generator is part of it, as in packetCost.
 func cpuAtLoad(a, b Workload, t traffic, length time.Duration) (float64, error) {
 	var sink *counter
 	if err := b.run(func() (err error) {
-		sink, err = newCounter(b.Ifindex, t.Length, false)
+		sink, err = newCounter(b.Ifindex, t.Length, ebpf.AttachTCXIngress)
 		return err
 	}); err != nil {
 		return 0, err

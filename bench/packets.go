@@ -35,7 +35,7 @@ type counter struct {
 	link   link.Link
 }
 
-func newCounter(ifindex, length int, first bool) (*counter, error) {
+func newCounter(ifindex, length int, where ebpf.AttachType) (*counter, error) {
 	counts, err := ebpf.NewMap(&ebpf.MapSpec{Name: "weft_bench_n", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 1})
 	if err != nil {
 		return nil, fmt.Errorf("make counter map: %w", err)
@@ -64,11 +64,7 @@ func newCounter(ifindex, length int, first bool) (*counter, error) {
 		counts.Close()
 		return nil, fmt.Errorf("load counter: %w", err)
 	}
-	options := link.TCXOptions{Interface: ifindex, Program: prog, Attach: ebpf.AttachTCXIngress}
-	if first {
-		options.Anchor = link.Head()
-	}
-	l, err := link.AttachTCX(options)
+	l, err := link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: prog, Attach: where})
 	if err != nil {
 		prog.Close()
 		counts.Close()
@@ -101,20 +97,20 @@ const warmupFrames = 20_000
 // packetCost is the time per frame, in nanoseconds, of n frames of that traffic from a to b. Each frame must arrive: a lost one
 // is an error.
 func packetCost(a, b Workload, t traffic, n int) (float64, error) {
-	return packetCostTo(a, b, end{b.Netns, b.Ifindex, false}, t, n)
+	return packetCostTo(a, b, end{b.Netns, b.Ifindex, ebpf.AttachTCXIngress}, t, n)
 }
 
-// end is where frames are counted and dropped: before all others on an interface that others use, too.
+// end is where frames are counted and dropped: by the last program on that hook of an interface.
 type end struct {
 	netns   *netdev.Handle
 	ifindex int
-	first   bool
+	where   ebpf.AttachType
 }
 
 func packetCostTo(a, b Workload, at end, t traffic, n int) (float64, error) {
 	var sink *counter
 	if err := at.netns.Run(func() (err error) {
-		sink, err = newCounter(at.ifindex, t.Length+t.Longer, at.first)
+		sink, err = newCounter(at.ifindex, t.Length+t.Longer, at.where)
 		return err
 	}); err != nil {
 		return 0, err

@@ -83,11 +83,11 @@ func (r *Result) WriteMarkdown(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "\n\n## What must be shown\n\n| what | against | wanted | found | reached |\n|---|---|---|---|---|\n")
 	for _, v := range r.Verdicts {
-		found := ""
-		if v.Measured {
-			found = fmt.Sprintf("%.2f (%.2f - %.2f)", v.Ratio, v.RatioLow, v.RatioHigh)
+		against := v.Against
+		if against == "" {
+			against = "-"
 		}
-		fmt.Fprintf(&b, "| %s | %s | >= %g x | %s | %s |\n", v.What, v.Against, v.Want, found, v.answer())
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", v.What, against, v.wanted(), v.found(), v.answer())
 	}
 	for _, s := range r.Series {
 		fmt.Fprintf(&b, "\n## %s\n\n| contender | median %s | min - max | ratio to %s |\n|---|---|---|---|\n", s.Measure, s.Unit, s.Reference)

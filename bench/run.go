@@ -14,9 +14,9 @@ import (
 type Config struct {
 	// Rounds of every measure: 7, or 5 if Quick. Fewer than MinRounds are refused.
 	Rounds int
-	// Frames a sample of packet cost: 500,000. A contender that cannot keep up gets a tenth of them.
+	// Frames a sample of packet cost: 200,000. A contender that cannot keep up gets a twentieth of them.
 	Frames int
-	// Stream is how long a TCP sample lasts: 1 s.
+	// Stream is how long a TCP sample lasts: 600 ms.
 	Stream time.Duration
 	// Requests a sample of latency: 10,000.
 	Requests int
@@ -24,6 +24,8 @@ type Config struct {
 	Tables []int
 	// VTEPs to replicate to: 256.
 	VTEPs int
+	// PlanEntries of the plan that an agent takes in: 1,000,000.
+	PlanEntries int
 	// Quick takes the measures that need no other contenders: small frames and one TCP stream.
 	Quick bool
 	// Only names the measures to take; none is all.
@@ -47,11 +49,12 @@ func (c Config) withDefaults() Config {
 		set(&c.Rounds, MinRounds)
 	}
 	set(&c.Rounds, 7)
-	set(&c.Frames, 500_000)
+	set(&c.Frames, 200_000)
 	set(&c.Requests, 10_000)
 	set(&c.VTEPs, 256)
+	set(&c.PlanEntries, 1_000_000)
 	if c.Stream == 0 {
-		c.Stream = time.Second
+		c.Stream = 600 * time.Millisecond
 	}
 	if c.kinds == nil && c.Quick {
 		c.kinds = []traffic{{Length: frameOctets, Flows: 1}}
@@ -94,6 +97,7 @@ var measures = []measure{
 	{"replicate", false, (*field).replicate},
 	{"tap", false, (*field).taps},
 	{"fdb", false, (*field).tables},
+	{"plan", false, (*field).plans},
 }
 
 // MeasureNames are what Config.Only may name.
@@ -237,7 +241,7 @@ func (f *field) close() error {
 	for _, c := range f.by {
 		errs = append(errs, c.Close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, removeAnchor())...)
 }
 
 func (f *field) compare(ctx context.Context, s Series, contenders []Contender, measure func(Contender) (float64, error)) (Series, error) {
@@ -269,7 +273,13 @@ func (f *field) compareAll(ctx context.Context, all []Series, contenders []Conte
 			}
 			f.notes = append(f.notes, fmt.Sprintf("a sample was taken again, as it does not count: %s of %s: %v", all[0].Measure, name, err))
 		}
-	}, func(p Sample) {
-		f.say(fmt.Sprintf("  %s, round %d of %d: %s %.4g %s", all[0].Measure, p.Round+1, f.cfg.Rounds, p.Contender, p.Value, all[0].Unit))
-	})
+	}, f.sampled(&all[0]))
+}
+
+// sampled tells of the samples of a Series.
+func (f *field) sampled(s *Series) func(Sample) {
+	measure, unit := s.Measure, s.Unit
+	return func(p Sample) {
+		f.say(fmt.Sprintf("  %s, round %d of %d: %s %.4g %s", measure, p.Round+1, f.cfg.Rounds, p.Contender, p.Value, unit))
+	}
 }

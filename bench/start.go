@@ -52,7 +52,7 @@ func removeLeftovers(ctx context.Context) error {
 	}
 	for _, dir := range dirs {
 		name := strings.TrimPrefix(dir, "/run/weft-lab-")
-		if name == benchLab || strings.HasPrefix(name, benchLab+"-f") || name == benchLab+"-tap" {
+		if name == benchLab || strings.HasPrefix(name, benchLab+"-f") || name == benchLab+"-tap" || name == benchLab+"-plan" {
 			errs = append(errs, lab.Down(ctx, lab.Config{Name: name}))
 		}
 	}

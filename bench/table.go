@@ -69,13 +69,18 @@ func (c *weftContender) fill(ctx context.Context, n int) error {
 	return nil
 }
 
+// openPinned opens a table of the one layout that is pinned there.
+func openPinned(root, name string) (*ebpf.Map, error) {
+	paths, err := filepath.Glob(filepath.Join(root, "*", name))
+	if err != nil || len(paths) != 1 {
+		return nil, fmt.Errorf("%d tables %s are pinned under %s, not one", len(paths), name, root)
+	}
+	return ebpf.LoadPinnedMap(paths[0], nil)
+}
+
 // fillPinned makes n entries that say what that of one key says.
 func fillPinned(root string, n int, like fdbKey) error {
-	paths, err := filepath.Glob(filepath.Join(root, "*", "fdb"))
-	if err != nil || len(paths) != 1 {
-		return fmt.Errorf("%d tables are pinned under %s, not one", len(paths), root)
-	}
-	m, err := ebpf.LoadPinnedMap(paths[0], nil)
+	m, err := openPinned(root, "fdb")
 	if err != nil {
 		return err
 	}

@@ -2,19 +2,21 @@ package bench
 
 import "fmt"
 
-// target is what weft has promised itself.
+// target is what weft has promised itself: a ratio to a reference or, without one, a rate.
 type target struct {
 	what, measure        string
 	contender, reference string
 	want, stretch        float64
 }
 
-// Verdict is how a run compares with a target. Ratio is 0 if it was not measured in this run.
+// Verdict is how a run compares with a target. Ratio, or the rate where a rate is wanted, is 0 if it was not measured in this run.
 type Verdict struct {
-	What      string  `json:"what"`
-	Against   string  `json:"against"`
-	Want      float64 `json:"want"`
-	Stretch   float64 `json:"stretch,omitempty"`
+	What    string  `json:"what"`
+	Against string  `json:"against"`
+	Want    float64 `json:"want"`
+	Stretch float64 `json:"stretch,omitempty"`
+	// Unit of what is wanted and found; "x" is a ratio.
+	Unit      string  `json:"unit"`
 	Ratio     float64 `json:"ratio,omitempty"`
 	RatioLow  float64 `json:"ratio_low,omitempty"`
 	RatioHigh float64 `json:"ratio_high,omitempty"`
@@ -40,6 +42,7 @@ func targets() []target {
 		{"1,000,000 FDB entries, 10 active", fdbMeasure(fewDestinations), tableName(weftName, large), tableName(weftName, small), 0.9, 0},
 		{"1,000,000 FDB entries, 100,000 active", fdbMeasure(manyDestinations), tableName(weftName, large), tableName(tunedName, large), 1.5, 0},
 		{"head-end replication to 256 VTEPs", copies, weftName, tunedName, 2.2, 0},
+		{"plan of 1,000,000 entries, received to read back", planMeasure(large), weftName, "", 300_000, 0},
 	}
 }
 
@@ -50,10 +53,17 @@ const xdpName = "weft, XDP lane"
 func (r *Result) judge() {
 	r.Verdicts = nil
 	for _, t := range targets() {
-		v := Verdict{What: t.what, Against: t.reference, Want: t.want, Stretch: t.stretch}
+		v := Verdict{What: t.what, Against: t.reference, Want: t.want, Stretch: t.stretch, Unit: "x"}
+		if t.reference == "" {
+			v.Unit = planUnit
+		}
 		for _, s := range r.Series {
-			if s.Measure == t.measure {
+			switch {
+			case s.Measure != t.measure:
+			case t.reference != "":
 				v.Ratio, v.RatioLow, v.RatioHigh, v.Measured = s.Ratio(t.contender, t.reference)
+			default:
+				v.Ratio, v.RatioLow, v.RatioHigh, v.Measured = s.level(t.contender)
 			}
 		}
 		v.Reached = v.Measured && v.Ratio >= v.Want
@@ -77,4 +87,22 @@ func (v Verdict) answer() string {
 	default:
 		return "no"
 	}
+}
+
+// wanted and found are the numbers in words.
+func (v Verdict) wanted() string {
+	if v.Unit == "x" {
+		return fmt.Sprintf(">= %g x", v.Want)
+	}
+	return fmt.Sprintf(">= %s %s", grouped(int(v.Want)), v.Unit)
+}
+
+func (v Verdict) found() string {
+	switch {
+	case !v.Measured:
+		return ""
+	case v.Unit == "x":
+		return fmt.Sprintf("%.2f (%.2f - %.2f)", v.Ratio, v.RatioLow, v.RatioHigh)
+	}
+	return fmt.Sprintf("%s (%s - %s)", grouped(int(v.Ratio)), grouped(int(v.RatioLow)), grouped(int(v.RatioHigh)))
 }

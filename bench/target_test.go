@@ -29,13 +29,20 @@ func TestJudgeFindsItsMeasures(t *testing.T) {
 		s.Samples = append(s.Samples, Sample{round, weftName, 500}, Sample{round, tunedName, 1100}, Sample{round, ovsName, 2000})
 	}
 	s.Rows = summarise(s, []string{weftName, tunedName, ovsName})
-	r := Result{Series: []Series{s}}
+	rate := Series{Measure: planMeasure(1_000_000), Unit: "entries/s", Higher: true}
+	for round := range MinRounds {
+		rate.Samples = append(rate.Samples, Sample{round, weftName, 400_000 + float64(round)})
+	}
+	r := Result{Series: []Series{s, rate}}
 	r.judge()
 	if v := r.Verdicts[0]; !v.Reached || v.Ratio != 2.2 {
 		t.Errorf("against the kernel: %+v", v)
 	}
 	if v := r.Verdicts[1]; v.Reached || v.Ratio != 4 {
 		t.Errorf("against Open vSwitch: %+v", v)
+	}
+	if v := r.Verdicts[len(r.Verdicts)-1]; !v.Reached || v.Unit != "entries/s" || v.found() != "400,002 (400,000 - 400,004)" || v.wanted() != ">= 300,000 entries/s" {
+		t.Errorf("the rate: %+v", v)
 	}
 	var b strings.Builder
 	if err := r.WriteMarkdown(&b); err != nil || !strings.Contains(b.String(), "| 64 B forwarding, tc lane | Open vSwitch, user space | >= 5 x | 4.00 (4.00 - 4.00) | no |") {

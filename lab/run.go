@@ -80,6 +80,12 @@ func (l *Lab) StopAgent(ctx context.Context, host string) error { return l.end(c
 // KillAgent ends an agent by SIGKILL and waits until it is gone.
 func (l *Lab) KillAgent(ctx context.Context, host string) error { return l.end(ctx, host, true) }
 
+// AgentDir is where an agent keeps what it must not forget; AgentLog is the file of what it says.
+func (l *Lab) AgentDir(host string) string { return filepath.Join(l.cfg.Dir, host, "data") }
+
+// AgentLog is the file of what an agent says.
+func (l *Lab) AgentLog(host string) string { return l.cfg.log(host) }
+
 func (l *Lab) startAgent(host, token string) error {
 	l.mu.Lock()
 	h, ok := l.state.Host(host)
@@ -88,7 +94,7 @@ func (l *Lab) startAgent(host, token string) error {
 		return fmt.Errorf("%s is no host of the lab: see `weft lab status`", host)
 	}
 	args := []string{"agent", "--name", host, "--server", net.JoinHostPort(serverAddr.String(), serverPort),
-		"--dir", filepath.Join(l.cfg.Dir, host, "data"), "--socket", h.AgentSocket, "--pin-root", h.PinRoot,
+		"--dir", l.AgentDir(host), "--socket", h.AgentSocket, "--pin-root", h.PinRoot,
 		"--instance", "lab-" + host, "--uplink", strings.Join(l.cfg.uplinks(), ","), "--vtep-address", h.VTEPAddress, "--tables", l.cfg.Tables}
 	var env []string
 	if token != "" {
