@@ -1089,7 +1089,13 @@ type Report struct {
 	Ports      []*PortReport          `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
 	Conditions []*Condition           `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// Drops that belong to no port.
-	Drops         []*Drop `protobuf:"bytes,3,rep,name=drops,proto3" json:"drops,omitempty"`
+	Drops []*Drop `protobuf:"bytes,3,rep,name=drops,proto3" json:"drops,omitempty"`
+	// What each program of the host did with its packets.
+	Books []*ProgramBooks `protobuf:"bytes,4,rep,name=books,proto3" json:"books,omitempty"`
+	// Packets that were left to another lane, and why.
+	Lanes []*LaneCount `protobuf:"bytes,5,rep,name=lanes,proto3" json:"lanes,omitempty"`
+	// What is attached where, a line each.
+	Programs      []string `protobuf:"bytes,6,rep,name=programs,proto3" json:"programs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1145,6 +1151,181 @@ func (x *Report) GetDrops() []*Drop {
 	return nil
 }
 
+func (x *Report) GetBooks() []*ProgramBooks {
+	if x != nil {
+		return x.Books
+	}
+	return nil
+}
+
+func (x *Report) GetLanes() []*LaneCount {
+	if x != nil {
+		return x.Lanes
+	}
+	return nil
+}
+
+func (x *Report) GetPrograms() []string {
+	if x != nil {
+		return x.Programs
+	}
+	return nil
+}
+
+// ProgramBooks: in = delivered + encapsulated + passed + dropped. Copies of floods stand apart, and so do answers: ICMP messages
+// made of dropped packets.
+type ProgramBooks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Program       string                 `protobuf:"bytes,1,opt,name=program,proto3" json:"program,omitempty"`
+	In            uint64                 `protobuf:"varint,2,opt,name=in,proto3" json:"in,omitempty"`
+	Delivered     uint64                 `protobuf:"varint,3,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	Encapsulated  uint64                 `protobuf:"varint,4,opt,name=encapsulated,proto3" json:"encapsulated,omitempty"`
+	Passed        uint64                 `protobuf:"varint,5,opt,name=passed,proto3" json:"passed,omitempty"`
+	Dropped       uint64                 `protobuf:"varint,6,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Copies        uint64                 `protobuf:"varint,7,opt,name=copies,proto3" json:"copies,omitempty"`
+	Answers       uint64                 `protobuf:"varint,8,opt,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProgramBooks) Reset() {
+	*x = ProgramBooks{}
+	mi := &file_plan_v1_plan_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProgramBooks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProgramBooks) ProtoMessage() {}
+
+func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProgramBooks.ProtoReflect.Descriptor instead.
+func (*ProgramBooks) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ProgramBooks) GetProgram() string {
+	if x != nil {
+		return x.Program
+	}
+	return ""
+}
+
+func (x *ProgramBooks) GetIn() uint64 {
+	if x != nil {
+		return x.In
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetDelivered() uint64 {
+	if x != nil {
+		return x.Delivered
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetEncapsulated() uint64 {
+	if x != nil {
+		return x.Encapsulated
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetPassed() uint64 {
+	if x != nil {
+		return x.Passed
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetCopies() uint64 {
+	if x != nil {
+		return x.Copies
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetAnswers() uint64 {
+	if x != nil {
+		return x.Answers
+	}
+	return 0
+}
+
+type LaneCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	Packets       uint64                 `protobuf:"varint,2,opt,name=packets,proto3" json:"packets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LaneCount) Reset() {
+	*x = LaneCount{}
+	mi := &file_plan_v1_plan_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaneCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaneCount) ProtoMessage() {}
+
+func (x *LaneCount) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaneCount.ProtoReflect.Descriptor instead.
+func (*LaneCount) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *LaneCount) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *LaneCount) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
 type PortReport struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Uid            string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
@@ -1163,7 +1344,7 @@ type PortReport struct {
 
 func (x *PortReport) Reset() {
 	*x = PortReport{}
-	mi := &file_plan_v1_plan_proto_msgTypes[15]
+	mi := &file_plan_v1_plan_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1356,7 @@ func (x *PortReport) String() string {
 func (*PortReport) ProtoMessage() {}
 
 func (x *PortReport) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[15]
+	mi := &file_plan_v1_plan_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1369,7 @@ func (x *PortReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortReport.ProtoReflect.Descriptor instead.
 func (*PortReport) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{15}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PortReport) GetUid() string {
@@ -1272,7 +1453,7 @@ type Drop struct {
 
 func (x *Drop) Reset() {
 	*x = Drop{}
-	mi := &file_plan_v1_plan_proto_msgTypes[16]
+	mi := &file_plan_v1_plan_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1465,7 @@ func (x *Drop) String() string {
 func (*Drop) ProtoMessage() {}
 
 func (x *Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[16]
+	mi := &file_plan_v1_plan_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1478,7 @@ func (x *Drop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drop.ProtoReflect.Descriptor instead.
 func (*Drop) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{16}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Drop) GetReason() string {
@@ -1331,7 +1512,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_plan_v1_plan_proto_msgTypes[17]
+	mi := &file_plan_v1_plan_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1524,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[17]
+	mi := &file_plan_v1_plan_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1537,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{17}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Condition) GetName() string {
@@ -1385,7 +1566,7 @@ type ServerMessage struct {
 
 func (x *ServerMessage) Reset() {
 	*x = ServerMessage{}
-	mi := &file_plan_v1_plan_proto_msgTypes[18]
+	mi := &file_plan_v1_plan_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1578,7 @@ func (x *ServerMessage) String() string {
 func (*ServerMessage) ProtoMessage() {}
 
 func (x *ServerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[18]
+	mi := &file_plan_v1_plan_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1591,7 @@ func (x *ServerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMessage.ProtoReflect.Descriptor instead.
 func (*ServerMessage) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{18}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ServerMessage) GetMessage() isServerMessage_Message {
@@ -1458,7 +1639,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_plan_v1_plan_proto_msgTypes[19]
+	mi := &file_plan_v1_plan_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1651,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[19]
+	mi := &file_plan_v1_plan_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1664,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{19}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Update) GetStoreId() string {
@@ -1556,7 +1737,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_plan_v1_plan_proto_msgTypes[20]
+	mi := &file_plan_v1_plan_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +1749,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[20]
+	mi := &file_plan_v1_plan_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +1762,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{20}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Resource) GetScope() string {
@@ -1647,7 +1828,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_plan_v1_plan_proto_msgTypes[21]
+	mi := &file_plan_v1_plan_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +1840,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[21]
+	mi := &file_plan_v1_plan_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +1853,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{21}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Removal) GetScope() string {
@@ -1720,7 +1901,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_plan_v1_plan_proto_msgTypes[22]
+	mi := &file_plan_v1_plan_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1913,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[22]
+	mi := &file_plan_v1_plan_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +1926,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{22}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Host) GetUid() string {
@@ -1804,7 +1985,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	mi := &file_plan_v1_plan_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +1997,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	mi := &file_plan_v1_plan_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +2010,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{23}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Network) GetUid() string {
@@ -1899,7 +2080,7 @@ type ExternalVtep struct {
 
 func (x *ExternalVtep) Reset() {
 	*x = ExternalVtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[24]
+	mi := &file_plan_v1_plan_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +2092,7 @@ func (x *ExternalVtep) String() string {
 func (*ExternalVtep) ProtoMessage() {}
 
 func (x *ExternalVtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[24]
+	mi := &file_plan_v1_plan_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +2105,7 @@ func (x *ExternalVtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExternalVtep.ProtoReflect.Descriptor instead.
 func (*ExternalVtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{24}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExternalVtep) GetVtep() string {
@@ -1968,7 +2149,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_plan_v1_plan_proto_msgTypes[25]
+	mi := &file_plan_v1_plan_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2161,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[25]
+	mi := &file_plan_v1_plan_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2174,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{25}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Port) GetUid() string {
@@ -2104,7 +2285,7 @@ type AddressPair struct {
 
 func (x *AddressPair) Reset() {
 	*x = AddressPair{}
-	mi := &file_plan_v1_plan_proto_msgTypes[26]
+	mi := &file_plan_v1_plan_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2297,7 @@ func (x *AddressPair) String() string {
 func (*AddressPair) ProtoMessage() {}
 
 func (x *AddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[26]
+	mi := &file_plan_v1_plan_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2310,7 @@ func (x *AddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressPair.ProtoReflect.Descriptor instead.
 func (*AddressPair) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{26}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AddressPair) GetMac() []byte {
@@ -2163,7 +2344,7 @@ type Vtep struct {
 
 func (x *Vtep) Reset() {
 	*x = Vtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[27]
+	mi := &file_plan_v1_plan_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2356,7 @@ func (x *Vtep) String() string {
 func (*Vtep) ProtoMessage() {}
 
 func (x *Vtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[27]
+	mi := &file_plan_v1_plan_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2369,7 @@ func (x *Vtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vtep.ProtoReflect.Descriptor instead.
 func (*Vtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{27}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Vtep) GetUid() string {
@@ -2248,7 +2429,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_plan_v1_plan_proto_msgTypes[28]
+	mi := &file_plan_v1_plan_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2441,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[28]
+	mi := &file_plan_v1_plan_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2454,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{28}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Snapshot) GetStoreId() string {
@@ -2375,13 +2556,28 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\rResourceError\x12!\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\r.plan.v1.KindR\x04kind\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\x8c\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xff\x01\n" +
 	"\x06Report\x12)\n" +
 	"\x05ports\x18\x01 \x03(\v2\x13.plan.v1.PortReportR\x05ports\x122\n" +
 	"\n" +
 	"conditions\x18\x02 \x03(\v2\x12.plan.v1.ConditionR\n" +
 	"conditions\x12#\n" +
-	"\x05drops\x18\x03 \x03(\v2\r.plan.v1.DropR\x05drops\"\xd7\x02\n" +
+	"\x05drops\x18\x03 \x03(\v2\r.plan.v1.DropR\x05drops\x12+\n" +
+	"\x05books\x18\x04 \x03(\v2\x15.plan.v1.ProgramBooksR\x05books\x12(\n" +
+	"\x05lanes\x18\x05 \x03(\v2\x12.plan.v1.LaneCountR\x05lanes\x12\x1a\n" +
+	"\bprograms\x18\x06 \x03(\tR\bprograms\"\xde\x01\n" +
+	"\fProgramBooks\x12\x18\n" +
+	"\aprogram\x18\x01 \x01(\tR\aprogram\x12\x0e\n" +
+	"\x02in\x18\x02 \x01(\x04R\x02in\x12\x1c\n" +
+	"\tdelivered\x18\x03 \x01(\x04R\tdelivered\x12\"\n" +
+	"\fencapsulated\x18\x04 \x01(\x04R\fencapsulated\x12\x16\n" +
+	"\x06passed\x18\x05 \x01(\x04R\x06passed\x12\x18\n" +
+	"\adropped\x18\x06 \x01(\x04R\adropped\x12\x16\n" +
+	"\x06copies\x18\a \x01(\x04R\x06copies\x12\x18\n" +
+	"\aanswers\x18\b \x01(\x04R\aanswers\"=\n" +
+	"\tLaneCount\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
+	"\apackets\x18\x02 \x01(\x04R\apackets\"\xd7\x02\n" +
 	"\n" +
 	"PortReport\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x14\n" +
@@ -2518,7 +2714,7 @@ func file_plan_v1_plan_proto_rawDescGZIP() []byte {
 }
 
 var file_plan_v1_plan_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_plan_v1_plan_proto_goTypes = []any{
 	(PortState)(0),                // 0: plan.v1.PortState
 	(Kind)(0),                     // 1: plan.v1.Kind
@@ -2538,22 +2734,24 @@ var file_plan_v1_plan_proto_goTypes = []any{
 	(*Applied)(nil),               // 15: plan.v1.Applied
 	(*ResourceError)(nil),         // 16: plan.v1.ResourceError
 	(*Report)(nil),                // 17: plan.v1.Report
-	(*PortReport)(nil),            // 18: plan.v1.PortReport
-	(*Drop)(nil),                  // 19: plan.v1.Drop
-	(*Condition)(nil),             // 20: plan.v1.Condition
-	(*ServerMessage)(nil),         // 21: plan.v1.ServerMessage
-	(*Update)(nil),                // 22: plan.v1.Update
-	(*Resource)(nil),              // 23: plan.v1.Resource
-	(*Removal)(nil),               // 24: plan.v1.Removal
-	(*Host)(nil),                  // 25: plan.v1.Host
-	(*Network)(nil),               // 26: plan.v1.Network
-	(*ExternalVtep)(nil),          // 27: plan.v1.ExternalVtep
-	(*Port)(nil),                  // 28: plan.v1.Port
-	(*AddressPair)(nil),           // 29: plan.v1.AddressPair
-	(*Vtep)(nil),                  // 30: plan.v1.Vtep
-	(*Snapshot)(nil),              // 31: plan.v1.Snapshot
-	nil,                           // 32: plan.v1.Snapshot.EpochsEntry
-	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(*ProgramBooks)(nil),          // 18: plan.v1.ProgramBooks
+	(*LaneCount)(nil),             // 19: plan.v1.LaneCount
+	(*PortReport)(nil),            // 20: plan.v1.PortReport
+	(*Drop)(nil),                  // 21: plan.v1.Drop
+	(*Condition)(nil),             // 22: plan.v1.Condition
+	(*ServerMessage)(nil),         // 23: plan.v1.ServerMessage
+	(*Update)(nil),                // 24: plan.v1.Update
+	(*Resource)(nil),              // 25: plan.v1.Resource
+	(*Removal)(nil),               // 26: plan.v1.Removal
+	(*Host)(nil),                  // 27: plan.v1.Host
+	(*Network)(nil),               // 28: plan.v1.Network
+	(*ExternalVtep)(nil),          // 29: plan.v1.ExternalVtep
+	(*Port)(nil),                  // 30: plan.v1.Port
+	(*AddressPair)(nil),           // 31: plan.v1.AddressPair
+	(*Vtep)(nil),                  // 32: plan.v1.Vtep
+	(*Snapshot)(nil),              // 33: plan.v1.Snapshot
+	nil,                           // 34: plan.v1.Snapshot.EpochsEntry
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
 }
 var file_plan_v1_plan_proto_depIdxs = []int32{
 	12, // 0: plan.v1.AgentMessage.hello:type_name -> plan.v1.Hello
@@ -2564,37 +2762,39 @@ var file_plan_v1_plan_proto_depIdxs = []int32{
 	14, // 5: plan.v1.Hello.facts:type_name -> plan.v1.Facts
 	16, // 6: plan.v1.Applied.errors:type_name -> plan.v1.ResourceError
 	1,  // 7: plan.v1.ResourceError.kind:type_name -> plan.v1.Kind
-	18, // 8: plan.v1.Report.ports:type_name -> plan.v1.PortReport
-	20, // 9: plan.v1.Report.conditions:type_name -> plan.v1.Condition
-	19, // 10: plan.v1.Report.drops:type_name -> plan.v1.Drop
-	0,  // 11: plan.v1.PortReport.state:type_name -> plan.v1.PortState
-	19, // 12: plan.v1.PortReport.drops:type_name -> plan.v1.Drop
-	22, // 13: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
-	23, // 14: plan.v1.Update.upserts:type_name -> plan.v1.Resource
-	24, // 15: plan.v1.Update.removals:type_name -> plan.v1.Removal
-	1,  // 16: plan.v1.Resource.kind:type_name -> plan.v1.Kind
-	1,  // 17: plan.v1.Removal.kind:type_name -> plan.v1.Kind
-	2,  // 18: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
-	27, // 19: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
-	29, // 20: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
-	23, // 21: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
-	32, // 22: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
-	33, // 23: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
-	3,  // 24: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
-	5,  // 25: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
-	7,  // 26: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
-	9,  // 27: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
-	11, // 28: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
-	4,  // 29: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
-	6,  // 30: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
-	8,  // 31: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
-	10, // 32: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
-	21, // 33: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
-	29, // [29:34] is the sub-list for method output_type
-	24, // [24:29] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	20, // 8: plan.v1.Report.ports:type_name -> plan.v1.PortReport
+	22, // 9: plan.v1.Report.conditions:type_name -> plan.v1.Condition
+	21, // 10: plan.v1.Report.drops:type_name -> plan.v1.Drop
+	18, // 11: plan.v1.Report.books:type_name -> plan.v1.ProgramBooks
+	19, // 12: plan.v1.Report.lanes:type_name -> plan.v1.LaneCount
+	0,  // 13: plan.v1.PortReport.state:type_name -> plan.v1.PortState
+	21, // 14: plan.v1.PortReport.drops:type_name -> plan.v1.Drop
+	24, // 15: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
+	25, // 16: plan.v1.Update.upserts:type_name -> plan.v1.Resource
+	26, // 17: plan.v1.Update.removals:type_name -> plan.v1.Removal
+	1,  // 18: plan.v1.Resource.kind:type_name -> plan.v1.Kind
+	1,  // 19: plan.v1.Removal.kind:type_name -> plan.v1.Kind
+	2,  // 20: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
+	29, // 21: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
+	31, // 22: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
+	25, // 23: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
+	34, // 24: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
+	35, // 25: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
+	3,  // 26: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
+	5,  // 27: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
+	7,  // 28: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
+	9,  // 29: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
+	11, // 30: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
+	4,  // 31: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
+	6,  // 32: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
+	8,  // 33: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
+	10, // 34: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
+	23, // 35: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
+	31, // [31:36] is the sub-list for method output_type
+	26, // [26:31] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_plan_v1_plan_proto_init() }
@@ -2608,7 +2808,7 @@ func file_plan_v1_plan_proto_init() {
 		(*AgentMessage_Report)(nil),
 		(*AgentMessage_Facts)(nil),
 	}
-	file_plan_v1_plan_proto_msgTypes[18].OneofWrappers = []any{
+	file_plan_v1_plan_proto_msgTypes[20].OneofWrappers = []any{
 		(*ServerMessage_Update)(nil),
 	}
 	type x struct{}
@@ -2617,7 +2817,7 @@ func file_plan_v1_plan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plan_v1_plan_proto_rawDesc), len(file_plan_v1_plan_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -2842,8 +2842,10 @@ func (x *ListDropsRequest) GetPort() string {
 }
 
 type ListDropsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Drops         []*Drop                `protobuf:"bytes,1,rep,name=drops,proto3" json:"drops,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Drops []*Drop                `protobuf:"bytes,1,rep,name=drops,proto3" json:"drops,omitempty"`
+	// The books of each host's programs, where neither a tenant nor a port was asked for.
+	Books         []*HostBooks `protobuf:"bytes,2,rep,name=books,proto3" json:"books,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2885,6 +2887,65 @@ func (x *ListDropsResponse) GetDrops() []*Drop {
 	return nil
 }
 
+func (x *ListDropsResponse) GetBooks() []*HostBooks {
+	if x != nil {
+		return x.Books
+	}
+	return nil
+}
+
+type HostBooks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Books         []*ProgramBooks        `protobuf:"bytes,2,rep,name=books,proto3" json:"books,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostBooks) Reset() {
+	*x = HostBooks{}
+	mi := &file_weft_v1_services_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostBooks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostBooks) ProtoMessage() {}
+
+func (x *HostBooks) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostBooks.ProtoReflect.Descriptor instead.
+func (*HostBooks) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *HostBooks) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *HostBooks) GetBooks() []*ProgramBooks {
+	if x != nil {
+		return x.Books
+	}
+	return nil
+}
+
 type Drop struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Host  string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
@@ -2901,7 +2962,7 @@ type Drop struct {
 
 func (x *Drop) Reset() {
 	*x = Drop{}
-	mi := &file_weft_v1_services_proto_msgTypes[55]
+	mi := &file_weft_v1_services_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +2974,7 @@ func (x *Drop) String() string {
 func (*Drop) ProtoMessage() {}
 
 func (x *Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[55]
+	mi := &file_weft_v1_services_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +2987,7 @@ func (x *Drop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drop.ProtoReflect.Descriptor instead.
 func (*Drop) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{55}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Drop) GetHost() string {
@@ -2983,7 +3044,7 @@ type WaitAppliedRequest struct {
 
 func (x *WaitAppliedRequest) Reset() {
 	*x = WaitAppliedRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[56]
+	mi := &file_weft_v1_services_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2995,7 +3056,7 @@ func (x *WaitAppliedRequest) String() string {
 func (*WaitAppliedRequest) ProtoMessage() {}
 
 func (x *WaitAppliedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[56]
+	mi := &file_weft_v1_services_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3008,7 +3069,7 @@ func (x *WaitAppliedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitAppliedRequest.ProtoReflect.Descriptor instead.
 func (*WaitAppliedRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{56}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *WaitAppliedRequest) GetTenant() string {
@@ -3051,7 +3112,7 @@ type WaitAppliedResponse struct {
 
 func (x *WaitAppliedResponse) Reset() {
 	*x = WaitAppliedResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[57]
+	mi := &file_weft_v1_services_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3063,7 +3124,7 @@ func (x *WaitAppliedResponse) String() string {
 func (*WaitAppliedResponse) ProtoMessage() {}
 
 func (x *WaitAppliedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[57]
+	mi := &file_weft_v1_services_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3076,7 +3137,7 @@ func (x *WaitAppliedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitAppliedResponse.ProtoReflect.Descriptor instead.
 func (*WaitAppliedResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{57}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *WaitAppliedResponse) GetComplete() bool {
@@ -3108,7 +3169,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[58]
+	mi := &file_weft_v1_services_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3120,7 +3181,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[58]
+	mi := &file_weft_v1_services_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3133,7 +3194,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{58}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{59}
 }
 
 type BackupResponse struct {
@@ -3145,7 +3206,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[59]
+	mi := &file_weft_v1_services_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3157,7 +3218,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[59]
+	mi := &file_weft_v1_services_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3170,7 +3231,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{59}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *BackupResponse) GetChunk() []byte {
@@ -3189,7 +3250,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[60]
+	mi := &file_weft_v1_services_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3201,7 +3262,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[60]
+	mi := &file_weft_v1_services_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3214,7 +3275,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{60}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RestoreRequest) GetChunk() []byte {
@@ -3235,7 +3296,7 @@ type RestoreResponse struct {
 
 func (x *RestoreResponse) Reset() {
 	*x = RestoreResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[61]
+	mi := &file_weft_v1_services_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3247,7 +3308,7 @@ func (x *RestoreResponse) String() string {
 func (*RestoreResponse) ProtoMessage() {}
 
 func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[61]
+	mi := &file_weft_v1_services_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3260,7 +3321,7 @@ func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
 func (*RestoreResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{61}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RestoreResponse) GetStoreId() string {
@@ -3296,7 +3357,7 @@ type CreateAPITokenRequest struct {
 
 func (x *CreateAPITokenRequest) Reset() {
 	*x = CreateAPITokenRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[62]
+	mi := &file_weft_v1_services_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3308,7 +3369,7 @@ func (x *CreateAPITokenRequest) String() string {
 func (*CreateAPITokenRequest) ProtoMessage() {}
 
 func (x *CreateAPITokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[62]
+	mi := &file_weft_v1_services_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3321,7 +3382,7 @@ func (x *CreateAPITokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAPITokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateAPITokenRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{62}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *CreateAPITokenRequest) GetName() string {
@@ -3362,7 +3423,7 @@ type CreateAPITokenResponse struct {
 
 func (x *CreateAPITokenResponse) Reset() {
 	*x = CreateAPITokenResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[63]
+	mi := &file_weft_v1_services_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3374,7 +3435,7 @@ func (x *CreateAPITokenResponse) String() string {
 func (*CreateAPITokenResponse) ProtoMessage() {}
 
 func (x *CreateAPITokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[63]
+	mi := &file_weft_v1_services_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3387,7 +3448,7 @@ func (x *CreateAPITokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAPITokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateAPITokenResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{63}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *CreateAPITokenResponse) GetToken() *APIToken {
@@ -3412,7 +3473,7 @@ type ListAPITokensRequest struct {
 
 func (x *ListAPITokensRequest) Reset() {
 	*x = ListAPITokensRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[64]
+	mi := &file_weft_v1_services_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3424,7 +3485,7 @@ func (x *ListAPITokensRequest) String() string {
 func (*ListAPITokensRequest) ProtoMessage() {}
 
 func (x *ListAPITokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[64]
+	mi := &file_weft_v1_services_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3437,7 +3498,7 @@ func (x *ListAPITokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAPITokensRequest.ProtoReflect.Descriptor instead.
 func (*ListAPITokensRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{64}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{65}
 }
 
 type ListAPITokensResponse struct {
@@ -3449,7 +3510,7 @@ type ListAPITokensResponse struct {
 
 func (x *ListAPITokensResponse) Reset() {
 	*x = ListAPITokensResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[65]
+	mi := &file_weft_v1_services_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3461,7 +3522,7 @@ func (x *ListAPITokensResponse) String() string {
 func (*ListAPITokensResponse) ProtoMessage() {}
 
 func (x *ListAPITokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[65]
+	mi := &file_weft_v1_services_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3474,7 +3535,7 @@ func (x *ListAPITokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAPITokensResponse.ProtoReflect.Descriptor instead.
 func (*ListAPITokensResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{65}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListAPITokensResponse) GetTokens() []*APIToken {
@@ -3493,7 +3554,7 @@ type DeleteAPITokenRequest struct {
 
 func (x *DeleteAPITokenRequest) Reset() {
 	*x = DeleteAPITokenRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[66]
+	mi := &file_weft_v1_services_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3566,7 @@ func (x *DeleteAPITokenRequest) String() string {
 func (*DeleteAPITokenRequest) ProtoMessage() {}
 
 func (x *DeleteAPITokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[66]
+	mi := &file_weft_v1_services_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3579,7 @@ func (x *DeleteAPITokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAPITokenRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAPITokenRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{66}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *DeleteAPITokenRequest) GetName() string {
@@ -3536,7 +3597,7 @@ type DeleteAPITokenResponse struct {
 
 func (x *DeleteAPITokenResponse) Reset() {
 	*x = DeleteAPITokenResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[67]
+	mi := &file_weft_v1_services_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3548,7 +3609,7 @@ func (x *DeleteAPITokenResponse) String() string {
 func (*DeleteAPITokenResponse) ProtoMessage() {}
 
 func (x *DeleteAPITokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[67]
+	mi := &file_weft_v1_services_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3561,7 +3622,7 @@ func (x *DeleteAPITokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAPITokenResponse.ProtoReflect.Descriptor instead.
 func (*DeleteAPITokenResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{67}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{68}
 }
 
 var File_weft_v1_services_proto protoreflect.FileDescriptor
@@ -3733,9 +3794,13 @@ const file_weft_v1_services_proto_rawDesc = "" +
 	"\x10ListDropsRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
-	"\x04port\x18\x03 \x01(\tR\x04port\"8\n" +
+	"\x04port\x18\x03 \x01(\tR\x04port\"b\n" +
 	"\x11ListDropsResponse\x12#\n" +
-	"\x05drops\x18\x01 \x03(\v2\r.weft.v1.DropR\x05drops\"\x90\x01\n" +
+	"\x05drops\x18\x01 \x03(\v2\r.weft.v1.DropR\x05drops\x12(\n" +
+	"\x05books\x18\x02 \x03(\v2\x12.weft.v1.HostBooksR\x05books\"L\n" +
+	"\tHostBooks\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12+\n" +
+	"\x05books\x18\x02 \x03(\v2\x15.weft.v1.ProgramBooksR\x05books\"\x90\x01\n" +
 	"\x04Drop\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x12\n" +
@@ -3851,7 +3916,7 @@ func file_weft_v1_services_proto_rawDescGZIP() []byte {
 	return file_weft_v1_services_proto_rawDescData
 }
 
-var file_weft_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_weft_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_weft_v1_services_proto_goTypes = []any{
 	(*ErrorDetail)(nil),              // 0: weft.v1.ErrorDetail
 	(*CreateTenantRequest)(nil),      // 1: weft.v1.CreateTenantRequest
@@ -3908,159 +3973,163 @@ var file_weft_v1_services_proto_goTypes = []any{
 	(*GetStatusResponse)(nil),        // 52: weft.v1.GetStatusResponse
 	(*ListDropsRequest)(nil),         // 53: weft.v1.ListDropsRequest
 	(*ListDropsResponse)(nil),        // 54: weft.v1.ListDropsResponse
-	(*Drop)(nil),                     // 55: weft.v1.Drop
-	(*WaitAppliedRequest)(nil),       // 56: weft.v1.WaitAppliedRequest
-	(*WaitAppliedResponse)(nil),      // 57: weft.v1.WaitAppliedResponse
-	(*BackupRequest)(nil),            // 58: weft.v1.BackupRequest
-	(*BackupResponse)(nil),           // 59: weft.v1.BackupResponse
-	(*RestoreRequest)(nil),           // 60: weft.v1.RestoreRequest
-	(*RestoreResponse)(nil),          // 61: weft.v1.RestoreResponse
-	(*CreateAPITokenRequest)(nil),    // 62: weft.v1.CreateAPITokenRequest
-	(*CreateAPITokenResponse)(nil),   // 63: weft.v1.CreateAPITokenResponse
-	(*ListAPITokensRequest)(nil),     // 64: weft.v1.ListAPITokensRequest
-	(*ListAPITokensResponse)(nil),    // 65: weft.v1.ListAPITokensResponse
-	(*DeleteAPITokenRequest)(nil),    // 66: weft.v1.DeleteAPITokenRequest
-	(*DeleteAPITokenResponse)(nil),   // 67: weft.v1.DeleteAPITokenResponse
-	(*TenantSpec)(nil),               // 68: weft.v1.TenantSpec
-	(*Tenant)(nil),                   // 69: weft.v1.Tenant
-	(*NetworkSpec)(nil),              // 70: weft.v1.NetworkSpec
-	(*Network)(nil),                  // 71: weft.v1.Network
-	(*NetworkVTEP)(nil),              // 72: weft.v1.NetworkVTEP
-	(*PortSpec)(nil),                 // 73: weft.v1.PortSpec
-	(*Port)(nil),                     // 74: weft.v1.Port
-	(*durationpb.Duration)(nil),      // 75: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 76: google.protobuf.Timestamp
-	(*Host)(nil),                     // 77: weft.v1.Host
-	(*HostSpec)(nil),                 // 78: weft.v1.HostSpec
-	(*VTEPSpec)(nil),                 // 79: weft.v1.VTEPSpec
-	(*VTEP)(nil),                     // 80: weft.v1.VTEP
-	(*VNIPoolSpec)(nil),              // 81: weft.v1.VNIPoolSpec
-	(*VNIPool)(nil),                  // 82: weft.v1.VNIPool
-	(TokenScope)(0),                  // 83: weft.v1.TokenScope
-	(*APIToken)(nil),                 // 84: weft.v1.APIToken
+	(*HostBooks)(nil),                // 55: weft.v1.HostBooks
+	(*Drop)(nil),                     // 56: weft.v1.Drop
+	(*WaitAppliedRequest)(nil),       // 57: weft.v1.WaitAppliedRequest
+	(*WaitAppliedResponse)(nil),      // 58: weft.v1.WaitAppliedResponse
+	(*BackupRequest)(nil),            // 59: weft.v1.BackupRequest
+	(*BackupResponse)(nil),           // 60: weft.v1.BackupResponse
+	(*RestoreRequest)(nil),           // 61: weft.v1.RestoreRequest
+	(*RestoreResponse)(nil),          // 62: weft.v1.RestoreResponse
+	(*CreateAPITokenRequest)(nil),    // 63: weft.v1.CreateAPITokenRequest
+	(*CreateAPITokenResponse)(nil),   // 64: weft.v1.CreateAPITokenResponse
+	(*ListAPITokensRequest)(nil),     // 65: weft.v1.ListAPITokensRequest
+	(*ListAPITokensResponse)(nil),    // 66: weft.v1.ListAPITokensResponse
+	(*DeleteAPITokenRequest)(nil),    // 67: weft.v1.DeleteAPITokenRequest
+	(*DeleteAPITokenResponse)(nil),   // 68: weft.v1.DeleteAPITokenResponse
+	(*TenantSpec)(nil),               // 69: weft.v1.TenantSpec
+	(*Tenant)(nil),                   // 70: weft.v1.Tenant
+	(*NetworkSpec)(nil),              // 71: weft.v1.NetworkSpec
+	(*Network)(nil),                  // 72: weft.v1.Network
+	(*NetworkVTEP)(nil),              // 73: weft.v1.NetworkVTEP
+	(*PortSpec)(nil),                 // 74: weft.v1.PortSpec
+	(*Port)(nil),                     // 75: weft.v1.Port
+	(*durationpb.Duration)(nil),      // 76: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 77: google.protobuf.Timestamp
+	(*Host)(nil),                     // 78: weft.v1.Host
+	(*HostSpec)(nil),                 // 79: weft.v1.HostSpec
+	(*VTEPSpec)(nil),                 // 80: weft.v1.VTEPSpec
+	(*VTEP)(nil),                     // 81: weft.v1.VTEP
+	(*VNIPoolSpec)(nil),              // 82: weft.v1.VNIPoolSpec
+	(*VNIPool)(nil),                  // 83: weft.v1.VNIPool
+	(*ProgramBooks)(nil),             // 84: weft.v1.ProgramBooks
+	(TokenScope)(0),                  // 85: weft.v1.TokenScope
+	(*APIToken)(nil),                 // 86: weft.v1.APIToken
 }
 var file_weft_v1_services_proto_depIdxs = []int32{
-	68, // 0: weft.v1.CreateTenantRequest.spec:type_name -> weft.v1.TenantSpec
-	69, // 1: weft.v1.ListTenantsResponse.tenants:type_name -> weft.v1.Tenant
-	68, // 2: weft.v1.UpdateTenantRequest.spec:type_name -> weft.v1.TenantSpec
-	70, // 3: weft.v1.CreateNetworkRequest.spec:type_name -> weft.v1.NetworkSpec
-	71, // 4: weft.v1.ListNetworksResponse.networks:type_name -> weft.v1.Network
-	70, // 5: weft.v1.UpdateNetworkRequest.spec:type_name -> weft.v1.NetworkSpec
-	72, // 6: weft.v1.AddNetworkVTEPRequest.vtep:type_name -> weft.v1.NetworkVTEP
-	73, // 7: weft.v1.CreatePortRequest.spec:type_name -> weft.v1.PortSpec
-	74, // 8: weft.v1.ListPortsResponse.ports:type_name -> weft.v1.Port
-	73, // 9: weft.v1.UpdatePortRequest.spec:type_name -> weft.v1.PortSpec
-	75, // 10: weft.v1.CreateHostTokenRequest.lifetime:type_name -> google.protobuf.Duration
-	76, // 11: weft.v1.CreateHostTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	77, // 12: weft.v1.ListHostsResponse.hosts:type_name -> weft.v1.Host
-	78, // 13: weft.v1.UpdateHostRequest.spec:type_name -> weft.v1.HostSpec
-	79, // 14: weft.v1.CreateVTEPRequest.spec:type_name -> weft.v1.VTEPSpec
-	80, // 15: weft.v1.ListVTEPsResponse.vteps:type_name -> weft.v1.VTEP
-	79, // 16: weft.v1.UpdateVTEPRequest.spec:type_name -> weft.v1.VTEPSpec
-	81, // 17: weft.v1.CreateVNIPoolRequest.spec:type_name -> weft.v1.VNIPoolSpec
-	82, // 18: weft.v1.ListVNIPoolsResponse.pools:type_name -> weft.v1.VNIPool
-	81, // 19: weft.v1.UpdateVNIPoolRequest.spec:type_name -> weft.v1.VNIPoolSpec
-	77, // 20: weft.v1.GetStatusResponse.hosts:type_name -> weft.v1.Host
-	76, // 21: weft.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	55, // 22: weft.v1.ListDropsResponse.drops:type_name -> weft.v1.Drop
-	75, // 23: weft.v1.WaitAppliedRequest.timeout:type_name -> google.protobuf.Duration
-	83, // 24: weft.v1.CreateAPITokenRequest.scope:type_name -> weft.v1.TokenScope
-	75, // 25: weft.v1.CreateAPITokenRequest.lifetime:type_name -> google.protobuf.Duration
-	84, // 26: weft.v1.CreateAPITokenResponse.token:type_name -> weft.v1.APIToken
-	84, // 27: weft.v1.ListAPITokensResponse.tokens:type_name -> weft.v1.APIToken
-	1,  // 28: weft.v1.TenantService.CreateTenant:input_type -> weft.v1.CreateTenantRequest
-	2,  // 29: weft.v1.TenantService.GetTenant:input_type -> weft.v1.GetTenantRequest
-	3,  // 30: weft.v1.TenantService.ListTenants:input_type -> weft.v1.ListTenantsRequest
-	5,  // 31: weft.v1.TenantService.UpdateTenant:input_type -> weft.v1.UpdateTenantRequest
-	6,  // 32: weft.v1.TenantService.DeleteTenant:input_type -> weft.v1.DeleteTenantRequest
-	8,  // 33: weft.v1.NetworkService.CreateNetwork:input_type -> weft.v1.CreateNetworkRequest
-	9,  // 34: weft.v1.NetworkService.GetNetwork:input_type -> weft.v1.GetNetworkRequest
-	10, // 35: weft.v1.NetworkService.ListNetworks:input_type -> weft.v1.ListNetworksRequest
-	12, // 36: weft.v1.NetworkService.UpdateNetwork:input_type -> weft.v1.UpdateNetworkRequest
-	13, // 37: weft.v1.NetworkService.DeleteNetwork:input_type -> weft.v1.DeleteNetworkRequest
-	15, // 38: weft.v1.NetworkService.AddNetworkVTEP:input_type -> weft.v1.AddNetworkVTEPRequest
-	16, // 39: weft.v1.NetworkService.RemoveNetworkVTEP:input_type -> weft.v1.RemoveNetworkVTEPRequest
-	17, // 40: weft.v1.PortService.CreatePort:input_type -> weft.v1.CreatePortRequest
-	18, // 41: weft.v1.PortService.GetPort:input_type -> weft.v1.GetPortRequest
-	19, // 42: weft.v1.PortService.ListPorts:input_type -> weft.v1.ListPortsRequest
-	21, // 43: weft.v1.PortService.UpdatePort:input_type -> weft.v1.UpdatePortRequest
-	22, // 44: weft.v1.PortService.DeletePort:input_type -> weft.v1.DeletePortRequest
-	24, // 45: weft.v1.PortService.BindPort:input_type -> weft.v1.BindPortRequest
-	25, // 46: weft.v1.PortService.MovePort:input_type -> weft.v1.MovePortRequest
-	26, // 47: weft.v1.PortService.UnbindPort:input_type -> weft.v1.UnbindPortRequest
-	27, // 48: weft.v1.HostService.CreateHostToken:input_type -> weft.v1.CreateHostTokenRequest
-	29, // 49: weft.v1.HostService.GetHost:input_type -> weft.v1.GetHostRequest
-	30, // 50: weft.v1.HostService.ListHosts:input_type -> weft.v1.ListHostsRequest
-	32, // 51: weft.v1.HostService.UpdateHost:input_type -> weft.v1.UpdateHostRequest
-	33, // 52: weft.v1.HostService.RemoveHost:input_type -> weft.v1.RemoveHostRequest
-	35, // 53: weft.v1.VTEPService.CreateVTEP:input_type -> weft.v1.CreateVTEPRequest
-	36, // 54: weft.v1.VTEPService.GetVTEP:input_type -> weft.v1.GetVTEPRequest
-	37, // 55: weft.v1.VTEPService.ListVTEPs:input_type -> weft.v1.ListVTEPsRequest
-	39, // 56: weft.v1.VTEPService.UpdateVTEP:input_type -> weft.v1.UpdateVTEPRequest
-	40, // 57: weft.v1.VTEPService.DeleteVTEP:input_type -> weft.v1.DeleteVTEPRequest
-	42, // 58: weft.v1.VNIPoolService.CreateVNIPool:input_type -> weft.v1.CreateVNIPoolRequest
-	43, // 59: weft.v1.VNIPoolService.GetVNIPool:input_type -> weft.v1.GetVNIPoolRequest
-	44, // 60: weft.v1.VNIPoolService.ListVNIPools:input_type -> weft.v1.ListVNIPoolsRequest
-	46, // 61: weft.v1.VNIPoolService.UpdateVNIPool:input_type -> weft.v1.UpdateVNIPoolRequest
-	47, // 62: weft.v1.VNIPoolService.DeleteVNIPool:input_type -> weft.v1.DeleteVNIPoolRequest
-	49, // 63: weft.v1.SystemService.GetVersion:input_type -> weft.v1.GetVersionRequest
-	51, // 64: weft.v1.SystemService.GetStatus:input_type -> weft.v1.GetStatusRequest
-	53, // 65: weft.v1.SystemService.ListDrops:input_type -> weft.v1.ListDropsRequest
-	56, // 66: weft.v1.SystemService.WaitApplied:input_type -> weft.v1.WaitAppliedRequest
-	58, // 67: weft.v1.SystemService.Backup:input_type -> weft.v1.BackupRequest
-	60, // 68: weft.v1.SystemService.Restore:input_type -> weft.v1.RestoreRequest
-	62, // 69: weft.v1.SystemService.CreateAPIToken:input_type -> weft.v1.CreateAPITokenRequest
-	64, // 70: weft.v1.SystemService.ListAPITokens:input_type -> weft.v1.ListAPITokensRequest
-	66, // 71: weft.v1.SystemService.DeleteAPIToken:input_type -> weft.v1.DeleteAPITokenRequest
-	69, // 72: weft.v1.TenantService.CreateTenant:output_type -> weft.v1.Tenant
-	69, // 73: weft.v1.TenantService.GetTenant:output_type -> weft.v1.Tenant
-	4,  // 74: weft.v1.TenantService.ListTenants:output_type -> weft.v1.ListTenantsResponse
-	69, // 75: weft.v1.TenantService.UpdateTenant:output_type -> weft.v1.Tenant
-	7,  // 76: weft.v1.TenantService.DeleteTenant:output_type -> weft.v1.DeleteTenantResponse
-	71, // 77: weft.v1.NetworkService.CreateNetwork:output_type -> weft.v1.Network
-	71, // 78: weft.v1.NetworkService.GetNetwork:output_type -> weft.v1.Network
-	11, // 79: weft.v1.NetworkService.ListNetworks:output_type -> weft.v1.ListNetworksResponse
-	71, // 80: weft.v1.NetworkService.UpdateNetwork:output_type -> weft.v1.Network
-	14, // 81: weft.v1.NetworkService.DeleteNetwork:output_type -> weft.v1.DeleteNetworkResponse
-	71, // 82: weft.v1.NetworkService.AddNetworkVTEP:output_type -> weft.v1.Network
-	71, // 83: weft.v1.NetworkService.RemoveNetworkVTEP:output_type -> weft.v1.Network
-	74, // 84: weft.v1.PortService.CreatePort:output_type -> weft.v1.Port
-	74, // 85: weft.v1.PortService.GetPort:output_type -> weft.v1.Port
-	20, // 86: weft.v1.PortService.ListPorts:output_type -> weft.v1.ListPortsResponse
-	74, // 87: weft.v1.PortService.UpdatePort:output_type -> weft.v1.Port
-	23, // 88: weft.v1.PortService.DeletePort:output_type -> weft.v1.DeletePortResponse
-	74, // 89: weft.v1.PortService.BindPort:output_type -> weft.v1.Port
-	74, // 90: weft.v1.PortService.MovePort:output_type -> weft.v1.Port
-	74, // 91: weft.v1.PortService.UnbindPort:output_type -> weft.v1.Port
-	28, // 92: weft.v1.HostService.CreateHostToken:output_type -> weft.v1.CreateHostTokenResponse
-	77, // 93: weft.v1.HostService.GetHost:output_type -> weft.v1.Host
-	31, // 94: weft.v1.HostService.ListHosts:output_type -> weft.v1.ListHostsResponse
-	77, // 95: weft.v1.HostService.UpdateHost:output_type -> weft.v1.Host
-	34, // 96: weft.v1.HostService.RemoveHost:output_type -> weft.v1.RemoveHostResponse
-	80, // 97: weft.v1.VTEPService.CreateVTEP:output_type -> weft.v1.VTEP
-	80, // 98: weft.v1.VTEPService.GetVTEP:output_type -> weft.v1.VTEP
-	38, // 99: weft.v1.VTEPService.ListVTEPs:output_type -> weft.v1.ListVTEPsResponse
-	80, // 100: weft.v1.VTEPService.UpdateVTEP:output_type -> weft.v1.VTEP
-	41, // 101: weft.v1.VTEPService.DeleteVTEP:output_type -> weft.v1.DeleteVTEPResponse
-	82, // 102: weft.v1.VNIPoolService.CreateVNIPool:output_type -> weft.v1.VNIPool
-	82, // 103: weft.v1.VNIPoolService.GetVNIPool:output_type -> weft.v1.VNIPool
-	45, // 104: weft.v1.VNIPoolService.ListVNIPools:output_type -> weft.v1.ListVNIPoolsResponse
-	82, // 105: weft.v1.VNIPoolService.UpdateVNIPool:output_type -> weft.v1.VNIPool
-	48, // 106: weft.v1.VNIPoolService.DeleteVNIPool:output_type -> weft.v1.DeleteVNIPoolResponse
-	50, // 107: weft.v1.SystemService.GetVersion:output_type -> weft.v1.GetVersionResponse
-	52, // 108: weft.v1.SystemService.GetStatus:output_type -> weft.v1.GetStatusResponse
-	54, // 109: weft.v1.SystemService.ListDrops:output_type -> weft.v1.ListDropsResponse
-	57, // 110: weft.v1.SystemService.WaitApplied:output_type -> weft.v1.WaitAppliedResponse
-	59, // 111: weft.v1.SystemService.Backup:output_type -> weft.v1.BackupResponse
-	61, // 112: weft.v1.SystemService.Restore:output_type -> weft.v1.RestoreResponse
-	63, // 113: weft.v1.SystemService.CreateAPIToken:output_type -> weft.v1.CreateAPITokenResponse
-	65, // 114: weft.v1.SystemService.ListAPITokens:output_type -> weft.v1.ListAPITokensResponse
-	67, // 115: weft.v1.SystemService.DeleteAPIToken:output_type -> weft.v1.DeleteAPITokenResponse
-	72, // [72:116] is the sub-list for method output_type
-	28, // [28:72] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	69, // 0: weft.v1.CreateTenantRequest.spec:type_name -> weft.v1.TenantSpec
+	70, // 1: weft.v1.ListTenantsResponse.tenants:type_name -> weft.v1.Tenant
+	69, // 2: weft.v1.UpdateTenantRequest.spec:type_name -> weft.v1.TenantSpec
+	71, // 3: weft.v1.CreateNetworkRequest.spec:type_name -> weft.v1.NetworkSpec
+	72, // 4: weft.v1.ListNetworksResponse.networks:type_name -> weft.v1.Network
+	71, // 5: weft.v1.UpdateNetworkRequest.spec:type_name -> weft.v1.NetworkSpec
+	73, // 6: weft.v1.AddNetworkVTEPRequest.vtep:type_name -> weft.v1.NetworkVTEP
+	74, // 7: weft.v1.CreatePortRequest.spec:type_name -> weft.v1.PortSpec
+	75, // 8: weft.v1.ListPortsResponse.ports:type_name -> weft.v1.Port
+	74, // 9: weft.v1.UpdatePortRequest.spec:type_name -> weft.v1.PortSpec
+	76, // 10: weft.v1.CreateHostTokenRequest.lifetime:type_name -> google.protobuf.Duration
+	77, // 11: weft.v1.CreateHostTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	78, // 12: weft.v1.ListHostsResponse.hosts:type_name -> weft.v1.Host
+	79, // 13: weft.v1.UpdateHostRequest.spec:type_name -> weft.v1.HostSpec
+	80, // 14: weft.v1.CreateVTEPRequest.spec:type_name -> weft.v1.VTEPSpec
+	81, // 15: weft.v1.ListVTEPsResponse.vteps:type_name -> weft.v1.VTEP
+	80, // 16: weft.v1.UpdateVTEPRequest.spec:type_name -> weft.v1.VTEPSpec
+	82, // 17: weft.v1.CreateVNIPoolRequest.spec:type_name -> weft.v1.VNIPoolSpec
+	83, // 18: weft.v1.ListVNIPoolsResponse.pools:type_name -> weft.v1.VNIPool
+	82, // 19: weft.v1.UpdateVNIPoolRequest.spec:type_name -> weft.v1.VNIPoolSpec
+	78, // 20: weft.v1.GetStatusResponse.hosts:type_name -> weft.v1.Host
+	77, // 21: weft.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	56, // 22: weft.v1.ListDropsResponse.drops:type_name -> weft.v1.Drop
+	55, // 23: weft.v1.ListDropsResponse.books:type_name -> weft.v1.HostBooks
+	84, // 24: weft.v1.HostBooks.books:type_name -> weft.v1.ProgramBooks
+	76, // 25: weft.v1.WaitAppliedRequest.timeout:type_name -> google.protobuf.Duration
+	85, // 26: weft.v1.CreateAPITokenRequest.scope:type_name -> weft.v1.TokenScope
+	76, // 27: weft.v1.CreateAPITokenRequest.lifetime:type_name -> google.protobuf.Duration
+	86, // 28: weft.v1.CreateAPITokenResponse.token:type_name -> weft.v1.APIToken
+	86, // 29: weft.v1.ListAPITokensResponse.tokens:type_name -> weft.v1.APIToken
+	1,  // 30: weft.v1.TenantService.CreateTenant:input_type -> weft.v1.CreateTenantRequest
+	2,  // 31: weft.v1.TenantService.GetTenant:input_type -> weft.v1.GetTenantRequest
+	3,  // 32: weft.v1.TenantService.ListTenants:input_type -> weft.v1.ListTenantsRequest
+	5,  // 33: weft.v1.TenantService.UpdateTenant:input_type -> weft.v1.UpdateTenantRequest
+	6,  // 34: weft.v1.TenantService.DeleteTenant:input_type -> weft.v1.DeleteTenantRequest
+	8,  // 35: weft.v1.NetworkService.CreateNetwork:input_type -> weft.v1.CreateNetworkRequest
+	9,  // 36: weft.v1.NetworkService.GetNetwork:input_type -> weft.v1.GetNetworkRequest
+	10, // 37: weft.v1.NetworkService.ListNetworks:input_type -> weft.v1.ListNetworksRequest
+	12, // 38: weft.v1.NetworkService.UpdateNetwork:input_type -> weft.v1.UpdateNetworkRequest
+	13, // 39: weft.v1.NetworkService.DeleteNetwork:input_type -> weft.v1.DeleteNetworkRequest
+	15, // 40: weft.v1.NetworkService.AddNetworkVTEP:input_type -> weft.v1.AddNetworkVTEPRequest
+	16, // 41: weft.v1.NetworkService.RemoveNetworkVTEP:input_type -> weft.v1.RemoveNetworkVTEPRequest
+	17, // 42: weft.v1.PortService.CreatePort:input_type -> weft.v1.CreatePortRequest
+	18, // 43: weft.v1.PortService.GetPort:input_type -> weft.v1.GetPortRequest
+	19, // 44: weft.v1.PortService.ListPorts:input_type -> weft.v1.ListPortsRequest
+	21, // 45: weft.v1.PortService.UpdatePort:input_type -> weft.v1.UpdatePortRequest
+	22, // 46: weft.v1.PortService.DeletePort:input_type -> weft.v1.DeletePortRequest
+	24, // 47: weft.v1.PortService.BindPort:input_type -> weft.v1.BindPortRequest
+	25, // 48: weft.v1.PortService.MovePort:input_type -> weft.v1.MovePortRequest
+	26, // 49: weft.v1.PortService.UnbindPort:input_type -> weft.v1.UnbindPortRequest
+	27, // 50: weft.v1.HostService.CreateHostToken:input_type -> weft.v1.CreateHostTokenRequest
+	29, // 51: weft.v1.HostService.GetHost:input_type -> weft.v1.GetHostRequest
+	30, // 52: weft.v1.HostService.ListHosts:input_type -> weft.v1.ListHostsRequest
+	32, // 53: weft.v1.HostService.UpdateHost:input_type -> weft.v1.UpdateHostRequest
+	33, // 54: weft.v1.HostService.RemoveHost:input_type -> weft.v1.RemoveHostRequest
+	35, // 55: weft.v1.VTEPService.CreateVTEP:input_type -> weft.v1.CreateVTEPRequest
+	36, // 56: weft.v1.VTEPService.GetVTEP:input_type -> weft.v1.GetVTEPRequest
+	37, // 57: weft.v1.VTEPService.ListVTEPs:input_type -> weft.v1.ListVTEPsRequest
+	39, // 58: weft.v1.VTEPService.UpdateVTEP:input_type -> weft.v1.UpdateVTEPRequest
+	40, // 59: weft.v1.VTEPService.DeleteVTEP:input_type -> weft.v1.DeleteVTEPRequest
+	42, // 60: weft.v1.VNIPoolService.CreateVNIPool:input_type -> weft.v1.CreateVNIPoolRequest
+	43, // 61: weft.v1.VNIPoolService.GetVNIPool:input_type -> weft.v1.GetVNIPoolRequest
+	44, // 62: weft.v1.VNIPoolService.ListVNIPools:input_type -> weft.v1.ListVNIPoolsRequest
+	46, // 63: weft.v1.VNIPoolService.UpdateVNIPool:input_type -> weft.v1.UpdateVNIPoolRequest
+	47, // 64: weft.v1.VNIPoolService.DeleteVNIPool:input_type -> weft.v1.DeleteVNIPoolRequest
+	49, // 65: weft.v1.SystemService.GetVersion:input_type -> weft.v1.GetVersionRequest
+	51, // 66: weft.v1.SystemService.GetStatus:input_type -> weft.v1.GetStatusRequest
+	53, // 67: weft.v1.SystemService.ListDrops:input_type -> weft.v1.ListDropsRequest
+	57, // 68: weft.v1.SystemService.WaitApplied:input_type -> weft.v1.WaitAppliedRequest
+	59, // 69: weft.v1.SystemService.Backup:input_type -> weft.v1.BackupRequest
+	61, // 70: weft.v1.SystemService.Restore:input_type -> weft.v1.RestoreRequest
+	63, // 71: weft.v1.SystemService.CreateAPIToken:input_type -> weft.v1.CreateAPITokenRequest
+	65, // 72: weft.v1.SystemService.ListAPITokens:input_type -> weft.v1.ListAPITokensRequest
+	67, // 73: weft.v1.SystemService.DeleteAPIToken:input_type -> weft.v1.DeleteAPITokenRequest
+	70, // 74: weft.v1.TenantService.CreateTenant:output_type -> weft.v1.Tenant
+	70, // 75: weft.v1.TenantService.GetTenant:output_type -> weft.v1.Tenant
+	4,  // 76: weft.v1.TenantService.ListTenants:output_type -> weft.v1.ListTenantsResponse
+	70, // 77: weft.v1.TenantService.UpdateTenant:output_type -> weft.v1.Tenant
+	7,  // 78: weft.v1.TenantService.DeleteTenant:output_type -> weft.v1.DeleteTenantResponse
+	72, // 79: weft.v1.NetworkService.CreateNetwork:output_type -> weft.v1.Network
+	72, // 80: weft.v1.NetworkService.GetNetwork:output_type -> weft.v1.Network
+	11, // 81: weft.v1.NetworkService.ListNetworks:output_type -> weft.v1.ListNetworksResponse
+	72, // 82: weft.v1.NetworkService.UpdateNetwork:output_type -> weft.v1.Network
+	14, // 83: weft.v1.NetworkService.DeleteNetwork:output_type -> weft.v1.DeleteNetworkResponse
+	72, // 84: weft.v1.NetworkService.AddNetworkVTEP:output_type -> weft.v1.Network
+	72, // 85: weft.v1.NetworkService.RemoveNetworkVTEP:output_type -> weft.v1.Network
+	75, // 86: weft.v1.PortService.CreatePort:output_type -> weft.v1.Port
+	75, // 87: weft.v1.PortService.GetPort:output_type -> weft.v1.Port
+	20, // 88: weft.v1.PortService.ListPorts:output_type -> weft.v1.ListPortsResponse
+	75, // 89: weft.v1.PortService.UpdatePort:output_type -> weft.v1.Port
+	23, // 90: weft.v1.PortService.DeletePort:output_type -> weft.v1.DeletePortResponse
+	75, // 91: weft.v1.PortService.BindPort:output_type -> weft.v1.Port
+	75, // 92: weft.v1.PortService.MovePort:output_type -> weft.v1.Port
+	75, // 93: weft.v1.PortService.UnbindPort:output_type -> weft.v1.Port
+	28, // 94: weft.v1.HostService.CreateHostToken:output_type -> weft.v1.CreateHostTokenResponse
+	78, // 95: weft.v1.HostService.GetHost:output_type -> weft.v1.Host
+	31, // 96: weft.v1.HostService.ListHosts:output_type -> weft.v1.ListHostsResponse
+	78, // 97: weft.v1.HostService.UpdateHost:output_type -> weft.v1.Host
+	34, // 98: weft.v1.HostService.RemoveHost:output_type -> weft.v1.RemoveHostResponse
+	81, // 99: weft.v1.VTEPService.CreateVTEP:output_type -> weft.v1.VTEP
+	81, // 100: weft.v1.VTEPService.GetVTEP:output_type -> weft.v1.VTEP
+	38, // 101: weft.v1.VTEPService.ListVTEPs:output_type -> weft.v1.ListVTEPsResponse
+	81, // 102: weft.v1.VTEPService.UpdateVTEP:output_type -> weft.v1.VTEP
+	41, // 103: weft.v1.VTEPService.DeleteVTEP:output_type -> weft.v1.DeleteVTEPResponse
+	83, // 104: weft.v1.VNIPoolService.CreateVNIPool:output_type -> weft.v1.VNIPool
+	83, // 105: weft.v1.VNIPoolService.GetVNIPool:output_type -> weft.v1.VNIPool
+	45, // 106: weft.v1.VNIPoolService.ListVNIPools:output_type -> weft.v1.ListVNIPoolsResponse
+	83, // 107: weft.v1.VNIPoolService.UpdateVNIPool:output_type -> weft.v1.VNIPool
+	48, // 108: weft.v1.VNIPoolService.DeleteVNIPool:output_type -> weft.v1.DeleteVNIPoolResponse
+	50, // 109: weft.v1.SystemService.GetVersion:output_type -> weft.v1.GetVersionResponse
+	52, // 110: weft.v1.SystemService.GetStatus:output_type -> weft.v1.GetStatusResponse
+	54, // 111: weft.v1.SystemService.ListDrops:output_type -> weft.v1.ListDropsResponse
+	58, // 112: weft.v1.SystemService.WaitApplied:output_type -> weft.v1.WaitAppliedResponse
+	60, // 113: weft.v1.SystemService.Backup:output_type -> weft.v1.BackupResponse
+	62, // 114: weft.v1.SystemService.Restore:output_type -> weft.v1.RestoreResponse
+	64, // 115: weft.v1.SystemService.CreateAPIToken:output_type -> weft.v1.CreateAPITokenResponse
+	66, // 116: weft.v1.SystemService.ListAPITokens:output_type -> weft.v1.ListAPITokensResponse
+	68, // 117: weft.v1.SystemService.DeleteAPIToken:output_type -> weft.v1.DeleteAPITokenResponse
+	74, // [74:118] is the sub-list for method output_type
+	30, // [30:74] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_services_proto_init() }
@@ -4075,7 +4144,7 @@ func file_weft_v1_services_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_services_proto_rawDesc), len(file_weft_v1_services_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   68,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   7,
 		},

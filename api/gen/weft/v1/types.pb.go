@@ -1502,9 +1502,15 @@ type HostStatus struct {
 	AppliedRevision int64  `protobuf:"varint,8,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
 	Ports           uint32 `protobuf:"varint,9,opt,name=ports,proto3" json:"ports,omitempty"`
 	// What needs attention, e.g. "degraded: kernel lane blocked".
-	Conditions    []*Condition           `protobuf:"bytes,10,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	Features      []string               `protobuf:"bytes,11,rep,name=features,proto3" json:"features,omitempty"`
-	LastSeen      *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	Conditions []*Condition           `protobuf:"bytes,10,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	Features   []string               `protobuf:"bytes,11,rep,name=features,proto3" json:"features,omitempty"`
+	LastSeen   *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	// What follows is in the answer about one host, not in listings.
+	Books []*ProgramBooks `protobuf:"bytes,13,rep,name=books,proto3" json:"books,omitempty"`
+	// Packets that were left to another lane, by reason.
+	Lanes []*LaneCount `protobuf:"bytes,14,rep,name=lanes,proto3" json:"lanes,omitempty"`
+	// Which program is attached where, a line each.
+	Programs      []string `protobuf:"bytes,15,rep,name=programs,proto3" json:"programs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1623,6 +1629,184 @@ func (x *HostStatus) GetLastSeen() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *HostStatus) GetBooks() []*ProgramBooks {
+	if x != nil {
+		return x.Books
+	}
+	return nil
+}
+
+func (x *HostStatus) GetLanes() []*LaneCount {
+	if x != nil {
+		return x.Lanes
+	}
+	return nil
+}
+
+func (x *HostStatus) GetPrograms() []string {
+	if x != nil {
+		return x.Programs
+	}
+	return nil
+}
+
+// ProgramBooks is what a program of a host did with its packets since they were loaded: in = delivered + encapsulated + passed + dropped.
+type ProgramBooks struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Program      string                 `protobuf:"bytes,1,opt,name=program,proto3" json:"program,omitempty"`
+	In           uint64                 `protobuf:"varint,2,opt,name=in,proto3" json:"in,omitempty"`
+	Delivered    uint64                 `protobuf:"varint,3,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	Encapsulated uint64                 `protobuf:"varint,4,opt,name=encapsulated,proto3" json:"encapsulated,omitempty"`
+	// To another lane, or not weft's.
+	Passed  uint64 `protobuf:"varint,5,opt,name=passed,proto3" json:"passed,omitempty"`
+	Dropped uint64 `protobuf:"varint,6,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// Copies of floods, apart from the sum.
+	Copies uint64 `protobuf:"varint,7,opt,name=copies,proto3" json:"copies,omitempty"`
+	// ICMP messages to the senders of dropped packets, apart from the sum.
+	Answers       uint64 `protobuf:"varint,8,opt,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProgramBooks) Reset() {
+	*x = ProgramBooks{}
+	mi := &file_weft_v1_types_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProgramBooks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProgramBooks) ProtoMessage() {}
+
+func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_types_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProgramBooks.ProtoReflect.Descriptor instead.
+func (*ProgramBooks) Descriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ProgramBooks) GetProgram() string {
+	if x != nil {
+		return x.Program
+	}
+	return ""
+}
+
+func (x *ProgramBooks) GetIn() uint64 {
+	if x != nil {
+		return x.In
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetDelivered() uint64 {
+	if x != nil {
+		return x.Delivered
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetEncapsulated() uint64 {
+	if x != nil {
+		return x.Encapsulated
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetPassed() uint64 {
+	if x != nil {
+		return x.Passed
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetCopies() uint64 {
+	if x != nil {
+		return x.Copies
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetAnswers() uint64 {
+	if x != nil {
+		return x.Answers
+	}
+	return 0
+}
+
+// LaneCount is the packets left to another lane for one reason. docs/drops.md explains each.
+type LaneCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	Packets       uint64                 `protobuf:"varint,2,opt,name=packets,proto3" json:"packets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LaneCount) Reset() {
+	*x = LaneCount{}
+	mi := &file_weft_v1_types_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaneCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaneCount) ProtoMessage() {}
+
+func (x *LaneCount) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_types_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaneCount.ProtoReflect.Descriptor instead.
+func (*LaneCount) Descriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *LaneCount) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *LaneCount) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
 type Condition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1633,7 +1817,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_weft_v1_types_proto_msgTypes[18]
+	mi := &file_weft_v1_types_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1645,7 +1829,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[18]
+	mi := &file_weft_v1_types_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1658,7 +1842,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{18}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Condition) GetName() string {
@@ -1688,7 +1872,7 @@ type VTEP struct {
 
 func (x *VTEP) Reset() {
 	*x = VTEP{}
-	mi := &file_weft_v1_types_proto_msgTypes[19]
+	mi := &file_weft_v1_types_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1884,7 @@ func (x *VTEP) String() string {
 func (*VTEP) ProtoMessage() {}
 
 func (x *VTEP) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[19]
+	mi := &file_weft_v1_types_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1897,7 @@ func (x *VTEP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEP.ProtoReflect.Descriptor instead.
 func (*VTEP) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{19}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *VTEP) GetName() string {
@@ -1758,7 +1942,7 @@ type VTEPSpec struct {
 
 func (x *VTEPSpec) Reset() {
 	*x = VTEPSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[20]
+	mi := &file_weft_v1_types_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1770,7 +1954,7 @@ func (x *VTEPSpec) String() string {
 func (*VTEPSpec) ProtoMessage() {}
 
 func (x *VTEPSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[20]
+	mi := &file_weft_v1_types_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1783,7 +1967,7 @@ func (x *VTEPSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEPSpec.ProtoReflect.Descriptor instead.
 func (*VTEPSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{20}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *VTEPSpec) GetAddress() string {
@@ -1824,7 +2008,7 @@ type VTEPStatus struct {
 
 func (x *VTEPStatus) Reset() {
 	*x = VTEPStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[21]
+	mi := &file_weft_v1_types_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +2020,7 @@ func (x *VTEPStatus) String() string {
 func (*VTEPStatus) ProtoMessage() {}
 
 func (x *VTEPStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[21]
+	mi := &file_weft_v1_types_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +2033,7 @@ func (x *VTEPStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEPStatus.ProtoReflect.Descriptor instead.
 func (*VTEPStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{21}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VTEPStatus) GetNetworks() []string {
@@ -1872,7 +2056,7 @@ type VNIPool struct {
 
 func (x *VNIPool) Reset() {
 	*x = VNIPool{}
-	mi := &file_weft_v1_types_proto_msgTypes[22]
+	mi := &file_weft_v1_types_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1884,7 +2068,7 @@ func (x *VNIPool) String() string {
 func (*VNIPool) ProtoMessage() {}
 
 func (x *VNIPool) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[22]
+	mi := &file_weft_v1_types_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +2081,7 @@ func (x *VNIPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPool.ProtoReflect.Descriptor instead.
 func (*VNIPool) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{22}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VNIPool) GetName() string {
@@ -1939,7 +2123,7 @@ type VNIPoolSpec struct {
 
 func (x *VNIPoolSpec) Reset() {
 	*x = VNIPoolSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[23]
+	mi := &file_weft_v1_types_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1951,7 +2135,7 @@ func (x *VNIPoolSpec) String() string {
 func (*VNIPoolSpec) ProtoMessage() {}
 
 func (x *VNIPoolSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[23]
+	mi := &file_weft_v1_types_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1964,7 +2148,7 @@ func (x *VNIPoolSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPoolSpec.ProtoReflect.Descriptor instead.
 func (*VNIPoolSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{23}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VNIPoolSpec) GetFirst() uint32 {
@@ -2000,7 +2184,7 @@ type VNIPoolStatus struct {
 
 func (x *VNIPoolStatus) Reset() {
 	*x = VNIPoolStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[24]
+	mi := &file_weft_v1_types_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2196,7 @@ func (x *VNIPoolStatus) String() string {
 func (*VNIPoolStatus) ProtoMessage() {}
 
 func (x *VNIPoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[24]
+	mi := &file_weft_v1_types_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2209,7 @@ func (x *VNIPoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPoolStatus.ProtoReflect.Descriptor instead.
 func (*VNIPoolStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{24}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VNIPoolStatus) GetUsed() uint32 {
@@ -2063,7 +2247,7 @@ type APIToken struct {
 
 func (x *APIToken) Reset() {
 	*x = APIToken{}
-	mi := &file_weft_v1_types_proto_msgTypes[25]
+	mi := &file_weft_v1_types_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2075,7 +2259,7 @@ func (x *APIToken) String() string {
 func (*APIToken) ProtoMessage() {}
 
 func (x *APIToken) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[25]
+	mi := &file_weft_v1_types_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2088,7 +2272,7 @@ func (x *APIToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use APIToken.ProtoReflect.Descriptor instead.
 func (*APIToken) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{25}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *APIToken) GetName() string {
@@ -2221,7 +2405,7 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x06status\x18\x04 \x01(\v2\x13.weft.v1.HostStatusR\x06status\"S\n" +
 	"\bHostSpec\x12 \n" +
 	"\vdescription\x18\x01 \x01(\tR\vdescription\x12%\n" +
-	"\x0eouter_checksum\x18\x02 \x01(\bR\routerChecksum\"\xab\x03\n" +
+	"\x0eouter_checksum\x18\x02 \x01(\bR\routerChecksum\"\x9e\x04\n" +
 	"\n" +
 	"HostStatus\x12(\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x12.weft.v1.HostStateR\x05state\x12%\n" +
@@ -2239,7 +2423,22 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	" \x03(\v2\x12.weft.v1.ConditionR\n" +
 	"conditions\x12\x1a\n" +
 	"\bfeatures\x18\v \x03(\tR\bfeatures\x127\n" +
-	"\tlast_seen\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\"9\n" +
+	"\tlast_seen\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12+\n" +
+	"\x05books\x18\r \x03(\v2\x15.weft.v1.ProgramBooksR\x05books\x12(\n" +
+	"\x05lanes\x18\x0e \x03(\v2\x12.weft.v1.LaneCountR\x05lanes\x12\x1a\n" +
+	"\bprograms\x18\x0f \x03(\tR\bprograms\"\xde\x01\n" +
+	"\fProgramBooks\x12\x18\n" +
+	"\aprogram\x18\x01 \x01(\tR\aprogram\x12\x0e\n" +
+	"\x02in\x18\x02 \x01(\x04R\x02in\x12\x1c\n" +
+	"\tdelivered\x18\x03 \x01(\x04R\tdelivered\x12\"\n" +
+	"\fencapsulated\x18\x04 \x01(\x04R\fencapsulated\x12\x16\n" +
+	"\x06passed\x18\x05 \x01(\x04R\x06passed\x12\x18\n" +
+	"\adropped\x18\x06 \x01(\x04R\adropped\x12\x16\n" +
+	"\x06copies\x18\a \x01(\x04R\x06copies\x12\x18\n" +
+	"\aanswers\x18\b \x01(\x04R\aanswers\"=\n" +
+	"\tLaneCount\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
+	"\apackets\x18\x02 \x01(\x04R\apackets\"9\n" +
 	"\tCondition\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"\x91\x01\n" +
@@ -2313,7 +2512,7 @@ func file_weft_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_weft_v1_types_proto_goTypes = []any{
 	(UnknownUnicast)(0),           // 0: weft.v1.UnknownUnicast
 	(DSCP)(0),                     // 1: weft.v1.DSCP
@@ -2338,18 +2537,20 @@ var file_weft_v1_types_proto_goTypes = []any{
 	(*Host)(nil),                  // 20: weft.v1.Host
 	(*HostSpec)(nil),              // 21: weft.v1.HostSpec
 	(*HostStatus)(nil),            // 22: weft.v1.HostStatus
-	(*Condition)(nil),             // 23: weft.v1.Condition
-	(*VTEP)(nil),                  // 24: weft.v1.VTEP
-	(*VTEPSpec)(nil),              // 25: weft.v1.VTEPSpec
-	(*VTEPStatus)(nil),            // 26: weft.v1.VTEPStatus
-	(*VNIPool)(nil),               // 27: weft.v1.VNIPool
-	(*VNIPoolSpec)(nil),           // 28: weft.v1.VNIPoolSpec
-	(*VNIPoolStatus)(nil),         // 29: weft.v1.VNIPoolStatus
-	(*APIToken)(nil),              // 30: weft.v1.APIToken
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	(*ProgramBooks)(nil),          // 23: weft.v1.ProgramBooks
+	(*LaneCount)(nil),             // 24: weft.v1.LaneCount
+	(*Condition)(nil),             // 25: weft.v1.Condition
+	(*VTEP)(nil),                  // 26: weft.v1.VTEP
+	(*VTEPSpec)(nil),              // 27: weft.v1.VTEPSpec
+	(*VTEPStatus)(nil),            // 28: weft.v1.VTEPStatus
+	(*VNIPool)(nil),               // 29: weft.v1.VNIPool
+	(*VNIPoolSpec)(nil),           // 30: weft.v1.VNIPoolSpec
+	(*VNIPoolStatus)(nil),         // 31: weft.v1.VNIPoolStatus
+	(*APIToken)(nil),              // 32: weft.v1.APIToken
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
 }
 var file_weft_v1_types_proto_depIdxs = []int32{
-	31, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	33, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
 	5,  // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
 	7,  // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
 	8,  // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
@@ -2371,22 +2572,24 @@ var file_weft_v1_types_proto_depIdxs = []int32{
 	21, // 19: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
 	22, // 20: weft.v1.Host.status:type_name -> weft.v1.HostStatus
 	3,  // 21: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
-	23, // 22: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
-	31, // 23: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
-	5,  // 24: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
-	25, // 25: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
-	26, // 26: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
-	5,  // 27: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
-	28, // 28: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
-	29, // 29: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
-	4,  // 30: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
-	31, // 31: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
-	31, // 32: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	25, // 22: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
+	33, // 23: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
+	23, // 24: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
+	24, // 25: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
+	5,  // 26: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
+	27, // 27: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
+	28, // 28: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
+	5,  // 29: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
+	30, // 30: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
+	31, // 31: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
+	4,  // 32: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
+	33, // 33: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
+	33, // 34: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_types_proto_init() }
@@ -2400,7 +2603,7 @@ func file_weft_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_types_proto_rawDesc), len(file_weft_v1_types_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
