@@ -69,6 +69,8 @@ type Datapath interface {
 	Kernel
 	PortCounters(datapath.PortID) (datapath.PortCounters, error)
 	Drops() ([]datapath.DropCount, error)
+	Books() ([]datapath.Books, error)
+	Lanes() ([]datapath.LaneCount, error)
 	Tables() []datapath.TableUse
 	Programs() []string
 	// Publish puts new tables in the place of those of another layout; else it does nothing.

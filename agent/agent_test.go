@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	localv1 "github.com/weftnet/weft/api/gen/local/v1"
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
@@ -575,4 +576,21 @@ func TestAudit(t *testing.T) {
 	if after := r.tables(); after != before {
 		t.Errorf("was:\n%s\nis:\n%s", before, after)
 	}
+}
+
+// TestReportHasTheBooks: what the programs did, why packets changed the lane, and where programs are attached, are said with every report.
+// Break it: swap two columns in reportBooks.
+func TestReportHasTheBooks(t *testing.T) {
+	r := newRig(t)
+	r.until("a report with the books", func() bool {
+		r.server.mu.Lock()
+		defer r.server.mu.Unlock()
+		if len(r.server.reports) == 0 {
+			return false
+		}
+		last := r.server.reports[len(r.server.reports)-1]
+		want := &planv1.ProgramBooks{Program: "from_port", In: 28, Delivered: 1, Encapsulated: 2, Passed: 4, Dropped: 21, Copies: 5, Answers: 20}
+		return len(last.Books) == 1 && proto.Equal(last.Books[0], want) && len(last.Lanes) == 1 && last.Lanes[0].Reason == "checksum" &&
+			last.Lanes[0].Packets == 4 && len(last.Programs) == 1
+	})
 }

@@ -250,9 +250,15 @@ func (f *fakeKernel) PortCounters(id datapath.PortID) (datapath.PortCounters, er
 	return datapath.PortCounters{IngressPackets: uint64(id)}, nil
 }
 func (f *fakeKernel) Drops() ([]datapath.DropCount, error) { return nil, nil }
-func (f *fakeKernel) Tables() []datapath.TableUse          { return nil }
-func (f *fakeKernel) Programs() []string                   { return nil }
-func (f *fakeKernel) Publish() error                       { f.published++; return nil }
+func (f *fakeKernel) Books() ([]datapath.Books, error) {
+	return []datapath.Books{{Program: "from_port", In: 28, Delivered: 1, Encapsulated: 2, Passed: 4, Dropped: 21, Copies: 5, Answers: 20}}, nil
+}
+func (f *fakeKernel) Lanes() ([]datapath.LaneCount, error) {
+	return []datapath.LaneCount{{Reason: datapath.LaneChecksum, Packets: 4}}, nil
+}
+func (f *fakeKernel) Tables() []datapath.TableUse { return nil }
+func (f *fakeKernel) Programs() []string          { return []string{"from_port on veth7, tcx, program 9"} }
+func (f *fakeKernel) Publish() error              { f.published++; return nil }
 
 // word is a setting that differs from the usual, at the end of a line.
 func word(on bool, w string) string {

@@ -34,10 +34,31 @@ func (a *Agent) report() {
 			rep.Drops = append(rep.Drops, m)
 		}
 	}
+	a.reportBooks(rep)
 	for _, uid := range slices.Sorted(maps.Keys(a.reported())) {
 		rep.Ports = append(rep.Ports, a.portReport(uid, of))
 	}
 	a.server.Say(nil, nil, rep)
+}
+
+// reportBooks says what the programs did, and where they are attached.
+func (a *Agent) reportBooks(rep *planv1.Report) {
+	rep.Programs = a.kernel.Programs()
+	books, err := a.kernel.Books()
+	if err != nil {
+		a.log.Error("the programs' books cannot be read", "err", err)
+	}
+	for _, b := range books {
+		rep.Books = append(rep.Books, &planv1.ProgramBooks{Program: b.Program, In: b.In, Delivered: b.Delivered, Encapsulated: b.Encapsulated,
+			Passed: b.Passed, Dropped: b.Dropped, Copies: b.Copies, Answers: b.Answers})
+	}
+	lanes, err := a.kernel.Lanes()
+	if err != nil {
+		a.log.Error("the lane counters cannot be read", "err", err)
+	}
+	for _, l := range lanes {
+		rep.Lanes = append(rep.Lanes, &planv1.LaneCount{Reason: l.Reason.String(), Packets: l.Packets})
+	}
 }
 
 // reported are the ports that this host answers for: attached ones, and those bound here without an interface.

@@ -450,7 +450,12 @@ func (f system) ListDrops(_ context.Context, r *connect.Request[weftv1.ListDrops
 	all = slices.DeleteFunc(all, func(d *weftv1.Drop) bool {
 		return r.Msg.GetTenant() != "" && d.GetTenant() != r.Msg.GetTenant() || r.Msg.GetHost() != "" && d.GetHost() != r.Msg.GetHost()
 	})
-	return answer(&weftv1.ListDropsResponse{Drops: all}, nil)
+	res := &weftv1.ListDropsResponse{Drops: all}
+	if r.Msg.GetTenant() == "" && r.Msg.GetPort() == "" {
+		res.Books = []*weftv1.HostBooks{{Host: "h1", Books: []*weftv1.ProgramBooks{
+			{Program: "from_port", In: 100, Delivered: 60, Encapsulated: 20, Passed: 5, Dropped: 15, Copies: 3, Answers: 12}}}}
+	}
+	return answer(res, nil)
 }
 func (f system) WaitApplied(_ context.Context, r *connect.Request[weftv1.WaitAppliedRequest]) (*connect.Response[weftv1.WaitAppliedResponse], error) {
 	f.mu.Lock()

@@ -135,6 +135,39 @@ func (s *sheet) host(h *weftv1.Host) {
 	s.row("Ports", status.GetPorts())
 	s.row("Applied", number(status.GetAppliedRevision()))
 	s.row("Last seen", when(status.GetLastSeen()))
+	if len(status.GetPrograms()) > 0 {
+		s.list("Programs", status.GetPrograms())
+	}
+	s.books(status.GetBooks())
+	var lanes []string
+	for _, l := range status.GetLanes() {
+		lanes = append(lanes, fmt.Sprintf("%s: %d", l.GetReason(), l.GetPackets()))
+	}
+	if len(lanes) > 0 {
+		s.list("To another lane", lanes)
+	}
+}
+
+// books are those of programs that saw a packet.
+func (s *sheet) books(all []*weftv1.ProgramBooks) {
+	var lines []string
+	for _, b := range all {
+		if b.GetIn() == 0 {
+			continue
+		}
+		line := fmt.Sprintf("%s: %d in, %d delivered, %d encapsulated, %d passed, %d dropped", b.GetProgram(), b.GetIn(), b.GetDelivered(),
+			b.GetEncapsulated(), b.GetPassed(), b.GetDropped())
+		if n := b.GetCopies(); n > 0 {
+			line += fmt.Sprintf("; copies of floods: %d", n)
+		}
+		if n := b.GetAnswers(); n > 0 {
+			line += fmt.Sprintf("; answers sent: %d", n)
+		}
+		lines = append(lines, line)
+	}
+	if len(lines) > 0 {
+		s.list("Books", lines)
+	}
 }
 
 func hostSet(a *app) *cobra.Command {

@@ -38,3 +38,22 @@ func factsIn(host model.UID, f *planv1.Facts, version string, features []string)
 	}
 	return out, nil
 }
+
+func booksOut(in []*planv1.ProgramBooks) []*weftv1.ProgramBooks {
+	var out []*weftv1.ProgramBooks
+	for _, b := range in {
+		out = append(out, &weftv1.ProgramBooks{
+			Program: b.GetProgram(), In: b.GetIn(), Delivered: b.GetDelivered(), Encapsulated: b.GetEncapsulated(),
+			Passed: b.GetPassed(), Dropped: b.GetDropped(), Copies: b.GetCopies(), Answers: b.GetAnswers(),
+		})
+	}
+	return out
+}
+
+func lanesOut(in []*planv1.LaneCount) []*weftv1.LaneCount {
+	var out []*weftv1.LaneCount
+	for _, l := range in {
+		out = append(out, &weftv1.LaneCount{Reason: l.GetReason(), Packets: l.GetPackets()})
+	}
+	return out
+}

@@ -294,6 +294,15 @@ func TestExternalVTEP(t *testing.T) {
 	ok(t, f.vteps.DeleteVTEP, &weftv1.DeleteVTEPRequest{Name: "ext1"})
 }
 
+// wantBooks is what TestDrops reported. Break it: swap two columns in booksOut.
+func wantBooks(t *testing.T, got []*weftv1.ProgramBooks) {
+	t.Helper()
+	want := &weftv1.ProgramBooks{Program: "from_port", In: 31, Delivered: 1, Encapsulated: 2, Passed: 4, Dropped: 24, Copies: 9, Answers: 23}
+	if len(got) != 1 || !proto.Equal(got[0], want) {
+		t.Errorf("books %v, want %v", got, want)
+	}
+}
+
 // TestDrops: what hosts report is listed by host, tenant and port; a tenant sees its own.
 func TestDrops(t *testing.T) {
 	f := server(t)
@@ -307,10 +316,22 @@ func TestDrops(t *testing.T) {
 		Ports:      []*planv1.PortReport{{Uid: p.Meta.Uid, Epoch: 1 << 40, State: planv1.PortState_PORT_STATE_HELD, Message: "why", Drops: []*planv1.Drop{{Reason: "port_held", Packets: 5}}}},
 		Drops:      []*planv1.Drop{{Reason: "vtep_not_listed", Packets: 2, Source: "203.0.113.7"}, {Reason: "none", Packets: 0}},
 		Conditions: []*planv1.Condition{{Name: "kernel lane blocked", Message: "a firewall rule drops UDP 4789"}},
+		Books:      []*planv1.ProgramBooks{{Program: "from_port", In: 31, Delivered: 1, Encapsulated: 2, Passed: 4, Dropped: 24, Copies: 9, Answers: 23}},
+		Lanes:      []*planv1.LaneCount{{Reason: "checksum", Packets: 4}},
+		Programs:   []string{"from_port on veth7, tcx, program 9"},
 	})
 	eventually(t, "the drops are listed", func() bool {
 		return len(ok(t, f.system.ListDrops, &weftv1.ListDropsRequest{Host: "drops-h"}).Drops) == 2
 	})
+	wantBooks(t, ok(t, f.system.ListDrops, &weftv1.ListDropsRequest{Host: "drops-h"}).Books[0].GetBooks())
+	shown := ok(t, f.hosts.GetHost, &weftv1.GetHostRequest{Name: "drops-h"}).Status
+	wantBooks(t, shown.Books)
+	if len(shown.Programs) != 1 || len(shown.Lanes) != 1 || shown.Lanes[0].Reason != "checksum" || shown.Lanes[0].Packets != 4 {
+		t.Errorf("programs %q, lanes %v", shown.Programs, shown.Lanes)
+	}
+	if b := ok(t, f.system.ListDrops, &weftv1.ListDropsRequest{Tenant: "drops"}).Books; len(b) != 0 {
+		t.Errorf("a tenant's drops come with the host's books: %v", b)
+	}
 	own := ok(t, f.system.ListDrops, &weftv1.ListDropsRequest{Tenant: "drops"}).Drops
 	if len(own) != 1 || own[0].Port != "p" || own[0].Packets != 5 || own[0].Host != "drops-h" {
 		t.Errorf("drops %v", own)

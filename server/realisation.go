@@ -36,6 +36,9 @@ type heard struct {
 	ports      map[model.UID]*planv1.PortReport
 	conditions []*planv1.Condition
 	drops      []*planv1.Drop
+	books      []*planv1.ProgramBooks
+	lanes      []*planv1.LaneCount
+	programs   []string
 }
 
 // session is one open stream of a host. cancel ends it with a cause that its agent is told.
@@ -117,6 +120,7 @@ func (r *realisation) report(s *session, rep *planv1.Report, here func(model.UID
 		}
 	}
 	h.seen, h.ports, h.conditions, h.drops = now, ports, rep.GetConditions(), rep.GetDrops()
+	h.books, h.lanes, h.programs = rep.GetBooks(), rep.GetLanes(), rep.GetPrograms()
 }
 
 // forget drops what is kept of hosts and ports that are gone, and returns the sessions of those hosts.

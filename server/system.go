@@ -74,6 +74,9 @@ func (a *api) ListDrops(ctx context.Context, req *connect.Request[weftv1.ListDro
 			}
 			if tenant == "" && req.Msg.GetPort() == "" {
 				res.Drops = appendDrops(res.Drops, dropPlace{host: h.Name}, said.drops)
+				if len(said.books) > 0 {
+					res.Books = append(res.Books, &weftv1.HostBooks{Host: h.Name, Books: booksOut(said.books)})
+				}
 			}
 			for uid, rep := range said.ports {
 				p := w.Ports[uid]
@@ -88,6 +91,7 @@ func (a *api) ListDrops(ctx context.Context, req *connect.Request[weftv1.ListDro
 		return cmp.Or(cmp.Compare(x.Host, y.Host), cmp.Compare(x.Tenant, y.Tenant), cmp.Compare(x.Port, y.Port),
 			cmp.Compare(x.Reason, y.Reason), cmp.Compare(x.Source, y.Source))
 	})
+	slices.SortFunc(res.Books, func(x, y *weftv1.HostBooks) int { return cmp.Compare(x.Host, y.Host) })
 	return connect.NewResponse(res), nil
 }
 
