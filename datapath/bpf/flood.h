@@ -36,14 +36,9 @@ static long local_copy(__u32 i, struct flood *f)
 	return 0;
 }
 
-static __always_inline struct vtep *flood_vtep(struct flood *f, __u32 i, __u32 *id)
+static __always_inline struct vtep *vtep_of(__u32 id)
 {
-	struct flood_key k = { .list = f->state->list, .index = f->state->first + i };
-	__u32 *v = bpf_map_lookup_elem(&floods, &k);
-	if (!v)
-		return NULL;
-	*id = *v;
-	struct vtep *vtep = bpf_map_lookup_elem(&vteps, v);
+	struct vtep *vtep = bpf_map_lookup_elem(&vteps, &id);
 	return vtep && vtep->flags ? vtep : NULL;
 }
 
@@ -62,10 +57,10 @@ static __always_inline int flood_by_kernel(struct flood *f, struct vtep *vtep, _
 }
 
 /* Decides one copy: 0 = the fast path sends it, else it is done with. */
-static __always_inline int prepare(struct flood *f, __u32 i)
+static __always_inline int prepare(struct flood *f, __u32 i, __u32 id)
 {
-	__u32 id = 0, lane = 0;
-	struct vtep *vtep = flood_vtep(f, i, &id);
+	__u32 lane = 0;
+	struct vtep *vtep = vtep_of(id);
 	if (!vtep)
 		return DROP_COPY_UNKNOWN_VTEP;
 	int ip6 = vtep->flags & VTEP_IP6;
@@ -99,27 +94,23 @@ static __always_inline int prepare(struct flood *f, __u32 i)
 
 static long prepare_remote(__u32 i, struct flood *f)
 {
-	__u32 word = i / 64;
-	__u64 bit = 1ULL << (i & 63);
+	struct flood_key k = { .list = f->state->list, .index = f->state->first + i };
+	__u32 *id = bpf_map_lookup_elem(&floods, &k);
 	int r;
-	if (word >= FLOOD_MAX / 64)
+	if (i >= FLOOD_MAX)
 		return 1;
-	r = prepare(f, i);
+	r = id ? prepare(f, i, *id) : DROP_COPY_UNKNOWN_VTEP;
 	if (r > 0)
 		count_drop(f->state->id, r);
-	if (r)
-		f->state->done[word] |= bit;
-	else
-		f->state->done[word] &= ~bit;
+	f->state->vteps[i] = r ? 0 : *id;
 	return 0;
 }
 
-static __noinline int aim(struct flood *f, __u32 i, __u32 *ifindex)
+static __noinline int aim(struct flood *f, __u32 id, __u32 *ifindex)
 {
-	__u32 id = 0;
 	if (!f || !ifindex)
 		return DROP_COPY_FAILED;
-	struct vtep *vtep = flood_vtep(f, i, &id);
+	struct vtep *vtep = vtep_of(id);
 	if (!vtep)
 		return DROP_COPY_UNKNOWN_VTEP;
 	struct nexthop *nh = find_nexthop(f->skb, f->local, vtep, id, f->state->hash);
@@ -131,13 +122,14 @@ static __noinline int aim(struct flood *f, __u32 i, __u32 *ifindex)
 
 static long remote_copy(__u32 i, struct flood *f)
 {
-	__u32 word = i / 64, ifindex = 0;
+	__u32 id, ifindex = 0;
 	int r;
-	if (i >= f->state->last || word >= FLOOD_MAX / 64)
+	if (i >= f->state->last || i >= FLOOD_MAX)
 		return 1;
-	if (f->state->done[word] >> (i & 63) & 1)
+	id = f->state->vteps[i];
+	if (!id)
 		return 0;
-	r = aim(f, i, &ifindex);
+	r = aim(f, id, &ifindex);
 	if (!r && bpf_clone_redirect(f->skb, ifindex, 0))
 		r = DROP_COPY_FAILED;
 	if (r)
@@ -150,13 +142,13 @@ static long remote_copy(__u32 i, struct flood *f)
 /* When the kernel gave no room after all: what is left goes by the kernel lane. */
 static long remaining_copy(__u32 i, struct flood *f)
 {
-	__u32 word = i / 64, id = 0;
 	int r = DROP_COPY_UNKNOWN_VTEP;
-	if (word >= FLOOD_MAX / 64)
+	if (i >= FLOOD_MAX)
 		return 1;
-	if (f->state->done[word] >> (i & 63) & 1)
+	__u32 id = f->state->vteps[i];
+	if (!id)
 		return 0;
-	struct vtep *vtep = flood_vtep(f, i, &id);
+	struct vtep *vtep = vtep_of(id);
 	if (vtep)
 		r = flood_by_kernel(f, vtep, LANE_NO_ROOM);
 	if (r)
@@ -175,7 +167,7 @@ enum flood_scope { FLOOD_LOCAL = 1, FLOOD_REMOTE = 2, FLOOD_EXTERNAL = 4 };
 
 static __noinline int flood_remote(struct flood *f, struct pkt *p, __u32 n)
 {
-	__u32 ifindex = 0;
+	__u32 ifindex = 0, last;
 	int r;
 	if (!f || !p)
 		return -DROP_INTERNAL;
@@ -193,7 +185,10 @@ static __noinline int flood_remote(struct flood *f, struct pkt *p, __u32 n)
 	f->skb->mark = f->local->mark;
 	if (f->state->left > 1)
 		bpf_loop(n, remote_copy, f, 0);
-	r = aim(f, f->state->last, &ifindex);
+	last = f->state->last;
+	if (last >= FLOOD_MAX)
+		return -DROP_INTERNAL;
+	r = aim(f, f->state->vteps[last], &ifindex);
 	if (r) {
 		count_drop(f->state->id, r);
 		return V_NEXT;

@@ -153,12 +153,13 @@ struct scratch {
 	__u32 hash;
 	__u32 seg;
 	__u32 tos;
-	__u32 by_kernel;	    /* the lane reason, if all copies go there */
-	__u32 copies;		    /* made */
-	__u32 left;		    /* for the fast path, after prepare_remote */
-	__u32 last;		    /* round of the last of them */
-	__u32 family6;		    /* of the first of them */
-	__u64 done[FLOOD_MAX / 64]; /* one bit for each copy that needs no outer headers written here any more */
+	__u32 by_kernel; /* the lane reason, if all copies go there */
+	__u32 copies;	 /* made */
+	__u32 left;	 /* for the fast path, after prepare_remote */
+	__u32 last;	 /* round of the last of them */
+	__u32 family6;	 /* of the first of them */
+	__u32 vteps
+		[FLOOD_MAX]; /* by round: ids of those left, 0 where the copy needs no outer headers written here any more */
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
