@@ -172,17 +172,31 @@ func (a *Agent) Run(ctx context.Context) error {
 	return a.loop(ctx, events)
 }
 
+// lockName is the file in the agent's directory that whoever works there holds.
+const lockName = "lock"
+
 // lockDir keeps a second agent out of the directory.
 func lockDir(dir string) (func(), error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	path := filepath.Join(dir, lockName)
+	for {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("another agent runs in %s (%w): stop it, or give this one a directory of its own with --dir", dir, err)
+		}
+		// Leave takes the file away: what was opened before and locked after that keeps nobody out.
+		held, err := f.Stat()
+		if now, serr := os.Stat(path); err == nil && serr == nil && os.SameFile(held, now) {
+			return func() { f.Close() }, nil
+		}
 		f.Close()
-		return nil, fmt.Errorf("another agent runs in %s (%w): stop it, or give this one a directory of its own with --dir", dir, err)
+		if err != nil {
+			return nil, err
+		}
 	}
-	return func() { f.Close() }, nil
 }
 
 // load brings back what an earlier agent left: plan, attachments and the kernel's tables.

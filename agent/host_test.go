@@ -398,7 +398,15 @@ func (h *host) leave() {
 	if _, err := os.Stat(h.cfg.PinRoot); !os.IsNotExist(err) {
 		h.t.Errorf("pins stayed: %v", err)
 	}
-	if files, _ := os.ReadDir(h.cfg.Dir); len(files) > 1 {
+	var tables []*nftables.Table
+	err = h.ns.Run(func() (err error) {
+		tables, err = (&nftables.Conn{}).ListTables()
+		return err
+	})
+	if err != nil || len(tables) > 0 {
+		h.t.Errorf("nftables has %d tables, %v", len(tables), err)
+	}
+	if files, _ := os.ReadDir(h.cfg.Dir); len(files) > 0 {
 		h.t.Errorf("files stayed: %v", files)
 	}
 }

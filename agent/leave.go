@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/datapath/netdev"
@@ -44,34 +45,46 @@ func Leave(cfg Config) error {
 	for _, l := range owned {
 		errs = append(errs, ns.DeleteOwned(l.Name, cfg.Instance))
 	}
-	errs = append(errs, datapath.Remove(cfg.PinRoot), removeWall())
+	errs = append(errs, datapath.Remove(cfg.PinRoot), removeWall(&nftables.Conn{}))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
 	return emptyDir(cfg.Dir)
 }
 
-func removeWall() error {
-	c, err := nftables.New()
-	if err != nil {
-		return fmt.Errorf("speak to nftables: %w", err)
+// nftTables is what removeWall asks of the kernel's nftables.
+type nftTables interface {
+	ListTables() ([]*nftables.Table, error)
+	DelTable(*nftables.Table)
+	Flush() error
+}
+
+func removeWall(nft nftTables) error {
+	tables, err := nft.ListTables()
+	if noNFTables(err) {
+		return nil // then there is no table of ours
 	}
-	tables, err := c.ListTables()
 	if err != nil {
-		return nil // a kernel without nftables has no table of ours
+		return fmt.Errorf("look for the nftables table %s: %w", wallTable, err)
 	}
 	for _, t := range tables {
 		if t.Name == wallTable && t.Family == nftables.TableFamilyINet {
-			c.DelTable(t)
+			nft.DelTable(t)
 		}
 	}
-	if err := c.Flush(); err != nil {
+	if err := nft.Flush(); err != nil {
 		return fmt.Errorf("remove the nftables table %s: %w", wallTable, err)
 	}
 	return nil
 }
 
-// emptyDir removes the agent's files; the directory itself may be a service manager's.
+// noNFTables reports whether a failed request says that the kernel has no nftables: no netfilter sockets at all, or no such
+// subsystem behind them (net/netfilter/nfnetlink.c answers EINVAL then).
+func noNFTables(err error) bool {
+	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL)
+}
+
+// emptyDir removes the agent's files, its lock last; the directory itself may be a service manager's.
 func emptyDir(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -79,9 +92,12 @@ func emptyDir(dir string) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if e.Name() != "lock" { // held
+		if e.Name() != lockName {
 			errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
 		}
 	}
-	return errors.Join(append(errs, err)...)
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return err
+	}
+	return os.Remove(filepath.Join(dir, lockName))
 }
