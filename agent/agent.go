@@ -106,6 +106,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the agent must run as root: it makes interfaces and loads programs into the kernel")
 	}
+	if err := datapath.CheckKernel(); err != nil {
+		return err // before a join token is used up
+	}
 	if err := os.MkdirAll(a.cfg.Dir, 0o700); err != nil {
 		return err
 	}

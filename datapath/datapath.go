@@ -76,7 +76,7 @@ func Open(cfg Config) (*Datapath, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := errors.Join(checkKernel(), cfg.Local.validate()); err != nil {
+	if err := errors.Join(CheckKernel(), cfg.Local.validate()); err != nil {
 		return nil, err
 	}
 	if err := ensureBPFFS(cfg.PinRoot); err != nil {

@@ -13,8 +13,8 @@ import (
 // kernelFloor is the first kernel with tcx links.
 var kernelFloor = [2]int{6, 6}
 
-// checkKernel says so when the kernel is too old.
-func checkKernel() error {
+// CheckKernel is an error on a kernel that is too old. It touches nothing: whoever needs a datapath later asks first.
+func CheckKernel() error {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return fmt.Errorf("read the kernel's version: %w", err)

@@ -19,6 +19,7 @@ import (
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/cli"
 	"github.com/weftnet/weft/client"
+	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/server"
 	"github.com/weftnet/weft/trust"
 )
@@ -56,6 +57,9 @@ func upCommand() *cobra.Command {
 // runUp ends when either part ends. The agent never outlives a server that failed: the unit restarts both, and
 // forwarding does not notice.
 func runUp(ctx context.Context, sc server.Config, ac agent.Config) error {
+	if err := datapath.CheckKernel(); err != nil {
+		return err // before a server is made that has no use here
+	}
 	own, err := ownServer(sc.Listen)
 	if err != nil {
 		return err
