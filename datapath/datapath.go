@@ -32,7 +32,7 @@ type Config struct {
 	// Log gets a line for what was found, made and taken over; nil discards.
 	Log *slog.Logger
 
-	traceVerdicts bool // tests: write every verdict to a map
+	tracePriority uint32 // tests: verdicts about packets of this priority are written to a map
 }
 
 // Datapath is an open instance, in the network namespace of the thread that called Open. Its methods are idempotent, may
@@ -105,7 +105,7 @@ func (d *Datapath) open() error {
 	}
 	for _, s := range []*ebpf.CollectionSpec{spec, xdp} {
 		d.cfg.Limits.apply(s)
-		if err := s.Variables["trace_verdicts"].Set(boolByte(d.cfg.traceVerdicts)); err != nil {
+		if err := s.Variables["trace_verdicts"].Set(d.cfg.tracePriority); err != nil {
 			return err
 		}
 	}
@@ -218,13 +218,6 @@ func (d *Datapath) Close() error {
 	}
 	d.ns.Close()
 	return errors.Join(errs...)
-}
-
-func boolByte(b bool) uint8 {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // wordOf is how the maps hold a MAC to compare with: octet 0 lowest.

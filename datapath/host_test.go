@@ -98,7 +98,7 @@ func newHost(t *testing.T, ns *netdev.Handle, name string, local Local) *testHos
 	t.Helper()
 	h := &testHost{t: t, name: name, ns: ns, local: local, networks: map[wire.VNI]Network{}}
 	h.cfg = Config{PinRoot: fmt.Sprintf("/sys/fs/bpf/wefttest-datapath-%d-%s", os.Getpid(), name), Uplink: "up0", Local: local,
-		Limits: LabLimits(), traceVerdicts: true}
+		Limits: LabLimits(), tracePriority: tracePriority}
 	t.Cleanup(func() {
 		must(t, ns.Run(func() error { return Remove(h.cfg.PinRoot) }))
 	})

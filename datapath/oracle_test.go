@@ -565,8 +565,7 @@ func (d *duel) drain() {
 
 // shoot is testHost.run, of packets that the kernel may refuse to run.
 func (d *duel) shoot(s shot) (o outcome, err error) {
-	skb := make([]byte, 192)
-	binary.NativeEndian.PutUint32(skb[40:], s.ifindex)
+	skb := skbFrom(s.ifindex)
 	skbGSO(uint32(s.SegmentSize))(skb)
 	o.data = make([]byte, len(s.Data)+256)
 	opts := &ebpf.RunOptions{Data: s.Data, DataOut: o.data, Context: skb, ContextOut: make([]byte, 192)}

@@ -125,12 +125,22 @@ func (o outcome) String() string {
 	return fmt.Sprintf("verdict %d, lane %q, interface %d, %d copies", o.verdict.Verdict, LaneReason(o.verdict.Lane).String(), o.verdict.Ifindex, o.verdict.Copies)
 }
 
+// tracePriority is what the tests' own packets have as skb->priority, and no other.
+const tracePriority = 0x74657374
+
+// skbFrom is a struct __sk_buff of a test's packet that comes in on the interface.
+func skbFrom(ifindex uint32) []byte {
+	skb := make([]byte, 192)
+	binary.NativeEndian.PutUint32(skb[32:], tracePriority)
+	binary.NativeEndian.PutUint32(skb[40:], ifindex)
+	return skb
+}
+
 // run runs a program on one packet, as it would come in on the interface. Copies of floods are really sent.
 func (h *testHost) run(program string, ifindex uint32, data []byte, edit func(skb []byte)) outcome {
 	t := h.t
 	t.Helper()
-	skb := make([]byte, 192) // struct __sk_buff
-	binary.NativeEndian.PutUint32(skb[40:], ifindex)
+	skb := skbFrom(ifindex)
 	if edit != nil {
 		edit(skb)
 	}

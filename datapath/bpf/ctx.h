@@ -21,6 +21,17 @@ static __always_inline __u32 came_from(ctx_t *ctx)
 #endif
 }
 
+/* Is this a test's packet, whose verdict is to be read? trace_verdicts is set before load to the priority that these have: the hosts of
+ * a test have packets of their own (neighbour discovery), which must not write over it. Before XDP a packet has no priority. */
+static __always_inline int traced(ctx_t *ctx)
+{
+#ifdef LANE_XDP
+	return trace_verdicts != 0;
+#else
+	return trace_verdicts && ctx->priority == trace_verdicts;
+#endif
+}
+
 /* Octets of the frame, wherever they are. */
 static __always_inline __u32 length(ctx_t *ctx)
 {

@@ -162,7 +162,7 @@ struct drop_source_key {
 	struct addr source;
 };
 
-/* The last verdict, for tests: written when trace_verdicts is set before load. */
+/* The last verdict, for tests: see traced(). */
 struct verdict {
 	enum program program;
 	enum verdict_kind verdict;

@@ -175,4 +175,4 @@ struct {
 	__type(value, struct verdict);
 	__uint(max_entries, 1);
 } verdicts SEC(".maps");
-const volatile __u8 trace_verdicts = 0;
+const volatile __u32 trace_verdicts = 0; /* see traced() */

@@ -103,7 +103,7 @@ static __always_inline int leave(ctx_t *ctx, struct pkt *p, int verdict)
 		else
 			b->dropped++;
 	}
-	if (trace_verdicts) {
+	if (traced(ctx)) {
 		__u32 zero = 0;
 		struct verdict v = {
 			.program = p->program,
