@@ -130,7 +130,7 @@ func (d *Datapath) removePort(ifindex uint32) error {
 
 // Ports reads the table, in no order. An entry whose interface does not have the program (a kill between the two, an interface that
 // is gone, a link that somebody detached) is no port: it is removed and not listed, so that whoever compares attaches it
-// again. Else it would count as open while its frames pass by every check.
+// again. Else it would count as open while its frames pass by every check. FastPath is whether XDP serves the port, and may.
 func (d *Datapath) Ports() (list []Port, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -152,6 +152,7 @@ func (d *Datapath) Ports() (list []Port, err error) {
 	whole := list[:0]
 	for _, p := range list {
 		if ref, ok := d.byIndex[p.Ifindex]; ok && ref.id == uint32(p.ID) && d.attached(linkName("from_port", p.Ifindex), p.Ifindex) {
+			p.FastPath = p.FastPath && d.checkWhole(p.Ifindex) == nil
 			whole = append(whole, p)
 			continue
 		}

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -52,6 +53,19 @@ func (d *Datapath) inFastPath(p Port) bool {
 	return d.pending || d.attached(linkName("xdp_from_port", p.Ifindex), p.Ifindex)
 }
 
+// checkWhole refuses an interface whose frames XDP would send on unfinished: it does not see the virtio header, which asks for a checksum
+// or for cutting. Of a veth the caller sees to it (netdev's FitForXDP); of a virtual machine nobody on the host can.
+func (d *Datapath) checkWhole(ifindex uint32) error {
+	l, err := d.ns.LinkByIndex(int(ifindex))
+	if err != nil {
+		return err
+	}
+	if l.VirtioHeader {
+		return fmt.Errorf("TAP device %s has virtio headers, with which a virtual machine leaves its checksums to the host: open it without (IFF_VNET_HDR)", l.Name)
+	}
+	return nil
+}
+
 // setFastPath attaches the XDP program to a port that has its entry, or takes it off. An entry says XDP only while frames that
 // XDP redirects do arrive: last on the way in, first on the way out. d.mu is held.
 func (d *Datapath) setFastPath(p Port, on bool) error {
@@ -61,6 +75,10 @@ func (d *Datapath) setFastPath(p Port, on bool) error {
 	}
 	if !on {
 		return d.detach(name)
+	}
+	if err := d.checkWhole(p.Ifindex); err != nil {
+		p.FastPath = false
+		return errors.Join(&FastPathError{UID: p.UID, Err: err}, d.putPort(p), d.setFastPath(p, false))
 	}
 	if d.inFastPath(p) {
 		return nil

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+
+	"github.com/weftnet/weft/wire"
 )
 
 // xdpHosts are two hosts with the XDP lane on their uplinks.
@@ -167,5 +169,44 @@ func TestXDPRefused(t *testing.T) {
 	}
 	if len(ports) != 2 {
 		t.Errorf("%d ports, want 2: the refused one too, in the tc lane", len(ports))
+	}
+}
+
+// TestXDPRefusesUnfinishedFrames: what a virtual machine writes behind a virtio header may lack its checksum; XDP would send it on so. Red
+// when checkWhole lets everything through, or Ports does not ask it.
+func TestXDPRefusesUnfinishedFrames(t *testing.T) {
+	a, b := twoHosts(t, false)
+	join(t, 5001, a, b)
+	plain, err := a.ns.OpenTAP("wefttap0", true)
+	must(t, err)
+	l, err := a.ns.LinkByName("wefttap0")
+	must(t, err)
+	p := Port{Ifindex: uint32(l.Index), ID: 70, UID: "vm", VNI: 5001, MACs: []wire.MAC{{2, 0, 0, 0, 0, 0x70}}, FastPath: true}
+	fast := func() bool {
+		ports, err := a.dp.Ports()
+		must(t, err)
+		return len(ports) == 1 && ports[0].FastPath
+	}
+	must(t, a.dp.AttachPort(p))
+	if !fast() {
+		t.Error("a TAP device without virtio headers is not in the XDP lane")
+	}
+	// Now the monitor takes it over.
+	must(t, plain.Close())
+	virtio, err := a.ns.OpenVirtioTAP("wefttap0")
+	must(t, err)
+	defer virtio.Close()
+	if fast() {
+		t.Error("a TAP device with virtio headers counts as in the XDP lane")
+	}
+	var refused *FastPathError
+	if err := a.dp.UpdatePort(p); !errors.As(err, &refused) {
+		t.Errorf("a TAP device with virtio headers: %v", err)
+	}
+	if fast() || a.dp.attached(linkName("xdp_from_port", p.Ifindex), p.Ifindex) {
+		t.Error("it is in the XDP lane all the same")
+	}
+	if !a.dp.attached(linkName("from_port", p.Ifindex), p.Ifindex) {
+		t.Error("it is not in the tc lane")
 	}
 }

@@ -33,6 +33,8 @@ type Link struct {
 	// Peer is the index of the other end of a veth, in the namespace that PeerNamespaceID names (-1: this one).
 	Peer            int
 	PeerNamespaceID int
+	// VirtioHeader: of a TAP device, whoever has its file writes aggregates, and leaves checksums to be computed.
+	VirtioHeader bool
 
 	group uint32
 }
@@ -49,6 +51,9 @@ func linkOf(n netlink.Link) Link {
 	}
 	if len(a.HardwareAddr) == len(l.MAC) {
 		copy(l.MAC[:], a.HardwareAddr)
+	}
+	if t, ok := n.(*netlink.Tuntap); ok {
+		l.VirtioHeader = t.Flags&netlink.TUNTAP_VNET_HDR != 0
 	}
 	return l
 }
