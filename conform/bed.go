@@ -212,7 +212,8 @@ func (b *bed) machine(name string, _ wire.MAC) error {
 }
 
 func (b *bed) port(id uint32, name string, mac wire.MAC, vni wire.VNI) datapath.Port {
-	return datapath.Port{Ifindex: b.index[name], ID: datapath.PortID(id), UID: name, VNI: vni, MACs: []wire.MAC{mac}, FastPath: b.row.Lane == XDP}
+	return datapath.Port{Ifindex: b.index[name], ID: datapath.PortID(id), UID: name, VNI: vni, MACs: []wire.MAC{mac},
+		FastPath: b.row.Lane == XDP && b.inside[name] != nil}
 }
 
 // byKernel reports whether the row sends everything through the kernel's device.

@@ -48,7 +48,7 @@ func inCases() []Case {
 		}},
 		simple("2", "a virtual machine's MAC: delivered to it alone", func(b *bed) trial {
 			f, g := frame(mac3, macA, 100), frame(mac3, macA, 100, over6)
-			return trial{fromPeer: [][]byte{b.in(f), b.in(g)}, at: map[string][][]byte{"t1": {f, g}}, lanedIn: 2}
+			return trial{fromPeer: [][]byte{b.in(f), b.in(g)}, at: map[string][][]byte{"t1": {f, g}}, lanedIn: 2}.passIn("xdp_receiver")
 		}),
 		simple("11", "one MAC in two VNIs: each gets its own", func(b *bed) trial {
 			f := frame(mac2, macA, 100)

@@ -31,7 +31,20 @@ func outCases() []Case {
 		}),
 		simple("1", "a MAC at a virtual machine here: delivered, and no tunnel", func(b *bed) trial {
 			f := frame(mac3, mac1, 100)
-			return trial{fromW1: [][]byte{f}, at: map[string][][]byte{"t1": {f}}}
+			return trial{fromW1: [][]byte{f}, at: map[string][][]byte{"t1": {f}}}.passOut("xdp_receiver")
+		}),
+		simple("1", "a virtual machine's frame whose checksum is left to the host", func(b *bed) trial {
+			head, f, segments := aggregate(mac3, 300, 300)
+			head[1], head[4], head[5] = 0, 0, 0 // no aggregate
+			return trial{offers: []offer{{at: "t1", head: head, frame: f}}, tunnels: []sent{b.to(b.addr.A, segments[0])}, lanedOut: 1}
+		}),
+		simple("1", "a virtual machine's aggregate that is shorter than the MTU: still cut", func(b *bed) trial {
+			head, f, segments := aggregate(mac3, 900, 300)
+			t := trial{offers: []offer{{at: "t1", head: head, frame: f}}, lanedOut: 1}
+			for _, s := range segments {
+				t.tunnels = append(t.tunnels, b.to(b.addr.A, s))
+			}
+			return t
 		}),
 		{Rule: "1", Name: "frames of every length, however short", do: func(b *bed) error {
 			var trials []trial

@@ -15,7 +15,7 @@ const (
 	TC Lane = "tc"
 	// Kernel is the vxlan device, which the programs feed and watch: every tunnel packet is made to take it.
 	Kernel Lane = "kernel"
-	// XDP is the programs before those at tcx: every port and the uplink are in it.
+	// XDP is the programs before those at tcx: the uplink and every port are in it, but virtual machines, which leave checksums to the host.
 	XDP Lane = "xdp"
 )
 

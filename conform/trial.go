@@ -49,9 +49,11 @@ type offer struct {
 	pieces int
 }
 
-// passOut says for what the XDP lane passes on what the ports send; passIn is of the peer's packets.
+// passOut says for what the XDP lane passes on what containers send; passIn is of the peer's packets.
 func (t trial) passOut(reason string) trial {
-	t.passedOut = map[string]int{reason: t.outgoing()}
+	if n := t.outgoing() - t.fromMachines(); n > 0 {
+		t.passedOut = map[string]int{reason: n}
+	}
 	return t
 }
 
@@ -69,12 +71,23 @@ func (t trial) outgoing() (n int) {
 	return n
 }
 
+// fromMachines is how many of them are a virtual machine's, which the XDP lane does not serve.
+func (t trial) fromMachines() (n int) {
+	n = len(t.fromT1)
+	for _, o := range t.offers {
+		if o.at == "t1" {
+			n++
+		}
+	}
+	return n
+}
+
 // seen is how many packets each program is given. Those that the XDP lane passes on for the age of a next hop are on top of it.
 func (b *bed) seen(t trial) map[string]int {
 	n := map[string]int{"from_port": t.outgoing(), "from_uplink": len(t.fromPeer), "from_vxlan": b.kernelIn(t)}
 	if b.row.Lane == XDP {
-		n["xdp_from_port"], n["xdp_from_uplink"] = n["from_port"], n["from_uplink"]
-		n["from_port"], n["from_uplink"] = sum(t.passedOut), sum(t.passedIn)+t.foreign
+		n["xdp_from_port"], n["xdp_from_uplink"] = t.outgoing()-t.fromMachines(), len(t.fromPeer)
+		n["from_port"], n["from_uplink"] = sum(t.passedOut)+t.fromMachines(), sum(t.passedIn)+t.foreign
 	}
 	return n
 }
