@@ -59,7 +59,8 @@ static __always_inline int send_answer(struct __sk_buff *skb, struct pkt *p, str
 	p->out = p->ifindex;
 	p->act = bpf_redirect(p->ifindex, 0);
 	p->answered = 1;
-	p->books->answers++;
+	if (!unchecked)
+		p->books->answers++;
 	count_ingress(skb, p->id);
 	return 1;
 }

@@ -81,9 +81,13 @@ static __always_inline int enter(ctx_t *ctx, struct pkt *p, __u32 program)
 	__u32 zero = 0;
 	p->program = program;
 	p->ifindex = came_from(ctx);
-	p->books = bpf_map_lookup_elem(&books, &program);
 	p->local = bpf_map_lookup_elem(&locals, &zero);
-	if (!p->books || !p->local)
+	if (!p->local)
+		return -DROP_INTERNAL;
+	if (unchecked)
+		return V_NEXT;
+	p->books = bpf_map_lookup_elem(&books, &program);
+	if (!p->books)
 		return -DROP_INTERNAL;
 	p->books->in++;
 	return V_NEXT;
@@ -133,6 +137,8 @@ static __always_inline int leave(ctx_t *ctx, struct pkt *p, int verdict)
 /* Frames and octets of an aggregate are counted as the frames it stands for; the octets are those in the buffer. */
 static __always_inline void count_ingress(ctx_t *ctx, __u32 id)
 {
+	if (unchecked)
+		return;
 	struct port_counters *c = bpf_map_lookup_elem(&port_counts, &id);
 	if (c) {
 		c->ingress_packets += frames(ctx);
@@ -142,6 +148,8 @@ static __always_inline void count_ingress(ctx_t *ctx, __u32 id)
 
 static __always_inline void count_egress(__u32 id, __u64 packets, __u32 octets)
 {
+	if (unchecked)
+		return;
 	struct port_counters *c = bpf_map_lookup_elem(&port_counts, &id);
 	if (c) {
 		c->egress_packets += packets;

@@ -312,6 +312,7 @@ const (
 	TCProgFromVxlan    = "from_vxlan"
 	TCProgToUplink     = "to_uplink"
 	TCVarTraceVerdicts = "trace_verdicts"
+	TCVarUnchecked     = "unchecked"
 )
 
 // LoadTC returns the embedded CollectionSpec for TC.
@@ -391,6 +392,7 @@ type TCMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type TCVariableSpecs struct {
 	TraceVerdicts *ebpf.VariableSpec `ebpf:"trace_verdicts"`
+	Unchecked     *ebpf.VariableSpec `ebpf:"unchecked"`
 }
 
 // TCObjects contains all objects after they have been loaded into the kernel.
@@ -461,6 +463,7 @@ func (m *TCMaps) Close() error {
 // It can be passed to LoadTCObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TCVariables struct {
 	TraceVerdicts *ebpf.Variable `ebpf:"trace_verdicts"`
+	Unchecked     *ebpf.Variable `ebpf:"unchecked"`
 }
 
 // TCPrograms contains all programs after they have been loaded into the kernel.

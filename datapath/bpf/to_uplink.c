@@ -79,6 +79,8 @@ int to_uplink(struct __sk_buff *skb)
 
 	STAGE(enter(skb, &p, TO_UPLINK));
 	v = V_PASSED;
+	if (unchecked)
+		goto out;
 	if (likely(skb->mark == p.local->mark && p.local->mark)) {
 		skb->mark = 0; /* has done its work; other tools' rules match on bits of it */
 		goto out;

@@ -37,6 +37,7 @@ const (
 	XDPProgXdpFromPort   = "xdp_from_port"
 	XDPProgXdpFromUplink = "xdp_from_uplink"
 	XDPVarTraceVerdicts  = "trace_verdicts"
+	XDPVarUnchecked      = "unchecked"
 )
 
 // LoadXDP returns the embedded CollectionSpec for XDP.
@@ -114,6 +115,7 @@ type XDPMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type XDPVariableSpecs struct {
 	TraceVerdicts *ebpf.VariableSpec `ebpf:"trace_verdicts"`
+	Unchecked     *ebpf.VariableSpec `ebpf:"unchecked"`
 }
 
 // XDPObjects contains all objects after they have been loaded into the kernel.
@@ -184,6 +186,7 @@ func (m *XDPMaps) Close() error {
 // It can be passed to LoadXDPObjects or ebpf.CollectionSpec.LoadAndAssign.
 type XDPVariables struct {
 	TraceVerdicts *ebpf.Variable `ebpf:"trace_verdicts"`
+	Unchecked     *ebpf.Variable `ebpf:"unchecked"`
 }
 
 // XDPPrograms contains all programs after they have been loaded into the kernel.
