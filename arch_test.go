@@ -32,7 +32,7 @@ var rooms = map[string][]string{
 	"client":           {"api", "trust", "wire"},
 	"cli":              {"api", "client", "wire"},
 	"lab":              {"api", "client", "datapath/netdev", "wire"},
-	"bench":            {"api", "client", "lab", "datapath/netdev", "wire"},
+	"bench":            {"api", "client", "lab", "datapath/netdev", "datapath/bpf", "wire"},
 	"conform":          {"api", "client", "lab", "datapath", "wire"},
 	"cmd":              {""},
 	"api":              {},

@@ -47,7 +47,7 @@ func newResult(cfg Config) (*Result, error) {
 	if load > idleEnough {
 		r.Notes = append(r.Notes, fmt.Sprintf("WARNING: the machine was not idle: %.0f %% of a core was busy with something else when the run began. Do not quote these figures.", load))
 	}
-	r.Notes = append(r.Notes, "weft is measured with every check and counter on; the product has no switch that turns them off, so there is no such contender")
+	r.Notes = append(r.Notes, "weft is measured with every check and counter on; for \""+uncheckedName+"\" its programs are loaded once more without (the product cannot be run like that)")
 	if ovsInstalled() {
 		r.Notes = append(r.Notes, "Open vSwitch reads its ports from its main loop, 32 frames a turn (it has threads of their own for that with DPDK or AF_XDP only); it gets frames in "+
 			"bursts that its sockets hold, and is not asked for the CPU at a fixed load, which it does not carry")

@@ -177,7 +177,7 @@ func (f *field) say(s string) { fmt.Fprintln(f.cfg.Progress, s) }
 
 // everyone is whom packets and streams compare.
 func everyone() []string {
-	names := []string{weftName, tunedName, defaultName}
+	names := []string{weftName, uncheckedName, tunedName, defaultName}
 	if ovsInstalled() {
 		names = append(names, ovsName)
 	}
@@ -189,6 +189,9 @@ func (f *field) need(ctx context.Context, names ...string) ([]Contender, error) 
 	builders := map[string]func() (Contender, error){
 		weftName: func() (Contender, error) {
 			return newWeft(ctx, weftConfig{lab: benchLab, binary: f.cfg.Binary, step: f.say})
+		},
+		uncheckedName: func() (Contender, error) {
+			return newUnchecked(ctx, weftConfig{lab: uncheckedLab, binary: f.cfg.Binary})
 		},
 		tunedName:   func() (Contender, error) { return newBridgeVXLAN(tunedName, benchPrefix+"t-", true) },
 		defaultName: func() (Contender, error) { return newBridgeVXLAN(defaultName, benchPrefix+"d-", false) },

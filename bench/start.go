@@ -17,10 +17,12 @@ import (
 )
 
 const (
-	benchLab    = "bench"
-	benchPrefix = "weft-bench-"
-	lockPath    = "/run/weft-bench.lock"
-	ovsDir      = "/run/weft-bench/ovs"
+	benchLab = "bench"
+	// One for each contender that is weft and stays.
+	uncheckedLab = benchLab + "-off"
+	benchPrefix  = "weft-bench-"
+	lockPath     = "/run/weft-bench.lock"
+	ovsDir       = "/run/weft-bench/ovs"
 )
 
 // enter takes the machine for this run alone, and removes what a run left that was killed.
@@ -52,7 +54,7 @@ func removeLeftovers(ctx context.Context) error {
 	}
 	for _, dir := range dirs {
 		name := strings.TrimPrefix(dir, "/run/weft-lab-")
-		if name == benchLab || strings.HasPrefix(name, benchLab+"-f") || name == benchLab+"-tap" || name == benchLab+"-plan" {
+		if name == benchLab || strings.HasPrefix(name, benchLab+"-") {
 			errs = append(errs, lab.Down(ctx, lab.Config{Name: name}))
 		}
 	}

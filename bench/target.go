@@ -46,7 +46,7 @@ func targets() []target {
 	}
 }
 
-// xdpName is weft with its XDP lane on both hosts; there is no such contender yet.
+// xdpName is weft with its XDP lane on both hosts.
 const xdpName = "weft, XDP lane"
 
 // judge fills in the verdicts.
