@@ -73,6 +73,8 @@ type Datapath interface {
 	Lanes() ([]datapath.LaneCount, error)
 	Tables() []datapath.TableUse
 	Programs() []string
+	// SetHops says which next hops to a VTEP are equal.
+	SetHops(datapath.VTEPID, []datapath.Hop) error
 	// Publish puts new tables in the place of those of another layout; else it does nothing.
 	Publish() error
 }

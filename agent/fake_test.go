@@ -21,6 +21,7 @@ type fakeKernel struct {
 	accepts map[datapath.Accept]bool
 	ports   map[uint32]datapath.Port
 	links   map[uint32]bool // interfaces that exist; nil: all
+	hops    map[datapath.VTEPID][]datapath.Hop
 
 	writes   int
 	crashAt  int // panics with crashed before this write; 0: never
@@ -40,6 +41,7 @@ func newFakeKernel() *fakeKernel {
 	return &fakeKernel{
 		vteps: map[datapath.VTEPID]datapath.VTEP{}, nets: map[wire.VNI]datapath.Network{},
 		fdb: map[datapath.FDBKey]datapath.FDBEntry{}, accepts: map[datapath.Accept]bool{}, ports: map[uint32]datapath.Port{},
+		hops: map[datapath.VTEPID][]datapath.Hop{},
 	}
 }
 
@@ -87,6 +89,11 @@ func (f *fakeKernel) DeleteVTEPs(list []datapath.VTEPID) error {
 		}
 		delete(f.vteps, id)
 	}
+	return nil
+}
+
+func (f *fakeKernel) SetHops(id datapath.VTEPID, list []datapath.Hop) error {
+	f.hops[id] = list
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,8 @@ type uplink struct {
 	indexes []int
 	// managed are the next hops that the kernel keeps resolved for us.
 	managed map[netdev.Hop]bool
+	// hops are the equal next hops to each VTEP, as the datapath has them.
+	hops map[datapath.VTEPID][]datapath.Hop
 }
 
 func (u *uplink) facts(cfg Config) *planv1.Facts {
@@ -115,7 +118,7 @@ func findUplink(cfg Config, links Links, was datapath.Local) (*uplink, error) {
 			return nil, err
 		}
 	}
-	u := &uplink{name: name, local: datapath.Local{UDPPort: cfg.UDPPort}, managed: map[netdev.Hop]bool{}}
+	u := &uplink{name: name, local: datapath.Local{UDPPort: cfg.UDPPort}, managed: map[netdev.Hop]bool{}, hops: map[datapath.VTEPID][]datapath.Hop{}}
 	if addr.IsValid() {
 		u.set(addr)
 	}
@@ -251,26 +254,34 @@ func (a *Agent) checkUplink() {
 	a.manageNextHops()
 }
 
-// manageNextHops asks the kernel to resolve and refresh what packets to VTEPs leave through: bpf_fib_lookup does neither.
+// manageNextHops tells the datapath which ways to a VTEP are equal, and asks the kernel to resolve and refresh what packets to VTEPs
+// leave through: bpf_fib_lookup does neither.
 func (a *Agent) manageNextHops() {
 	routes, err := a.links.Routes()
 	if err != nil {
 		a.log.Error("the routes could not be read", "err", err)
 		return
 	}
-	want := map[netdev.Hop]bool{}
+	byIndex, _, err := namedLinks(a.links)
+	if err != nil {
+		a.log.Error("the interfaces could not be read", "err", err)
+		return
+	}
+	want, equal := map[netdev.Hop]bool{}, map[datapath.VTEPID][]datapath.Hop{}
 	for uid, v := range a.rec.view.vteps {
 		addr, ok := a.rec.target(v)
 		if !ok || a.rec.own(uid) {
 			continue
 		}
-		for _, hop := range netdev.NextHops(routes, addr) {
-			if !hop.Gateway.IsValid() {
-				hop.Gateway = addr
-			}
+		hops := netdev.NextHops(routes, addr)
+		for _, hop := range hops {
 			want[hop] = true
 		}
+		if id, ok := a.rec.vtepID(uid); ok {
+			equal[id] = equalHops(hops, byIndex)
+		}
 	}
+	a.spread(equal)
 	for hop := range want {
 		if err := a.links.ManageNeighbour(hop.Index, hop.Gateway); err != nil {
 			a.log.Warn("a next hop cannot be kept resolved", "hop", hop.Gateway, "err", err)
@@ -286,6 +297,40 @@ func (a *Agent) manageNextHops() {
 			a.log.Warn("a next hop cannot be let go", "hop", hop.Gateway, "err", err)
 		}
 		delete(a.uplink.managed, hop)
+	}
+}
+
+// equalHops are next hops as the datapath takes them, in an order that does not depend on the kernel's.
+func equalHops(hops []netdev.Hop, byIndex map[int]netdev.Link) (list []datapath.Hop) {
+	if len(hops) < 2 {
+		return nil
+	}
+	for _, hop := range hops {
+		list = append(list, datapath.Hop{Ifindex: uint32(hop.Index), Gateway: hop.Gateway, Down: !byIndex[hop.Index].Running})
+	}
+	slices.SortFunc(list, func(a, b datapath.Hop) int {
+		return cmp.Or(cmp.Compare(a.Ifindex, b.Ifindex), a.Gateway.Compare(b.Gateway))
+	})
+	return list
+}
+
+// spread writes what differs of the equal next hops. Of VTEPs that went nothing is left behind for whom gets their number.
+func (a *Agent) spread(equal map[datapath.VTEPID][]datapath.Hop) {
+	for id := range a.uplink.hops {
+		if _, ok := equal[id]; !ok {
+			equal[id] = nil
+		}
+	}
+	for id, list := range equal {
+		if have, known := a.uplink.hops[id]; known && slices.Equal(have, list) {
+			continue
+		}
+		if err := a.kernel.SetHops(id, list); err != nil {
+			a.log.Warn("flows are not spread over the ways to a VTEP: the kernel alone chooses", "err", err)
+			later(&a.uplinkAt, retryEvery)
+			continue
+		}
+		a.uplink.hops[id] = list
 	}
 }
 

@@ -68,3 +68,34 @@ func TestUplinkMadeAgain(t *testing.T) {
 		return len(r.links.managed) > 0
 	})
 }
+
+// TestEqualNextHops turns red when the datapath is not told of a second way to a VTEP, of one whose link has lost its carrier, or or of one
+// that went.
+func TestEqualNextHops(t *testing.T) {
+	r := newRig(t)
+	r.base()
+	gateways := []netip.Addr{netip.MustParseAddr("192.0.2.254"), netip.MustParseAddr("192.0.2.253")}
+	r.links.mu.Lock()
+	eth1, eth2 := r.links.links["eth1"], netdev.Link{Index: 3, Name: "eth2", Kind: "device", MTU: 1500, Up: true, Running: true}
+	eth1.Running = true
+	r.links.links["eth1"], r.links.links["eth2"] = eth1, eth2
+	r.links.routes[0].Hops = []netdev.Hop{{Gateway: gateways[1], Index: 3}, {Gateway: gateways[0], Index: 2}}
+	r.links.mu.Unlock()
+	r.links.events <- netdev.Event{Kind: netdev.EventRoute}
+	told := func(what string, want ...datapath.Hop) {
+		t.Helper()
+		r.until(what, func() bool { return slices.Equal(r.kernel.hops[1], want) })
+	}
+	told("both ways are told, in order", datapath.Hop{Ifindex: 2, Gateway: gateways[0]}, datapath.Hop{Ifindex: 3, Gateway: gateways[1]})
+	r.links.mu.Lock()
+	eth1.Running = false
+	r.links.links["eth1"] = eth1
+	r.links.mu.Unlock()
+	r.links.events <- netdev.Event{Kind: netdev.EventLink, Index: 2, Link: eth1}
+	told("one is known to be down", datapath.Hop{Ifindex: 2, Gateway: gateways[0], Down: true}, datapath.Hop{Ifindex: 3, Gateway: gateways[1]})
+	r.links.mu.Lock()
+	r.links.routes[0].Hops = r.links.routes[0].Hops[:1]
+	r.links.mu.Unlock()
+	r.links.events <- netdev.Event{Kind: netdev.EventRoute}
+	told("one way alone is nothing to choose from")
+}

@@ -47,6 +47,7 @@ type Datapath struct {
 
 	locals     *table.Table[uint32, bpf.TCLocal]
 	vteps      *table.Table[uint32, bpf.TCVtep]
+	hops       *table.Table[uint32, bpf.TCHops]
 	networks   *table.Table[uint32, bpf.TCNetwork]
 	floods     *table.Table[bpf.TCFloodKey, uint32]
 	fdb        *table.Table[bpf.TCFdbKey, bpf.TCFdbEntry]
@@ -157,6 +158,7 @@ func (d *Datapath) openMaps(spec *ebpf.CollectionSpec) error {
 	l := d.cfg.Limits
 	d.locals = table.New[uint32, bpf.TCLocal]("local", d.maps["locals"], 1)
 	d.vteps = table.New[uint32, bpf.TCVtep]("vteps", d.maps["vteps"], l.VTEPs)
+	d.hops = table.New[uint32, bpf.TCHops]("next hops", d.maps["equal_hops"], l.VTEPs)
 	d.networks = table.New[uint32, bpf.TCNetwork]("networks", d.maps["networks"], l.Networks)
 	d.floods = table.New[bpf.TCFloodKey, uint32]("flood entries", d.maps["floods"], l.FloodEntries)
 	d.fdb = table.New[bpf.TCFdbKey, bpf.TCFdbEntry]("fdb", d.maps["fdb"], l.FDB)

@@ -3,6 +3,7 @@ package datapath
 import (
 	"net/netip"
 
+	"github.com/weftnet/weft/datapath/bpf"
 	"github.com/weftnet/weft/wire"
 )
 
@@ -32,6 +33,18 @@ type VTEP struct {
 	UDPPort       uint16
 	OuterChecksum bool
 }
+
+// Hop is one of the equal next hops of the route to a VTEP.
+type Hop struct {
+	Ifindex uint32
+	// Gateway is the neighbour there: the VTEP itself where it is on the link.
+	Gateway netip.Addr
+	// Down: the link has no carrier. It is listed, so that the choices of other flows stay.
+	Down bool
+}
+
+// MaxHops is how many equal next hops flows are spread over; flows never take one beyond them unless the kernel says so.
+const MaxHops = len(bpf.TCHops{}.Hop)
 
 // Network is a VNI that this host holds. Key: VNI.
 type Network struct {

@@ -35,13 +35,13 @@ const MaxFlood = 4096
 // MaxPortMACs is the largest number of MACs that a port may send from.
 const MaxPortMACs = len(bpf.TCPort{}.Macs)
 
-// DefaultLimits are those of a production host: 3 MB, 2 MB for each CPU, and up to 270 MB as the tables fill.
+// DefaultLimits are those of a production host: 4 MB, 2 MB for each CPU, and up to 270 MB as the tables fill.
 func DefaultLimits() Limits {
 	return Limits{FDB: 1 << 20, Accepts: 1 << 18, Networks: 10240, VTEPs: 4096, Ports: 10240, FloodEntries: 1 << 20,
 		DropKeys: 1 << 16, DropSources: 4096}
 }
 
-// LabLimits are those of a small lab host: 0.2 MB and 0.2 MB for each CPU.
+// LabLimits are those of a small lab host: 0.3 MB and 0.2 MB for each CPU.
 func LabLimits() Limits {
 	return Limits{FDB: 65536, Accepts: 16384, Networks: 1024, VTEPs: 256, Ports: 1024, FloodEntries: 65536,
 		DropKeys: 8192, DropSources: 256}
@@ -67,7 +67,7 @@ const nexthopBuckets = 8
 // apply sizes the maps. Arrays have an entry 0 that nobody uses: ids begin at 1.
 func (l Limits) apply(spec *ebpf.CollectionSpec) {
 	for name, n := range map[string]int{
-		"fdb": l.FDB, "accepts": l.Accepts, "networks": l.Networks, "vteps": l.VTEPs + 1,
+		"fdb": l.FDB, "accepts": l.Accepts, "networks": l.Networks, "vteps": l.VTEPs + 1, "equal_hops": l.VTEPs + 1,
 		"nexthops": (l.VTEPs + 1) * nexthopBuckets, "ports": l.Ports + 1, "port_ids": l.Ports, "port_counts": l.Ports + 1, "answer_times": l.Ports + 1,
 		"floods": l.FloodEntries, "drops": l.DropKeys, "drop_sources": l.DropSources,
 	} {

@@ -3,6 +3,8 @@ package datapath
 import (
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weftnet/weft/datapath/bpf"
 )
 
@@ -45,6 +47,27 @@ func (d *Datapath) DeleteVTEPs(ids []VTEPID) error {
 		}
 	}
 	return d.vteps.Put(keys, make([]bpf.TCVtep, len(keys))) // an array has no absent entries, only zero ones
+}
+
+// SetHops says which next hops to a VTEP are equal, so that flows are spread over them: in the order given, which should not change without
+// need, as flows follow it. Fewer than two leave the choice to the kernel, and so does a hop that the kernel itself does not name.
+func (d *Datapath) SetHops(id VTEPID, list []Hop) error {
+	if id == 0 || int(id) > d.hops.Limit() {
+		return d.hops.Refuse(1)
+	}
+	var set bpf.TCHops
+	for _, h := range list[:min(len(list), MaxHops)] {
+		e := bpf.TCHop{Ifindex: h.Ifindex, Gateway: addrOf(h.Gateway), Family: unix.AF_INET6}
+		if h.Gateway.Is4() {
+			e.Gateway.W[2], e.Family = 0, unix.AF_INET // as the kernel's answers have it
+		}
+		if h.Down {
+			e.Flags = bpf.TCHopFlagsHOP_DOWN
+		}
+		set.Hop[set.Count] = e
+		set.Count++
+	}
+	return d.hops.PutOne(uint32(id), set)
 }
 
 // VTEPs reads the table, in no order.

@@ -110,11 +110,26 @@ struct nexthop {
 	__u8 state;
 	__u8 family; /* of the gateway */
 	struct addr gateway;
-	__u8 macs[12]; /* destination, source */
-	__u32 pad;
+	__u8 macs[12];	/* destination, source */
+	__u32 question; /* that had this answer: see choose_hop */
 };
 
 enum { NEXTHOP_BUCKETS = 8 };
+
+/* The equal next hops of the route to a VTEP, in an order that stays. */
+enum { HOPS_MAX = 8 };
+enum hop_flags { HOP_DOWN = 1 } __attribute__((packed)); /* its link has no carrier */
+struct hop {
+	struct addr gateway; /* IPv4 in the last word, the others 0 */
+	__u32 ifindex;
+	__u8 family; /* of the gateway */
+	enum hop_flags flags;
+	__u8 pad[2];
+};
+struct hops {
+	__u32 count;
+	struct hop hop[HOPS_MAX];
+};
 
 struct port_counters {
 	__u64 ingress_packets; /* ingress and egress as the workload sees them */
@@ -184,4 +199,5 @@ _Static_assert(sizeof(struct network) == 24, "network");
 _Static_assert(sizeof(struct accept_key) == 20, "accept_key");
 _Static_assert(offsetof(struct answer, message) == 56, "answer");
 _Static_assert(sizeof(struct nexthop) == 56, "nexthop");
+_Static_assert(sizeof(struct hops) == 4 + HOPS_MAX * 24, "hops");
 _Static_assert(sizeof(struct verdict) == 32, "verdict");

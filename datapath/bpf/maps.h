@@ -73,6 +73,15 @@ struct {
 	__uint(max_entries, 262144);
 } accepts SEC(".maps");
 
+/* VTEP id -> the equal ways to it. Writer: Go. Reader: from_port, once a jiffy and bucket. What is not in it is not chosen, and the kernel's own
+ * choice holds. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct hops);
+	__uint(max_entries, 4097);
+} equal_hops SEC(".maps");
+
 /* VTEP id * NEXTHOP_BUCKETS + bucket. Writer and reader: from_port. Nothing in it outlives a jiffy. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -143,7 +152,13 @@ struct {
  * that a loop counts up there and does not end; what a map holds it does not follow. */
 enum { FLOOD_MAX = 4096 };
 struct scratch {
-	struct bpf_fib_lookup fib;    /* for ask_kernel */
+	struct bpf_fib_lookup fib; /* for ask; what follows is choose_hop's */
+	__u32 vtep;
+	__u32 bucket;
+	__u32 question;
+	__u32 asked; /* first of this time */
+	__s32 best;  /* distance so far */
+	__u32 pad;
 	struct bpf_tunnel_key tunnel; /* for set_tunnel */
 	__u32 list;
 	__u32 first; /* index in the list of loop round 0 */

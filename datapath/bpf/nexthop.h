@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Next hops: the kernel's own routes, ECMP choice, path MTU and neighbours, asked once a jiffy for each VTEP and bucket of
- * flows and kept in between. Needs no living agent and costs nothing a packet. */
+/* Next hops: the kernel's own routes, path MTU and neighbours, asked once a jiffy for each VTEP and bucket of flows and kept in
+ * between; of equal next hops weft's hash chooses. Needs no living agent and costs nothing a packet. */
 #pragma once
 #include "hash.h"
 
@@ -8,50 +8,66 @@
  * which probes an entry that has grown old. 1 s at HZ=1000, 10 s at HZ=100. */
 #define CONFIRM_JIFFIES 1024
 
-static __noinline int ask_kernel(ctx_t *ctx, struct nexthop *nh, struct vtep *vtep, struct local *local, __u32 hash)
+/* How often the kernel is asked anew for the wanted one of several next hops. Of two it is not named by 16 answers once in 65,536. */
+enum { QUESTIONS = 16 };
+
+/* One question. The kernel chooses among equal next hops by a hash of its own, of what is the host's to say (fib_multipath_hash_policy):
+ * by addresses, L4 ports or the flow label. So every question has an L4 port and a label of its own, and all but the first of each bucket
+ * (the question of its number) another source, too; that one has the true source, as routes may depend on it. */
+static __noinline int ask(ctx_t *ctx, struct scratch *s, struct vtep *vtep, struct local *local)
 {
-	__u32 zero = 0;
-	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero); /* the stack has no room for 64 octets here */
-	int i, r;
-	if (!scratch)
-		return 0;
-	struct bpf_fib_lookup *f = &scratch->fib;
+	if (!s || !vtep || !local)
+		return -1;
+	struct bpf_fib_lookup *f = &s->fib;
+	__u32 other = hash3(s->question, 0, 0);
+	int i;
 	memset(f, 0, sizeof(*f));
 	f->ifindex = local->vxlan_ifindex; /* forwarding must be on for it; it is weft's own, so weft may turn it on */
 	f->l4_protocol = IPPROTO_UDP;
-	f->sport = source_port(hash * 0x9E3779B1);
+	f->sport = source_port(other);
 	f->dport = vtep->udp_port;
 	f->tot_len = 1; /* asks for the path's MTU, exceptions included */
-	nh->state = NEXTHOP_NONE;
 	if (vtep->flags & VTEP_IP6) {
 		if (!local->addr6.w[0] && !local->addr6.w[3])
-			return 0;
+			return -1;
 		f->family = AF_INET6;
+		f->flowinfo = bpf_htonl(other >> 12);
 		for (i = 0; i < 4; i++) {
 			f->ipv6_src[i] = local->addr6.w[i];
 			f->ipv6_dst[i] = vtep->addr.w[i];
 		}
 	} else {
 		if (!local->addr4.w[3])
-			return 0;
+			return -1;
 		f->family = AF_INET;
-		f->ipv4_src = local->addr4.w[3];
+		f->ipv4_src = s->question < NEXTHOP_BUCKETS ? local->addr4.w[3] : other;
 		f->ipv4_dst = vtep->addr.w[3];
 	}
-	r = bpf_fib_lookup(ctx, f, sizeof(*f), 0);
+	return bpf_fib_lookup(ctx, f, sizeof(*f), 0);
+}
+
+/* Keep an answer. A path's MTU is part of a whole answer only: until the next one what was known of it holds. */
+static __noinline int keep_answer(struct nexthop *nh, struct scratch *s, struct local *local, int r)
+{
+	if (!nh || !s || !local)
+		return 0;
+	struct bpf_fib_lookup *f = &s->fib;
+	nh->state = NEXTHOP_NONE;
+	if (!nh->mtu || nh->mtu > local->uplink_mtu)
+		nh->mtu = local->uplink_mtu;
+	if (r < 0)
+		return 0;
 	nh->ifindex = f->ifindex;
-	nh->mtu = local->uplink_mtu;
 	nh->family = f->family;
 	if (f->family == AF_INET6) {
-		for (i = 0; i < 4; i++)
+		for (int i = 0; i < 4; i++)
 			nh->gateway.w[i] = f->ipv6_dst[i];
 	} else {
 		memset(&nh->gateway, 0, sizeof(nh->gateway));
 		nh->gateway.w[3] = f->ipv4_dst;
 	}
 	if (r == BPF_FIB_LKUP_RET_SUCCESS) {
-		if (f->mtu_result < nh->mtu)
-			nh->mtu = f->mtu_result;
+		nh->mtu = f->mtu_result < local->uplink_mtu ? f->mtu_result : local->uplink_mtu;
 		memcpy(nh->macs, f->dmac, 6);
 		memcpy(nh->macs + 6, f->smac, 6);
 		nh->state = NEXTHOP_READY;
@@ -64,6 +80,66 @@ static __noinline int ask_kernel(ctx_t *ctx, struct nexthop *nh, struct vtep *vt
 	return 0;
 }
 
+/* How far the answer's next hop is from the one that the bucket wants: 0 is the one, HOPS_MAX is one to avoid, -1 is none of the set,
+ * or there is nothing to choose. */
+static __noinline int distance(struct scratch *s)
+{
+	if (!s)
+		return -1;
+	__u32 id = s->vtep;
+	struct bpf_fib_lookup *f = &s->fib;
+	struct hops *set = bpf_map_lookup_elem(&equal_hops, &id);
+	if (!set || set->count < 2)
+		return -1;
+	for (__u32 i = 0; i < HOPS_MAX && i < set->count; i++) {
+		struct hop *h = &set->hop[i];
+		if (h->ifindex != f->ifindex || h->family != f->family)
+			continue;
+		if (f->family == AF_INET
+			    ? h->gateway.w[3] != f->ipv4_dst
+			    : h->gateway.w[0] != f->ipv6_dst[0] || h->gateway.w[1] != f->ipv6_dst[1] ||
+				      h->gateway.w[2] != f->ipv6_dst[2] || h->gateway.w[3] != f->ipv6_dst[3])
+			continue;
+		if (h->flags & HOP_DOWN)
+			return HOPS_MAX;
+		return (i + set->count - s->bucket % set->count) % set->count;
+	}
+	return -1;
+}
+
+/* Of equal next hops each bucket of flows wants one, and takes the next in line where that one is away: the others' flows stay where they
+ * are. Which are equal the agent says; that a hop is one now, and resolved, only the kernel: it is asked until it names the wanted one, or
+ * a better one than before. A living agent is not needed: a hop that the kernel does not name is not taken, and where the kernel's
+ * first answer is none of the agent's, that answer holds. Not static, so that the verifier reads it once, not anew for each caller. */
+__noinline int choose_hop(ctx_t *ctx, struct nexthop *nh, struct vtep *vtep, struct local *local, __u32 i)
+{
+	__u32 zero = 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero); /* the stack has no room for any of it here */
+	int r, d;
+	if (!s || !nh || !vtep || !local)
+		return 0;
+	s->vtep = i / NEXTHOP_BUCKETS;
+	s->bucket = s->question = i % NEXTHOP_BUCKETS;
+	r = ask(ctx, s, vtep, local);
+	d = distance(s);
+	keep_answer(nh, s, local, r);
+	if (d < 0 || (nh->state != NEXTHOP_READY && nh->state != NEXTHOP_RESOLVE))
+		return 0;
+	s->best = nh->state == NEXTHOP_READY ? d : HOPS_MAX;
+	s->asked = nh->question;
+	for (__u32 n = 0; n < QUESTIONS && s->best; n++) {
+		s->question = NEXTHOP_BUCKETS + (s->asked + n) % QUESTIONS;
+		r = ask(ctx, s, vtep, local);
+		d = distance(s);
+		if (r || d < 0 || d >= s->best)
+			continue;
+		keep_answer(nh, s, local, r);
+		s->best = d;
+		nh->question = s->question - NEXTHOP_BUCKETS; /* the first to be asked the next time */
+	}
+	return 0;
+}
+
 static __always_inline struct nexthop *find_nexthop(ctx_t *ctx, struct local *local, struct vtep *vtep, __u32 id,
 						    __u32 hash)
 {
@@ -72,7 +148,7 @@ static __always_inline struct nexthop *find_nexthop(ctx_t *ctx, struct local *lo
 	__u64 now = bpf_jiffies64();
 	if (nh && unlikely(nh->at != now)) {
 		nh->at = now;
-		ask_kernel(ctx, nh, vtep, local, hash & (NEXTHOP_BUCKETS - 1));
+		choose_hop(ctx, nh, vtep, local, i);
 	}
 	return nh;
 }

@@ -110,6 +110,27 @@ type TCFloodKey struct {
 	Index uint32
 }
 
+type TCHop struct {
+	_       structs.HostLayout
+	Gateway TCAddr
+	Ifindex uint32
+	Family  uint8
+	Flags   TCHopFlags
+	Pad     [2]uint8
+}
+
+type TCHopFlags uint8
+
+const (
+	TCHopFlagsHOP_DOWN TCHopFlags = 1
+)
+
+type TCHops struct {
+	_     structs.HostLayout
+	Count uint32
+	Hop   [8]TCHop
+}
+
 type TCLaneReason uint32
 
 const (
@@ -171,7 +192,7 @@ type TCNexthop struct {
 	Family    uint8
 	Gateway   TCAddr
 	Macs      [12]uint8
-	Pad       uint32
+	Question  uint32
 }
 
 type TCPort struct {
@@ -295,6 +316,7 @@ const (
 	TCMapBooks         = "books"
 	TCMapDropSources   = "drop_sources"
 	TCMapDrops         = "drops"
+	TCMapEqualHops     = "equal_hops"
 	TCMapFdb           = "fdb"
 	TCMapFloods        = "floods"
 	TCMapLanes         = "lanes"
@@ -373,6 +395,7 @@ type TCMapSpecs struct {
 	Books       *ebpf.MapSpec `ebpf:"books"`
 	DropSources *ebpf.MapSpec `ebpf:"drop_sources"`
 	Drops       *ebpf.MapSpec `ebpf:"drops"`
+	EqualHops   *ebpf.MapSpec `ebpf:"equal_hops"`
 	Fdb         *ebpf.MapSpec `ebpf:"fdb"`
 	Floods      *ebpf.MapSpec `ebpf:"floods"`
 	Lanes       *ebpf.MapSpec `ebpf:"lanes"`
@@ -421,6 +444,7 @@ type TCMaps struct {
 	Books       *ebpf.Map `ebpf:"books"`
 	DropSources *ebpf.Map `ebpf:"drop_sources"`
 	Drops       *ebpf.Map `ebpf:"drops"`
+	EqualHops   *ebpf.Map `ebpf:"equal_hops"`
 	Fdb         *ebpf.Map `ebpf:"fdb"`
 	Floods      *ebpf.Map `ebpf:"floods"`
 	Lanes       *ebpf.Map `ebpf:"lanes"`
@@ -443,6 +467,7 @@ func (m *TCMaps) Close() error {
 		m.Books,
 		m.DropSources,
 		m.Drops,
+		m.EqualHops,
 		m.Fdb,
 		m.Floods,
 		m.Lanes,

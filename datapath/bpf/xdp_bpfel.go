@@ -22,6 +22,7 @@ const (
 	XDPMapBooks          = "books"
 	XDPMapDropSources    = "drop_sources"
 	XDPMapDrops          = "drops"
+	XDPMapEqualHops      = "equal_hops"
 	XDPMapFdb            = "fdb"
 	XDPMapFloods         = "floods"
 	XDPMapLanes          = "lanes"
@@ -96,6 +97,7 @@ type XDPMapSpecs struct {
 	Books       *ebpf.MapSpec `ebpf:"books"`
 	DropSources *ebpf.MapSpec `ebpf:"drop_sources"`
 	Drops       *ebpf.MapSpec `ebpf:"drops"`
+	EqualHops   *ebpf.MapSpec `ebpf:"equal_hops"`
 	Fdb         *ebpf.MapSpec `ebpf:"fdb"`
 	Floods      *ebpf.MapSpec `ebpf:"floods"`
 	Lanes       *ebpf.MapSpec `ebpf:"lanes"`
@@ -144,6 +146,7 @@ type XDPMaps struct {
 	Books       *ebpf.Map `ebpf:"books"`
 	DropSources *ebpf.Map `ebpf:"drop_sources"`
 	Drops       *ebpf.Map `ebpf:"drops"`
+	EqualHops   *ebpf.Map `ebpf:"equal_hops"`
 	Fdb         *ebpf.Map `ebpf:"fdb"`
 	Floods      *ebpf.Map `ebpf:"floods"`
 	Lanes       *ebpf.Map `ebpf:"lanes"`
@@ -166,6 +169,7 @@ func (m *XDPMaps) Close() error {
 		m.Books,
 		m.DropSources,
 		m.Drops,
+		m.EqualHops,
 		m.Fdb,
 		m.Floods,
 		m.Lanes,

@@ -3,6 +3,7 @@ package accept_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,43 +32,188 @@ func TestIPv6Underlay(t *testing.T) {
 	streams(t, f.node(t, "wire-2"), f.node(t, "wire-1"), netip.MustParseAddr("fd00:1::11"))
 }
 
-// TestVTEPOnTheLoopback: tunnels between hosts with two uplinks each end at addresses of their loopbacks, on either IP version.
-// Goes red when the lab's agents are given the address of an uplink.
-func TestVTEPOnTheLoopback(t *testing.T) {
+// TestTwoUplinks: tunnels between hosts with two uplinks end at addresses of their loopbacks, on either IP version, and flows
+// are spread over both uplinks, though the host's own policy (fib_multipath_hash_policy 0) sends all of them one way. One that is pulled costs
+// what was on it, with the agent and without; plugged in again it is used again, and that costs nothing.
+// Goes red when the agent does not tell the datapath of a second next hop, when nexthop.h takes the kernel's first answer, keeps to a next hop
+// whose neighbour is gone, or when the lab's agents are given the address of an uplink.
+func TestTwoUplinks(t *testing.T) {
 	for _, underlay := range []int{4, 6} {
 		t.Run(fmt.Sprintf("IPv%d", underlay), func(t *testing.T) {
-			f := ownLab(t, lab.Config{Name: "acclo", Underlay: underlay, Uplinks: 2})
-			a, b := wirePair(t, f, "lo", 0)
-			var wires []*capture
-			for k := range 2 {
-				wires = append(wires, startCapture(t, f.node(t, "h2"), fmt.Sprintf("uplink%d", k)))
-			}
+			f := ownLab(t, lab.Config{Name: "acctwo", Underlay: underlay, Uplinks: 2, Hosts: 2})
+			a, b := wirePair(t, f, "two", 0)
 			for _, dst := range []netip.Addr{b.v4(), b.v6()} {
 				reaches(t, a.ns, dst)
 				exchange(t, a.ns, b.ns, dst, 20)
 			}
-			s, err := f.State()
-			if err != nil {
+			streams(t, b.ns, a.ns, a.v6())
+			fromLoopbacks(t, f, underlay, a, b)
+			f.spreads(t, a, b, 2)
+
+			lost := f.loses(t, a, b, func() {
+				if err := f.PullUplink("h1", 1); err != nil {
+					t.Fatal(err)
+				}
+			})
+			t.Logf("an uplink pulled: %s", lost)
+			lost.few(t)
+			f.spreads(t, a, b, 1)
+			lost = f.loses(t, a, b, func() {
+				if err := f.PlugUplink("h1", 1); err != nil {
+					t.Fatal(err)
+				}
+				f.spreads(t, a, b, 2)
+			})
+			t.Logf("plugged in again: %s", lost)
+			lost.none(t)
+
+			if err := f.KillAgent(limited(t), "h1"); err != nil {
 				t.Fatal(err)
 			}
-			arrived := 0
-			for _, w := range wires {
-				for _, r := range decode(t, tunnelled(w.stop(), 4789), "eth.dst", outers[underlay].src, outers[underlay].dst) {
-					src, dst := r.at(outers[underlay].src, 0), r.at(outers[underlay].dst, 0)
-					if src == s.Hosts[0].VTEPAddress && dst == s.Hosts[1].VTEPAddress {
-						arrived++
-					} else if dst != s.Hosts[0].VTEPAddress && dst != s.Hosts[2].VTEPAddress && dst != s.Hosts[1].VTEPAddress {
-						t.Errorf("a tunnel packet goes to %s", dst)
-					}
+			lost = f.loses(t, a, b, func() {
+				if err := f.PullUplink("h1", 0); err != nil {
+					t.Fatal(err)
 				}
+			})
+			t.Logf("the other one pulled, without an agent: %s", lost)
+			lost.few(t)
+			exchange(t, a.ns, b.ns, b.v4(), 20)
+			if err := f.PlugUplink("h1", 0); err != nil {
+				t.Fatal(err)
 			}
-			if arrived == 0 {
-				t.Error("no tunnel packet from loopback to loopback arrived")
+			if err := f.StartAgent("h1"); err != nil {
+				t.Fatal(err)
 			}
-			streams(t, a.ns, b.ns, b.v4())
-			streams(t, b.ns, a.ns, a.v6())
+			f.agentBack(t, "h1")
+			f.spreads(t, a, b, 2)
 		})
 	}
+}
+
+// fromLoopbacks wants every tunnel packet to go from one loopback to the other.
+func fromLoopbacks(t *testing.T, f *fixture, underlay int, a, b *workload) {
+	t.Helper()
+	s, err := f.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wires := []*capture{startCapture(t, f.node(t, "h1"), "uplink0"), startCapture(t, f.node(t, "h1"), "uplink1")}
+	exchange(t, a.ns, b.ns, b.v4(), 20)
+	ends := []string{s.Hosts[0].VTEPAddress, s.Hosts[1].VTEPAddress}
+	for _, r := range decode(t, tunnelled(append(wires[0].stop(), wires[1].stop()...), 4789), outers[underlay].src, outers[underlay].dst) {
+		src, dst := r.at(outers[underlay].src, 0), r.at(outers[underlay].dst, 0)
+		if !slices.Contains(ends, src) || !slices.Contains(ends, dst) {
+			t.Fatalf("a tunnel packet goes from %s to %s, want %v", src, dst, ends)
+		}
+	}
+	if !strings.HasSuffix(ends[0], map[int]string{4: ".10", 6: "::a"}[underlay]) {
+		t.Errorf("the VTEP address of h1 is %s, want one of its loopback", ends[0])
+	}
+}
+
+// carried is what each of a host's two uplinks has sent.
+func (f *fixture) carried(t testing.TB, host string) (tx, dropped [2]uint64) {
+	t.Helper()
+	for k := range tx {
+		st, err := f.node(t, host).Stats(fmt.Sprintf("uplink%d", k))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx[k], dropped[k] = st.TxPackets, st.TxDropped
+	}
+	return tx, dropped
+}
+
+// spreads wants 1,000 flows from a to b to leave h1 by so many uplinks: by two, within a tenth of the half each.
+func (f *fixture) spreads(t *testing.T, a, b *workload, uplinks int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("flows leave h1 by %d uplinks", uplinks), func() (bool, string) {
+		before, _ := f.carried(t, "h1")
+		sent, err := probe.Spread(limited(t), a.ns, b.v4(), 1000, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, _ := f.carried(t, "h1")
+		less, more := after[0]-before[0], after[1]-before[1]
+		if less > more {
+			less, more = more, less
+		}
+		ok := more >= uint64(sent)*9/10 && less < uint64(sent)/20
+		if uplinks == 2 {
+			ok = less >= uint64(sent)*4/10
+		}
+		return ok, fmt.Sprintf("%d and %d of %d", less, more, sent)
+	})
+}
+
+// losses are of numbered datagrams from a to b, while something was done to their way.
+type losses struct {
+	sent, lost, duplicated, unsent uint64
+	// dropped by the sending host's uplinks themselves, as they count.
+	dropped uint64
+}
+
+func (l losses) String() string {
+	return fmt.Sprintf("%d of %d datagrams lost, %d dropped by the uplinks", l.lost, l.sent, l.dropped)
+}
+
+func (l losses) none(t *testing.T) {
+	t.Helper()
+	if l.lost+l.duplicated+l.unsent != 0 {
+		t.Errorf("lost %d, came twice %d, not sent %d of %d datagrams, want none", l.lost, l.duplicated, l.unsent, l.sent)
+	}
+}
+
+// few are less than a tenth of a second's, of flows of which half were on the link that went.
+func (l losses) few(t *testing.T) {
+	t.Helper()
+	if l.lost > lossRate*lossFlows/10 || l.duplicated+l.unsent != 0 {
+		t.Errorf("lost %d, came twice %d, not sent %d of %d datagrams", l.lost, l.duplicated, l.unsent, l.sent)
+	}
+}
+
+const lossFlows, lossRate = 16, 250 // flows, and datagrams a second of each
+
+// loses numbers datagrams of several flows from a to b before, while and after something is done.
+func (f *fixture) loses(t *testing.T, a, b *workload, do func()) (l losses) {
+	t.Helper()
+	var all []*probe.Sequence
+	for i := range lossFlows {
+		q, err := probe.StartSequence(limited(t), a.ns, b.ns, b.v4(), 7100+i, lossRate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, q)
+	}
+	moved := func(what string) {
+		t.Helper()
+		from, _ := f.carried(t, "h1")
+		eventually(t, "datagrams go on "+what, func() (bool, string) {
+			now, _ := f.carried(t, "h1")
+			return now[0]+now[1] >= from[0]+from[1]+1000, fmt.Sprint(from, now)
+		})
+	}
+	_, before := f.carried(t, "h1")
+	moved("before")
+	do()
+	moved("after")
+	stopped := make(chan probe.SequenceResult, lossFlows)
+	for _, q := range all {
+		go func() {
+			r, err := q.Stop()
+			if err != nil {
+				t.Error(err)
+			}
+			stopped <- r
+		}()
+	}
+	for range all {
+		r := <-stopped
+		l.sent, l.lost, l.duplicated, l.unsent = l.sent+r.Sent, l.lost+r.Lost, l.duplicated+r.Duplicated, l.unsent+r.Unsent
+	}
+	_, after := f.carried(t, "h1")
+	l.dropped = after[0] - before[0] + after[1] - before[1]
+	return l
 }
 
 // streams wants a TCP stream to carry more than a broken path would.
