@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/wire"
 )
 
 // Deps is what the commands take from outside.
@@ -92,6 +93,7 @@ func (a *app) upCommand() *cobra.Command {
 	fl.IntVar(&cfg.Spines, "spines", 2, "`number` of spines")
 	fl.IntVar(&cfg.Underlay, "underlay", 4, "IP `version` of the underlay: 4 or 6")
 	fl.IntVar(&cfg.Uplinks, "uplinks", 1, "`number` of uplinks of each host, 1 or 2; with 2 tunnels end at its loopback")
+	fl.Uint16Var(&cfg.UDPPort, "udp-port", wire.VXLANPort, "UDP `port` of the tunnels")
 	fl.IntVar(&cfg.MTU, "mtu", 0, "MTU of the underlay in `octets` (default 1550, on IPv6 1570); a network's is 50 less, on IPv6 70")
 	fl.BoolVar(&detach, "detach", false, "leave the lab running and return")
 	return cmd

@@ -45,6 +45,8 @@ type Config struct {
 	// Uplinks of each host, 1 or 2; 0 is 1. With 2 a host hangs below its own leaf and the next one, by equal routes, and tunnels end at an
 	// address of its loopback.
 	Uplinks int
+	// UDPPort of the tunnels; 0 is 4789.
+	UDPPort uint16
 	// MTU of the underlay in octets of an IP packet; 0 is DefaultMTU or DefaultMTU6.
 	MTU int
 	// Tables is the size of the agents' kernel tables, as `weft agent --tables` takes it; empty is "lab".
@@ -85,6 +87,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Uplinks < 1 || c.Uplinks > maxUplinks || c.Uplinks > 1 && (c.Hosts < maxUplinks || c.Direct) {
 		return c, refuse("--uplinks", fmt.Sprintf("%d is out of range", c.Uplinks), "use 1, or 2 with two hosts or more: each has a leaf, and the second uplink leads to another's")
 	}
+	fill(&c.UDPPort, wire.VXLANPort)
 	fill(&c.MTU, 1500+c.overhead())
 	fill(&c.Tables, "lab")
 	if c.Hosts < 1 || c.Hosts > MaxHosts {

@@ -55,7 +55,7 @@ func addOutsider(t *testing.T, f *fixture, octet int, vni uint32) *outsider {
 		t.Fatal(err)
 	}
 	commands := [][]string{
-		{ip, "link", "add", "vx0", "address", o.mac.String(), "type", "vxlan", "id", strconv.Itoa(int(vni)), "local", o.address.String(), "dev", "uplink0", "dstport", "4789"},
+		{ip, "link", "add", "vx0", "address", o.mac.String(), "type", "vxlan", "id", strconv.Itoa(int(vni)), "local", o.address.String(), "dev", "uplink0", "dstport", strconv.Itoa(int(s.UDPPort))},
 		{ip, "link", "set", "vx0", "mtu", "1500", "up"},
 		{ip, "address", "add", o.v4.String() + "/24", "dev", "vx0"},
 		{ip, "address", "add", o.v6.String() + "/64", "dev", "vx0", "nodad"},

@@ -216,6 +216,40 @@ func (f *fixture) loses(t *testing.T, a, b *workload, do func()) (l losses) {
 	return l
 }
 
+// TestUDPPort8472: a lab whose tunnels use the Linux kernel's own default port speaks with the kernel's vxlan device on it, both ways, and
+// nothing of it is on port 4789; the kernel lane is proved on that port, too.
+// Goes red when the agent does not say its port in its facts, or when the lab gives its
+// agents no port.
+func TestUDPPort8472(t *testing.T) {
+	f := ownLab(t, lab.Config{Name: "acc8472", UDPPort: 8472, Hosts: 2})
+	const vni, octet = 70003, 103
+	pair := externalLab(t, f, "legacy", vni)
+	out := addOutsider(t, f, octet, vni)
+	f.must(t, "vtep", "create", "legacy1", "--address", out.address.String(), "--udp-port", "8472")
+	f.must(t, "network", "vtep", "add", "blue", "legacy1", "--tenant", "legacy", "--mac", out.mac.String(), "--wait")
+	t.Cleanup(func() {
+		f.weft(t, "network", "vtep", "remove", "blue", "legacy1", "--tenant", "legacy")
+		f.weft(t, "vtep", "delete", "legacy1")
+	})
+	link := startCapture(t, f.node(t, "leaf1"), "to-h1")
+	for _, way := range []struct {
+		from, to *netdev.Handle
+		dst      netip.Addr
+	}{{pair[0].ns, pair[1].ns, pair[1].v6()}, {pair[0].ns, out.ns, out.v4}, {out.ns, pair[0].ns, pair[0].v6()}} {
+		reaches(t, way.from, way.dst)
+		exchange(t, way.from, way.to, way.dst, 20)
+	}
+	frames := link.stop()
+	if n, other := len(tunnelled(frames, 8472)), len(tunnelled(frames, 4789)); n < 100 || other != 0 {
+		t.Errorf("%d tunnel packets on port 8472, %d on 4789", n, other)
+	}
+	streams(t, pair[0].ns, out.ns, out.v6)
+	streams(t, out.ns, pair[1].ns, pair[1].v4())
+	if host := f.must(t, "host", "list"); strings.Contains(host, "degraded") {
+		t.Errorf("a host is degraded:\n%s", host)
+	}
+}
+
 // streams wants a TCP stream to carry more than a broken path would.
 func streams(t *testing.T, from, to *netdev.Handle, dst netip.Addr) {
 	t.Helper()
