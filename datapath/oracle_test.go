@@ -479,7 +479,7 @@ func (d *duel) sameTunnel(want oracle.Tunnel, inner, got []byte, portToo bool) s
 	if g[12] == 0x86 {
 		udp = 54
 		label := binary.BigEndian.Uint32(g[14:]) & 0xfffff
-		if label == 0 && !want.Kernel {
+		if label == 0 {
 			return fmt.Sprintf("no flow label (RFC 6438): %x", got)
 		}
 		w[15], w[16], w[17] = w[15]&0xf0|g[15]&0x0f, g[16], g[17]

@@ -51,7 +51,7 @@ static __noinline int through_neighbour(struct nexthop *nh)
 /* The kernel lane: weft-vxlan encapsulates, with the same headers as above but for the source port, which is the kernel's
  * own hash. 0 if the tunnel key is set. */
 static __always_inline int set_tunnel(struct __sk_buff *skb, struct local *local, struct vtep *vtep, __u32 vni,
-				      __u8 tos)
+				      __u8 tos, __u32 hash)
 {
 	__u32 zero = 0;
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
@@ -69,6 +69,7 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, struct local *local
 		return -DROP_KERNEL_LANE_PORT; /* the helper cannot name another port */
 	if (vtep->flags & VTEP_IP6) {
 		flags |= BPF_F_TUNINFO_IPV6;
+		k->tunnel_label = hash >> 12;
 		for (int i = 0; i < 4; i++) {
 			k->remote_ipv6[i] = vtep->addr.w[i];
 			k->local_ipv6[i] = local->addr6.w[i];
@@ -88,7 +89,7 @@ static __noinline int send_by_kernel(struct __sk_buff *skb, struct pkt *p, struc
 	int r;
 	if (!p || !vtep)
 		return -DROP_INTERNAL;
-	r = set_tunnel(skb, p->local, vtep, p->vni, p->tos);
+	r = set_tunnel(skb, p->local, vtep, p->vni, p->tos, p->hash);
 	if (r < 0)
 		return r;
 	count_lane(p, lane);

@@ -44,7 +44,7 @@ static __always_inline struct vtep *vtep_of(__u32 id)
 
 static __always_inline int flood_by_kernel(struct flood *f, struct vtep *vtep, __u32 lane)
 {
-	int r = set_tunnel(f->skb, f->local, vtep, f->state->vni, f->state->tos);
+	int r = set_tunnel(f->skb, f->local, vtep, f->state->vni, f->state->tos, f->state->hash);
 	if (r < 0)
 		return r == -DROP_KERNEL_LANE_PORT ? DROP_COPY_KERNEL_LANE_PORT : DROP_COPY_FAILED;
 	if (bpf_clone_redirect(f->skb, f->local->vxlan_ifindex, 0))
