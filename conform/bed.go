@@ -60,8 +60,8 @@ type bed struct {
 	inside           map[string]*netdev.Handle
 	at               map[string]place
 	fences           uint32
-	ports            []uint16   // the outer source ports of the last trial's packets
-	scratch          []wire.VNI // networks that a case made
+	left             []wire.Frame // the packets of the last trial that left by a tunnel, in their order
+	scratch          []wire.VNI   // networks that a case made
 	patience         time.Duration
 }
 

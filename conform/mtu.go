@@ -237,7 +237,7 @@ func reported(b *bed) error {
 	}
 	// The report quotes the packet as it was sent.
 	packet := b.in(large, func(p *tunnel) {
-		p.src, p.dst, p.l4src, p.dstMAC, p.srcMAC = a.Own, a.Narrow, b.ports[0], b.peerMAC, b.hostMAC
+		p.src, p.dst, p.l4src, p.dstMAC, p.srcMAC = a.Own, a.Narrow, b.left[0].UDP.Src, b.peerMAC, b.hostMAC
 	})
 	if b.row.Underlay == IPv4 {
 		packet[20] |= 0x40 // DF

@@ -63,7 +63,7 @@ func outCases() []Case {
 			f := frame(macA, mac1, 100)
 			return b.try(trial{fromW1: [][]byte{f}, tunnels: []sent{b.to(b.addr.A, f, func(s *sent) { s.l4dst = 8472 })}, lanedOut: 1})
 		}},
-		{Rule: "13", Name: "source port: 49152 and above, one a flow, many for many", do: sourcePorts},
+		{Rule: "13", Name: "source port and flow label: one a flow, many for many; ports from 49152", do: sourcePorts},
 		{Rule: "13", Name: "source port: one for all fragments of a packet", Lanes: []Lane{TC, XDP}, do: fragmentPorts},
 		{Rule: "14", Name: "UDP checksum zero from the kernel lane too", Lanes: []Lane{Kernel}, do: zeroChecksum},
 		{Rule: "16", Name: "UDP checksum right where a VTEP wants one", do: func(b *bed) error {
@@ -137,14 +137,21 @@ func sourcePorts(b *bed) error {
 		return err
 	}
 	seen := map[uint16]bool{}
-	for i, port := range b.ports[:flows] {
-		seen[port] = true
-		if again := b.ports[i+flows]; again != port {
-			return fmt.Errorf("flow %d has the source ports %d and %d", i, port, again)
+	labels := map[uint32]bool{}
+	for i, f := range b.left[:flows] {
+		again := b.left[i+flows]
+		if seen[f.UDP.Src] = true; again.UDP.Src != f.UDP.Src {
+			return fmt.Errorf("flow %d has the source ports %d and %d", i, f.UDP.Src, again.UDP.Src)
+		}
+		if labels[f.IPv6.FlowLabel] = true; again.IPv6.FlowLabel != f.IPv6.FlowLabel {
+			return fmt.Errorf("flow %d has the flow labels %#x and %#x", i, f.IPv6.FlowLabel, again.IPv6.FlowLabel)
 		}
 	}
 	if len(seen) < flows*9/10 { // of 16384: 395 expected
 		return fmt.Errorf("%d flows have only %d source ports", flows, len(seen))
+	}
+	if b.row.Underlay == IPv6 && len(labels) < flows*9/10 { // of a million
+		return fmt.Errorf("%d flows have only %d flow labels", flows, len(labels))
 	}
 	return nil
 }
@@ -161,8 +168,8 @@ func fragmentPorts(b *bed) error {
 	if err := b.try(t); err != nil {
 		return err
 	}
-	if b.ports[0] != b.ports[1] {
-		return fmt.Errorf("two fragments have the source ports %d and %d", b.ports[0], b.ports[1])
+	if b.left[0].UDP.Src != b.left[1].UDP.Src {
+		return fmt.Errorf("two fragments have the source ports %d and %d", b.left[0].UDP.Src, b.left[1].UDP.Src)
 	}
 	return nil
 }

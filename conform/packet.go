@@ -95,11 +95,10 @@ type sent struct {
 	inner    []byte
 }
 
-// verify holds a packet against every rule for what is sent, and returns its UDP source port.
-func (w sent) verify(b []byte, ownMAC wire.MAC) (l4src uint16, err error) {
-	f, err := wire.ParseFrame(b)
-	if err != nil {
-		return 0, fmt.Errorf("it does not parse: %w: %x", err, b)
+// verify holds a packet against every rule for what is sent, and returns its headers.
+func (w sent) verify(b []byte, ownMAC wire.MAC) (f wire.Frame, err error) {
+	if f, err = wire.ParseFrame(b); err != nil {
+		return f, fmt.Errorf("it does not parse: %w: %x", err, b)
 	}
 	bad := func(rule, what string, got any) error { return fmt.Errorf("rule %s: %s is %v: %x", rule, what, got, b) }
 	udp := b[udpAt(b):]
@@ -109,44 +108,44 @@ func (w sent) verify(b []byte, ownMAC wire.MAC) (l4src uint16, err error) {
 	}
 	switch {
 	case len(f.VLANs) > 0:
-		return 0, bad("18", "an unconfigured outer tag", f.VLANs)
+		return f, bad("18", "an unconfigured outer tag", f.VLANs)
 	case f.Dst != w.via:
-		return 0, bad("18", "the outer destination MAC, which must be the next hop's,", f.Dst)
+		return f, bad("18", "the outer destination MAC, which must be the next hop's,", f.Dst)
 	case f.Src != ownMAC:
-		return 0, bad("18", "the outer source MAC", f.Src)
+		return f, bad("18", "the outer source MAC", f.Src)
 	case !f.Layers.Has(wire.LayerUDP):
-		return 0, bad("19", "the packet, which must be UDP,", f.Layers)
+		return f, bad("19", "the packet, which must be UDP,", f.Layers)
 	case w.to.Is4() != f.Layers.Has(wire.LayerIPv4):
-		return 0, bad("19", "the IP version", f.Layers)
+		return f, bad("19", "the IP version", f.Layers)
 	case len(b)-len(udp)+16+len(w.inner) != len(b):
-		return 0, bad("19", "the length (a frame check sequence or padding carried?)", len(b))
+		return f, bad("19", "the length (a frame check sequence or padding carried?)", len(b))
 	case f.UDP.Dst != l4dst:
-		return 0, bad("12", "the UDP port", f.UDP.Dst)
+		return f, bad("12", "the UDP port", f.UDP.Dst)
 	case f.UDP.Src < wire.MinSourcePort:
-		return 0, bad("13", "the UDP source port", f.UDP.Src)
+		return f, bad("13", "the UDP source port", f.UDP.Src)
 	case int(f.UDP.Length) != len(udp):
-		return 0, bad("5", "the UDP length", f.UDP.Length)
+		return f, bad("5", "the UDP length", f.UDP.Length)
 	case udp[8] != 8:
-		return 0, bad("9", "the flags", udp[8])
+		return f, bad("9", "the flags", udp[8])
 	case udp[9]|udp[10]|udp[11]|udp[15] != 0:
-		return 0, bad("10", "a reserved field", udp[8:16])
+		return f, bad("10", "a reserved field", udp[8:16])
 	case wire.VNI(udp[12])<<16|wire.VNI(udp[13])<<8|wire.VNI(udp[14]) != w.vni:
-		return 0, bad("11", "the VNI", udp[12:15])
+		return f, bad("11", "the VNI", udp[12:15])
 	case !w.checksum && f.UDP.Checksum != 0:
-		return 0, bad("14", "the UDP checksum", f.UDP.Checksum)
+		return f, bad("14", "the UDP checksum", f.UDP.Checksum)
 	case !bytes.Equal(udp[16:], w.inner):
-		return 0, bad("1", "the inner frame", udp[16:])
+		return f, bad("1", "the inner frame", udp[16:])
 	}
 	src, dst, err := w.verifyIP(f, b)
 	switch {
 	case err != nil:
-		return 0, err
+		return f, err
 	case src != w.from || dst != w.to:
-		return 0, bad("18", "the packet's way", fmt.Sprint(src, " -> ", dst))
+		return f, bad("18", "the packet's way", fmt.Sprint(src, " -> ", dst))
 	case w.checksum && (f.UDP.Checksum == 0 || !wire.UDPChecksumOK(src, dst, udp)):
-		return 0, bad("16", "the UDP checksum", f.UDP.Checksum)
+		return f, bad("16", "the UDP checksum", f.UDP.Checksum)
 	}
-	return f.UDP.Src, nil
+	return f, nil
 }
 
 // verifyIP checks the outer IP header.

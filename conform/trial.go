@@ -302,7 +302,7 @@ func (b *bed) compareFrames(t trial) error {
 			}
 		}
 	}
-	b.ports = nil
+	b.left = nil
 	left := slices.Clone(t.tunnels)
 	if len(got["peer"]) != len(left) {
 		return fmt.Errorf("the underlay got %d packets, want %d: %x", len(got["peer"]), len(left), got["peer"])
@@ -313,9 +313,9 @@ func (b *bed) compareFrames(t trial) error {
 			if !w.from.IsValid() {
 				w.from = map[bool]netip.Addr{true: IPv4.addresses().Own, false: IPv6.addresses().Own}[w.to.Is4()]
 			}
-			l4src, err := w.verify(packet, b.hostMAC)
+			f, err := w.verify(packet, b.hostMAC)
 			if errs = append(errs, err); err == nil {
-				b.ports = append(b.ports, l4src)
+				b.left = append(b.left, f)
 			}
 			return err == nil
 		})
