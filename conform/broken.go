@@ -113,17 +113,14 @@ func cutRight(b *bed) error {
 	return nil
 }
 
-// shortened: what the tc lane strips must be at least an IP header long, or the kernel's device does it; and that takes no IP frame
-// without a whole IP header.
+// shortened: a frame that says it is IP has a whole IP header, in every lane. Of others the tc lane strips what is as long as one, and
+// the kernel's device the rest.
 func (b *bed) shortened(inner []byte) trial {
 	t := arrives(b.in(inner), inner)
 	switch {
-	case len(inner) < wire.EthernetLen:
+	case len(inner) < wire.EthernetLen || len(inner) < wire.EthernetLen+wire.IPv4Len && inner[12] == 0x08:
 		t = refused(b.in(inner), "truncated")
-	case len(inner) >= wire.EthernetLen+wire.IPv4Len || b.row.Lane == XDP:
-	case inner[12] == 0x08:
-		t = trial{fromPeer: [][]byte{b.in(inner)}, refused: 1, only: "no_room"}
-	default:
+	case len(inner) < wire.EthernetLen+wire.IPv4Len && b.row.Lane != XDP:
 		t.only = "no_room"
 	}
 	return t

@@ -131,6 +131,14 @@ var portDrops = []dropCase{
 		p.VNI = 8
 		must(s.a.t, s.a.dp.UpdatePort(p))
 	}, fromPort(out(wire.MAC{2, 0, 0, 0, 0, 3}))},
+	{"an IPv4 header cut short", DropTruncated, nil, func(s *scene) *outcome {
+		send(s.a.t, s.w1.ns, "eth0", out(macRemote)(s)[:33]) // BPF_PROG_TEST_RUN refuses it
+		return nil
+	}},
+	{"an IPv6 header cut short", DropTruncated, nil, func(s *scene) *outcome {
+		send(s.a.t, s.w1.ns, "eth0", raw(macSummed, s.w1.mac, 0x86dd, 39))
+		return nil
+	}},
 	{"tag in the frame", DropInnerVLAN, nil, fromPort(tagged(out(macRemote), 0x8100))},
 	{"service tag in the frame", DropInnerVLAN, nil, fromPort(tagged(out(macRemote), 0x88a8, 0x8100))},
 	{"tag in the metadata", DropInnerVLAN, nil, func(s *scene) *outcome {
@@ -168,6 +176,10 @@ var portDrops = []dropCase{
 
 var uplinkDrops = []dropCase{
 	{"no room for the inner frame", DropTruncated, nil, fromUplink(func(*scene) []byte { return make([]byte, 13) }, nil)},
+	{"an inner IPv4 header cut short", DropTruncated, nil, fromUplink(func(s *scene) []byte { return in(s)[:33] }, nil)},
+	{"an inner IPv6 header cut short", DropTruncated, nil, fromUplink(func(s *scene) []byte { return raw(s.w1.mac, macRemote, 0x86dd, 39) }, nil)},
+	{"an inner IPv4 header cut short, for the kernel lane", DropTruncated, nil, fromUplink(func(s *scene) []byte { return in(s)[:33] },
+		func(o *tunnelOptions) { o.checksum = true })},
 	{"inner tag", DropInnerVLAN, nil, fromUplink(tagged(in, 0x8100), nil)},
 	{"inner service tag", DropInnerVLAN, nil, fromUplink(tagged(in, 0x88a8, 0x8100), nil)},
 	{"inner group source", DropSourceInvalid, nil, fromUplink(reserve(wire.MAC{3, 0, 0, 0, 0, 1}), nil)},

@@ -133,11 +133,6 @@ func (d *duel) verdict(p *oracle.Plan, s shot) (want oracle.Result, byKernel, ok
 			return want, false, false // no program is there
 		}
 		want = p.FromPort(s.ifindex, in, func([]byte) (uint16, uint32) { return 49152, 0 })
-		for _, t := range want.Tunnels {
-			if t.Kernel && shortIP(in.Data) {
-				return want, false, false // the kernel's device takes no IP frame without a whole header
-			}
-		}
 		return want, false, true
 	}
 	want = p.FromUplink(in)
@@ -150,16 +145,10 @@ func (d *duel) verdict(p *oracle.Plan, s shot) (want oracle.Result, byKernel, ok
 		return want, false, !in.Tagged && in.Data[12] != 0x86 && len(in.Data) > 38 && in.Data[14] == 0x45 && in.Data[20]&0x3f == 0 &&
 			in.Data[21] == 0 && binary.BigEndian.Uint16(in.Data[36:]) != 4789
 	}
-	if want.Lane == "options" || shortIP(want.Inner) || d.tos(in.Data)&3 != 0 || !checksumHolds(want) {
+	if want.Lane == "options" || d.tos(in.Data)&3 != 0 || !checksumHolds(want) {
 		return want, false, false
 	}
 	return p.FromVXLAN(oracle.Packet{Data: want.Inner}, want.Key), true, true
-}
-
-// shortIP: the frame says that it is IP and has no whole IP header.
-func shortIP(b []byte) bool {
-	kind := binary.BigEndian.Uint16(b[12:])
-	return kind == 0x0800 && len(b) < 34 || kind == 0x86dd && len(b) < 54
 }
 
 // tos is the outer one: the kernel's device already does what RFC 6040 says, the other lanes will.

@@ -9,7 +9,7 @@
 #define DROP_REASONS(X) \
 	X(PORT_HELD, port_held, 0, "the port the frame comes from or goes to is held: its policy is not in place yet, or it lives on another host") \
 	X(UNKNOWN_PORT, unknown_port, 0, "the interface has no port entry, or the FDB names an interface without one in this network") \
-	X(TRUNCATED, truncated, 1, "the buffer ends inside a header that must be there") \
+	X(TRUNCATED, truncated, 1, "the buffer ends inside a header that must be there: a frame whose type is IP has a whole IP header") \
 	X(INNER_VLAN, inner_vlan, 1, "the inner frame carries a VLAN tag and none is configured (RFC 7348, section 6)") \
 	X(SOURCE_INVALID, source_invalid, 1, "the inner source MAC is a group address, zero, or weft's own reserved MAC") \
 	X(SOURCE_MAC, source_mac, 0, "the inner source MAC is not one of the port's") \

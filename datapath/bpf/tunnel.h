@@ -178,7 +178,5 @@ static __always_inline int check_unknown(struct pkt *p)
 
 static __always_inline int check_inner(struct pkt *p)
 {
-	if (unlikely(is_vlan(p->proto)))
-		return -DROP_INNER_VLAN;
-	return check_macs(p);
+	return check_frame(p, p->seg - p->vxlan - VXLAN_LEN);
 }

@@ -107,6 +107,8 @@ func (p *Plan) badFrame(frame []byte, tagged bool, owns func(wire.MAC) bool) str
 		return "source_invalid"
 	case [5]byte(dst[:5]) == [5]byte{0x01, 0x80, 0xc2, 0, 0} && dst[5] <= 0x0f:
 		return "link_local"
+	case kind == typeIPv4 && len(frame) < wire.EthernetLen+wire.IPv4Len || kind == typeIPv6 && len(frame) < wire.EthernetLen+wire.IPv6Len:
+		return "truncated" // the kernel lane could not carry it
 	case !owns(src):
 		return "source_mac"
 	}

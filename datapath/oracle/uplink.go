@@ -163,11 +163,8 @@ func (p *Plan) FromVXLAN(in Packet, k Key) Result {
 	return r
 }
 
-// short: the kernel strips no headers when what is left is less than an IP header of the frame's version (for other frames: IPv4's).
-func short(inner []byte) bool {
-	n := len(inner) - wire.EthernetLen
-	return n < wire.IPv4Len || n < wire.IPv6Len && binary.BigEndian.Uint16(inner[12:]) == typeIPv6
-}
+// short: the kernel strips no headers when what is left is less than an IPv4 header.
+func short(inner []byte) bool { return len(inner) < wire.EthernetLen+wire.IPv4Len }
 
 // whose says whether the frame is a tunnel packet for this host: to its MAC, its VTEP address and its UDP port. Where no UDP header
 // can be found (a later fragment, a header length below its minimum, a buffer that ends before it, IPv6 extension headers but
