@@ -10,7 +10,7 @@ const (
 	DropPortHeld DropReason = 1
 	// DropUnknownPort: the interface has no port entry, or the FDB names an interface without one in this network.
 	DropUnknownPort DropReason = 2
-	// DropTruncated: the buffer ends inside a header that must be there.
+	// DropTruncated: the buffer ends inside a header that must be there: a frame whose type is IP has a whole IP header.
 	DropTruncated DropReason = 3
 	// DropInnerVLAN: the inner frame carries a VLAN tag and none is configured (RFC 7348, section 6).
 	DropInnerVLAN DropReason = 4
@@ -87,7 +87,7 @@ const (
 var dropTexts = [...]struct{ name, text string }{
 	1:  {"port_held", "the port the frame comes from or goes to is held: its policy is not in place yet, or it lives on another host"},
 	2:  {"unknown_port", "the interface has no port entry, or the FDB names an interface without one in this network"},
-	3:  {"truncated", "the buffer ends inside a header that must be there"},
+	3:  {"truncated", "the buffer ends inside a header that must be there: a frame whose type is IP has a whole IP header"},
 	4:  {"inner_vlan", "the inner frame carries a VLAN tag and none is configured (RFC 7348, section 6)"},
 	5:  {"source_invalid", "the inner source MAC is a group address, zero, or weft's own reserved MAC"},
 	6:  {"source_mac", "the inner source MAC is not one of the port's"},
