@@ -341,7 +341,7 @@ func TestSysctlAndProcessAreInTheNamespace(t *testing.T) {
 		t.Errorf("missing setting: %v", err)
 	}
 	// The same mounts, another network: nsfs inode numbers tell.
-	cmd := exec.Command("/bin/sh", "-c", "readlink /proc/self/ns/net /proc/self/ns/mnt")
+	cmd := exec.Command("/bin/sh", "-c", "readlink /proc/self/ns/net; readlink /proc/self/ns/mnt")
 	var out strings.Builder
 	cmd.Stdout = &out
 	must(t, h.Start(cmd))
