@@ -18,7 +18,8 @@ deps: ## Installs what tests and generators need (Debian packages).
 test: deps build ## Every test, with real peers.
 	scripts/test
 
-soak: build ## Kills under load for minutes; logs in docs/soak and bench/results.
+soak: build ## Kills under load, ten million packets, other kernels; logs in docs/soak and bench/results.
+	scripts/deps soak
 	scripts/soak
 
 bench: build ## Side by side with the kernel's own overlay; results in bench/results.
