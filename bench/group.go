@@ -27,7 +27,7 @@ func packetMeasure(length, flows int) string {
 // cost is packetCost of a contender, as it can take it.
 func (f *field) cost(c Contender, t traffic, n int) (float64, error) {
 	under := c
-	if t, ok := c.(tabled); ok {
+	if t, ok := c.(named); ok {
 		under = t.Contender
 	}
 	if p, ok := under.(preparer); ok {
@@ -43,7 +43,7 @@ func (f *field) cost(c Contender, t traffic, n int) (float64, error) {
 }
 
 func (f *field) packets(ctx context.Context) ([]Series, error) {
-	contenders, err := f.need(ctx, everyone()...)
+	contenders, err := f.need(ctx, append(everyone(), uncheckedName)...)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +91,11 @@ func (f *field) streams(ctx context.Context) ([]Series, error) {
 }
 
 func (f *field) stream(ctx context.Context, name string, contenders []Contender, wire bool, n int) (Series, error) {
-	return f.compare(ctx, Series{Measure: name, Unit: "Gb/s", Higher: true}, contenders, func(c Contender) (float64, error) {
+	return f.streamTo(ctx, Series{Measure: name, Unit: "Gb/s", Higher: true}, contenders, wire, n)
+}
+
+func (f *field) streamTo(ctx context.Context, s Series, contenders []Contender, wire bool, n int) (Series, error) {
+	return f.compare(ctx, s, contenders, func(c Contender) (float64, error) {
 		if err := prepareStream(c, wire); err != nil {
 			return 0, err
 		}

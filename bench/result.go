@@ -89,6 +89,7 @@ func (r *Result) WriteMarkdown(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", v.What, against, v.wanted(), v.found(), v.answer())
 	}
+	r.explain(&b)
 	for _, s := range r.Series {
 		fmt.Fprintf(&b, "\n## %s\n\n| contender | median %s | min - max | ratio to %s |\n|---|---|---|---|\n", s.Measure, s.Unit, s.Reference)
 		for _, row := range s.Rows {

@@ -96,6 +96,7 @@ var measures = []measure{
 	{"cpu", false, (*field).load},
 	{"replicate", false, (*field).replicate},
 	{"tap", false, (*field).taps},
+	{"aggregates", false, (*field).aggregates},
 	{"fdb", false, (*field).tables},
 	{"plan", false, (*field).plans},
 }
@@ -177,7 +178,7 @@ func (f *field) say(s string) { fmt.Fprintln(f.cfg.Progress, s) }
 
 // everyone is whom packets and streams compare.
 func everyone() []string {
-	names := []string{weftName, uncheckedName, tunedName, defaultName}
+	names := []string{weftName, tunedName, defaultName}
 	if ovsInstalled() {
 		names = append(names, ovsName)
 	}

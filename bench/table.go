@@ -12,14 +12,15 @@ import (
 	"github.com/weftnet/weft/wire"
 )
 
-// tabled is a Contender whose hosts know many MACs behind the other workload, besides the two that send.
-type tabled struct {
+// named is a Contender under another name: one whose hosts know many MACs behind the other workload, besides the two that send, has the
+// size of its table in it.
+type named struct {
 	Contender
 	name string
 }
 
 // Name implements Contender.
-func (t tabled) Name() string { return t.name }
+func (t named) Name() string { return t.name }
 
 // tableFiller is a Contender that can be given a table: n MACs, all behind workload b.
 type tableFiller interface {
@@ -137,7 +138,7 @@ func (f *field) tables(ctx context.Context) (_ []Series, err error) {
 			if err := c.(tableFiller).fill(ctx, n); err != nil {
 				return nil, fmt.Errorf("%s: %w", c.Name(), err)
 			}
-			t := tabled{c, tableName(c.Name(), n)}
+			t := named{c, tableName(c.Name(), n)}
 			sizes[t.name] = n
 			f.say("built: " + t.name)
 			few = append(few, t)

@@ -279,7 +279,10 @@ func (f *field) taps(ctx context.Context) (_ []Series, err error) {
 		if wire {
 			name = tapStreamWire
 		}
-		s, err := f.stream(ctx, name, all, wire, 1)
+		// weft as it is, and with aggregates that it strips itself.
+		ways := lanes(all[0].(*weftContender), nil)
+		ways = []Contender{named{ways[1], weftName}, ways[0], all[1]}
+		s, err := f.stream(ctx, name, ways, wire, 1)
 		if err != nil {
 			return nil, err
 		}

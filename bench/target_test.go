@@ -50,6 +50,29 @@ func TestJudgeFindsItsMeasures(t *testing.T) {
 	}
 }
 
+// TestWhatIsNotReachedIsExplained: every note is about a target, and a target that is not reached is written about. Misspell a target in
+// notes and it goes red.
+func TestWhatIsNotReachedIsExplained(t *testing.T) {
+	known := map[[2]string]bool{}
+	for _, target := range targets() {
+		known[[2]string{target.what, target.reference}] = true
+	}
+	for about := range notes {
+		if !known[about] {
+			t.Errorf("a note is about %q, which is no target", about)
+		}
+	}
+	r := Result{Verdicts: []Verdict{
+		{What: "TCP bulk, offloads on, veth ports", Against: vethName, Measured: true, Unit: "x", Want: 0.93, Ratio: 0.8},
+		{What: "64 B forwarding, tc lane", Against: tunedName, Measured: true, Reached: true, Unit: "x", Want: 2, Ratio: 2.5},
+		{What: "packets, TAP", Against: tunedName, Unit: "x", Want: 1.3},
+	}}
+	var b strings.Builder
+	if r.explain(&b); strings.Count(b.String(), "wanted") != 1 || !strings.Contains(b.String(), "against direct veth**: wanted >= 0.93 x, found 0.80") {
+		t.Errorf("explained: %s", b.String())
+	}
+}
+
 func TestGroupedAndSpread(t *testing.T) {
 	if got := grouped(1234567) + " " + grouped(100) + " " + grouped(1000); got != "1,234,567 100 1,000" {
 		t.Error(got)
