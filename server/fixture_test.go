@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -24,26 +25,39 @@ import (
 	"github.com/weftnet/weft/trust"
 )
 
-// shared is one server for all tests that need nothing of their own: each uses tenants and hosts of its own names.
+// shared is one server for all tests that need nothing of their own: each uses tenants and hosts of its own names. users are the
+// tests that had it: when one runs again (-count), its names are taken, and it gets another server.
 var shared struct {
 	sync.Mutex
 	*fixture
+	users map[string]*testing.T
 }
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if shared.fixture != nil {
-		if err := shared.stop(); err != nil {
-			println("the shared server:", err.Error())
-			code = 1
-		}
-		os.RemoveAll(shared.dir)
+	if err := endShared(); err != nil {
+		println(err.Error())
+		code = 1
 	}
 	if err := goleak.Find(); err != nil && code == 0 {
 		println(err.Error())
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// endShared ends the shared server, if there is one.
+func endShared() error {
+	f := shared.fixture
+	if f == nil {
+		return nil
+	}
+	shared.fixture = nil
+	defer os.RemoveAll(f.dir)
+	if err := f.stop(); err != nil {
+		return fmt.Errorf("the shared server: %w", err)
+	}
+	return nil
 }
 
 // fixture is a running server and root's clients of it.
@@ -81,13 +95,19 @@ func server(t *testing.T) *fixture {
 	testenv.Require(t, testenv.Root)
 	shared.Lock()
 	defer shared.Unlock()
+	if before := shared.users[t.Name()]; before != nil && before != t {
+		if err := endShared(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if shared.fixture == nil {
 		f, err := start(Config{}, "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		shared.fixture = f
+		shared.fixture, shared.users = f, map[string]*testing.T{}
 	}
+	shared.users[t.Name()] = t
 	return shared.fixture
 }
 
