@@ -109,3 +109,34 @@ func TestStreamEndsWithCertificate(t *testing.T) {
 	h.open(facts("192.0.2.81", 1500))
 	eventually(t, "the host is live again", func() bool { return f.live(t, "old-h") })
 }
+
+// TestMovesOfOnePortToOneHost: of several who saw the port at one epoch and move it, to the same host even, one does; the others are told
+// that what they saw is past. Break it: let move ask for the epoch only when the port is not there yet.
+func TestMovesOfOnePortToOneHost(t *testing.T) {
+	f := ownServer(t, Config{Limits: Limits{Prepare: 10 * time.Second}})
+	from, to, peer := movers(t, f, "twice")
+	peer.acknowledge()
+	const several = 4
+	moved := make(chan error, several)
+	for range 10 {
+		epoch := ok(t, f.ports.GetPort, &weftv1.GetPortRequest{Tenant: "twice", Name: "p"}).Status.Binding.Epoch
+		for range several {
+			go func() {
+				_, err := f.ports.MovePort(context.Background(), connect.NewRequest(&weftv1.MovePortRequest{Tenant: "twice", Name: "p", Host: to.name, Epoch: epoch}))
+				moved <- err
+			}()
+		}
+		done := 0
+		for range several {
+			if err := <-moved; err == nil {
+				done++
+			} else {
+				wantRefusal(t, err, stale, "epoch")
+			}
+		}
+		if done != 1 {
+			t.Errorf("%d of %d moved it", done, several)
+		}
+		from, to = to, from
+	}
+}
