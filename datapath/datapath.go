@@ -113,11 +113,12 @@ func (d *Datapath) open() error {
 	if err := d.openMaps(spec); err != nil {
 		return err
 	}
-	mark, err := d.secret()
-	if err != nil {
+	if d.local.Mark, err = d.secret("secret", newMark); err != nil {
 		return err
 	}
-	d.local.Mark = mark
+	if d.local.Seal, err = d.secret("seal", newSeal); err != nil {
+		return err
+	}
 	if err := d.SetLocal(d.cfg.Local); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/weftnet/weft/datapath/bpf"
 	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/wire"
 )
@@ -153,6 +154,9 @@ func removeVXLAN(pinRoot string) error {
 // uplinks resolves the comma-separated names of Config.Uplink.
 func uplinks(ns *netdev.Handle, names string) ([]uint32, error) {
 	var list []uint32
+	if n := strings.Count(names, ",") + 1; n > len(bpf.TCLocal{}.Uplinks) {
+		return nil, fmt.Errorf("%d uplinks (%s): at most %d are possible", n, names, len(bpf.TCLocal{}.Uplinks))
+	}
 	err := ns.Run(func() error {
 		for name := range strings.SplitSeq(names, ",") {
 			l, err := netlink.LinkByName(name)

@@ -20,8 +20,8 @@
 // A packet of a port that does not fit its network, or the path to its VTEP, is dropped, and from_port makes an ICMP message of it
 // for the sender (bpf/answer.h): Books.Answers counts those.
 //
-// from_port and from_uplink check; from_vxlan lets in only what carries the secret mark that from_uplink set, and checks
-// again; to_uplink lets nothing out to the tunnel's UDP port but what carries the mark that from_port set. Drop reasons are
+// from_port and from_uplink check; from_vxlan lets in only what carries the seal that from_uplink put on, and checks
+// again; to_uplink lets nothing out to the tunnel's UDP port but what carries the seal that from_port put on. Drop reasons are
 // in bpf/drop.h, and from there in Go and in docs/drops.md.
 //
 // Checksums: a zero outer UDP checksum is accepted. Another is verified, by the card or GRO where they did it already, else by the

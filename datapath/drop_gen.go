@@ -233,6 +233,7 @@ func (r DropReason) BySource() bool {
 		DropInnerVLAN,
 		DropSourceInvalid,
 		DropLinkLocal,
+		DropOuterVLAN,
 		DropOuterFragment,
 		DropBadIPHeader,
 		DropBadUDPLength,
@@ -243,6 +244,7 @@ func (r DropReason) BySource() bool {
 		DropUnknownUnicastFromTunnel,
 		DropSplitHorizon,
 		DropUnmarked,
+		DropForgedTunnel,
 		DropECNCENotECT:
 		return true
 	}

@@ -18,7 +18,7 @@ import (
 
 // Below PinRoot:
 //
-//	secret              the mark, for all layouts
+//	secret, seal        the mark and what stands beside it (bpf/seal.h), for all layouts
 //	layout-<hash>/NAME  the maps of a layout
 //	links/NAME          the links, for all layouts: what is attached stays attached while programs are exchanged
 const linkDir, layoutPrefix = "links", "layout-"

@@ -44,6 +44,7 @@ func (d *Datapath) SetLocal(l Local) error {
 	}
 	moved := d.local.VxlanIfindex != 0 && d.local.VxlanIfindex != index
 	d.local = bpf.TCLocal{Addr4: addrOf(l.Addr4), Addr6: addrOf(l.Addr6), VxlanIfindex: index, Mark: d.local.Mark,
+		Seal:    d.local.Seal,
 		UdpPort: swap16(l.UDPPort), UplinkMtu: uint16(l.UplinkMTU), Uplinks: d.describeUplinks()}
 	if err := d.locals.PutOne(0, d.local); err != nil {
 		return err
@@ -80,42 +81,53 @@ func netipOf(w bpf.TCAddr) netip.Addr {
 // swap16 is a number in network byte order, as the maps hold UDP ports; the objects are little-endian.
 func swap16(v uint16) uint16 { return bits.ReverseBytes16(v) }
 
-// The secret mark. It is compared whole, but other tools' rules look at single bits of any mark they meet, so those with a
-// meaning elsewhere stay zero: 0x4000 and 0x8000 (kube-proxy: masquerade, drop), 0x0f00 (Cilium), and the third octet is
-// never one of Tailscale's (0x00040000, 0x00080000 under 0x00ff0000). 26 random bits are left; whoever can set a mark at all
-// has CAP_NET_ADMIN or CAP_NET_RAW in the host's namespace, and a mark does not cross into another.
+// The secrets: bpf/seal.h says what for. The mark is compared whole, but other tools' rules look at single bits of any mark they meet, so
+// those with a meaning elsewhere stay zero: 0x4000 and 0x8000 (kube-proxy: masquerade, drop), 0x0f00 (Cilium), and the third octet is
+// never one of Tailscale's (0x00040000, 0x00080000 under 0x00ff0000). 26 random bits are left.
 const markBits = 0xffff30ff
 
 func newMark() (uint32, error) {
 	for {
-		var b [4]byte
-		if _, err := rand.Read(b[:]); err != nil {
+		m, err := newSeal()
+		if err != nil {
 			return 0, err
 		}
-		m := binary.NativeEndian.Uint32(b[:]) & markBits
+		m &= markBits
 		if third := m >> 16 & 0xff; m&0xff != 0 && third != 0 && third != 0x04 && third != 0x08 && third != 0x40 && third != 0x80 {
 			return m, nil
 		}
 	}
 }
 
-// secret is the instance's mark: made once, pinned apart from every layout.
-func (d *Datapath) secret() (uint32, error) {
-	m, err := openMap(filepath.Join(d.cfg.PinRoot, "secret"),
-		&ebpf.MapSpec{Name: "secret", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+// newSeal has no half that is zero, which is what those fields are where nobody has written to them.
+func newSeal() (uint32, error) {
+	for {
+		var b [4]byte
+		if _, err := rand.Read(b[:]); err != nil {
+			return 0, err
+		}
+		if m := binary.NativeEndian.Uint32(b[:]); m>>16 != 0 && m&0xffff != 0 {
+			return m, nil
+		}
+	}
+}
+
+// secret is one of the instance's: made once, pinned apart from every layout.
+func (d *Datapath) secret(name string, generate func() (uint32, error)) (uint32, error) {
+	m, err := openMap(filepath.Join(d.cfg.PinRoot, name), &ebpf.MapSpec{Name: name, Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
 	if err != nil {
 		return 0, err
 	}
 	defer m.Close()
-	var mark uint32
-	if err := m.Lookup(uint32(0), &mark); err != nil {
-		return 0, fmt.Errorf("read the secret mark: %w", err)
+	var v uint32
+	if err := m.Lookup(uint32(0), &v); err != nil {
+		return 0, fmt.Errorf("read the %s: %w", name, err)
 	}
-	if mark != 0 {
-		return mark, nil
+	if v != 0 {
+		return v, nil
 	}
-	if mark, err = newMark(); err != nil {
+	if v, err = generate(); err != nil {
 		return 0, err
 	}
-	return mark, m.Put(uint32(0), mark)
+	return v, m.Put(uint32(0), v)
 }

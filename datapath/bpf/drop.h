@@ -22,7 +22,7 @@
 	X(UNKNOWN_VTEP, unknown_vtep, 0, "the FDB names a VTEP that has no entry") \
 	X(NO_ROUTE, no_route, 0, "the kernel has no usable route to the VTEP, or this host has no address of its IP version") \
 	X(KERNEL_LANE_PORT, kernel_lane_port, 0, "the frame needs the kernel lane, which cannot send to this VTEP's UDP port") \
-	X(OUTER_VLAN, outer_vlan, 0, "a tunnel packet came with an outer VLAN tag and none is configured") \
+	X(OUTER_VLAN, outer_vlan, 1, "a tunnel packet came with an outer VLAN tag and none is configured") \
 	X(OUTER_FRAGMENT, outer_fragment, 1, "a tunnel packet came as a fragment (RFC 7348, section 4.3)") \
 	X(BAD_IP_HEADER, bad_ip_header, 1, "the outer IP header's length or checksum is wrong") \
 	X(BAD_UDP_LENGTH, bad_udp_length, 1, "the outer UDP length is not what the IP header leaves for it") \
@@ -33,7 +33,7 @@
 	X(UNKNOWN_UNICAST_FROM_TUNNEL, unknown_unicast_from_tunnel, 1, "a tunnel packet for a MAC that no local port has") \
 	X(SPLIT_HORIZON, split_horizon, 1, "a tunnel packet for a MAC behind another VTEP: what comes from a tunnel never goes back into one") \
 	X(UNMARKED, unmarked, 1, "a packet reached weft's vxlan device past the checks on the uplink") \
-	X(FORGED_TUNNEL, forged_tunnel, 0, "a packet to the tunnel's UDP port was about to leave on the uplink and weft had not written it") \
+	X(FORGED_TUNNEL, forged_tunnel, 1, "a packet to the tunnel's UDP port was about to leave on the uplink and weft had not written it") \
 	X(COPY_FAILED, copy_failed, 0, "the kernel refused a copy of a flood") \
 	X(COPY_NO_PORT, copy_no_port, 0, "a copy of a flood was for an interface that is not a port of the network") \
 	X(COPY_HELD, copy_held, 0, "a copy of a flood was for a held port") \

@@ -8,6 +8,7 @@
 #pragma once
 #include "answer.h"
 #include "outer.h"
+#include "seal.h"
 
 /* ENCAP_L2 is the inner Ethernet header alone: with the VXLAN header in it every GSO packet dies in segmentation. */
 #define ROOM_FLAGS                                                                                                     \
@@ -80,7 +81,7 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, struct local *local
 	}
 	if (bpf_skb_set_tunnel_key(skb, k, sizeof(*k), flags))
 		return -DROP_INTERNAL;
-	skb->mark = (tos & ECN_MASK) == ECN_CE ? local->mark ^ MARK_CE : local->mark;
+	seal_out(skb, local, (tos & ECN_MASK) == ECN_CE ? local->mark ^ MARK_CE : local->mark);
 	return V_NEXT;
 }
 
@@ -135,7 +136,7 @@ static __always_inline int send_to_vtep(struct __sk_buff *skb, struct pkt *p, __
 	r = write_destination(skb, vtep, nh, ip6);
 	if (r < 0)
 		return r;
-	skb->mark = p->local->mark;
+	seal_out(skb, p->local, p->local->mark);
 	p->out = nh->ifindex;
 	if (must_confirm(nh) && is_ip(skb->protocol)) {
 		nh->confirmed = nh->at;

@@ -182,7 +182,7 @@ static __noinline int flood_remote(struct flood *f, struct pkt *p, __u32 n)
 	}
 	if (write_outer(f->skb, p, f->state->family6) < 0)
 		return -DROP_INTERNAL;
-	f->skb->mark = f->local->mark;
+	seal_out(f->skb, f->local, f->local->mark);
 	if (f->state->left > 1)
 		bpf_loop(n, remote_copy, f, 0);
 	last = f->state->last;

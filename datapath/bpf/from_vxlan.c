@@ -2,15 +2,14 @@
 //go:build ignore
 
 /* tcx ingress on weft-vxlan: what the kernel lane stripped. The device's socket is open to every process and namespace that can
- * reach an address of the host, so nothing gets through without from_uplink's mark, and VNI and source are checked again. */
+ * reach an address of the host, so nothing gets through without from_uplink's seal, and VNI and source are checked again. */
 #include "deliver.h"
 #include "flood.h"
 #include "strip.h"
 
-static __always_inline int check_mark(struct __sk_buff *skb, struct pkt *p)
+static __always_inline int check_seal(struct __sk_buff *skb, struct pkt *p)
 {
 	struct bpf_tunnel_key k = {};
-	__u32 mark = skb->mark;
 	if (!bpf_skb_get_tunnel_key(skb, &k, sizeof(k), 0)) {
 		p->source.w[2] = MAPPED4;
 		p->source.w[3] = bpf_htonl(k.remote_ipv4);
@@ -22,10 +21,7 @@ static __always_inline int check_mark(struct __sk_buff *skb, struct pkt *p)
 	}
 	p->vni = k.tunnel_id;
 	p->tos = k.tunnel_tos & ~ECN_MASK; /* the kernel has merged ECN */
-	if (!mark || mark != p->local->mark)
-		return -DROP_UNMARKED;
-	skb->mark = 0; /* no workload may see it */
-	return V_NEXT;
+	return unseal_in(skb, p->local) ? V_NEXT : -DROP_UNMARKED;
 }
 
 SEC("tcx/ingress")
@@ -37,7 +33,7 @@ int from_vxlan(struct __sk_buff *skb)
 	int v;
 
 	STAGE(enter(skb, &p, FROM_VXLAN));
-	STAGE(check_mark(skb, &p));
+	STAGE(check_seal(skb, &p));
 	STAGE(check_source(&p));
 	STAGE(parse_frame(skb, &p));
 	e = is_group(p.dst) ? NULL : find_fdb(&p);

@@ -27,8 +27,8 @@ struct local {
 	__u32 mark;	     /* secret: what the packets carry that weft itself sends or lets in */
 	__be16 udp_port;
 	__u16 uplink_mtu;
-	__u32 pad;
-	struct uplink uplinks[UPLINKS_MAX]; /* for the XDP lane, which knows of them what is here */
+	__u32 seal; /* secret, beside the mark: see seal.h */
+	struct uplink uplinks[UPLINKS_MAX];
 };
 
 /* Which bits of the inner ToS octet (traffic class) the outer one shares: RFC 2983, RFC 6040. */

@@ -8,6 +8,14 @@
  * which probes an entry that has grown old. 1 s at HZ=1000, 10 s at HZ=100. */
 #define CONFIRM_JIFFIES 1024
 
+static __always_inline struct uplink *find_uplink(struct local *local, __u32 ifindex)
+{
+	for (int i = 0; i < UPLINKS_MAX; i++)
+		if (local->uplinks[i].ifindex == ifindex)
+			return &local->uplinks[i];
+	return NULL;
+}
+
 /* How often the kernel is asked anew for the wanted one of several next hops. Of two it is not named by 16 answers once in 65,536. */
 enum { QUESTIONS = 16 };
 
@@ -66,6 +74,9 @@ static __noinline int keep_answer(struct nexthop *nh, struct scratch *s, struct 
 		memset(&nh->gateway, 0, sizeof(nh->gateway));
 		nh->gateway.w[3] = f->ipv4_dst;
 	}
+	/* Where there is no guard, nothing leaves, and the mark does not. */
+	if ((r == BPF_FIB_LKUP_RET_SUCCESS || r == BPF_FIB_LKUP_RET_NO_NEIGH) && !find_uplink(local, f->ifindex))
+		return 0;
 	if (r == BPF_FIB_LKUP_RET_SUCCESS) {
 		nh->mtu = f->mtu_result < local->uplink_mtu ? f->mtu_result : local->uplink_mtu;
 		memcpy(nh->macs, f->dmac, 6);

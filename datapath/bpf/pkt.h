@@ -124,7 +124,7 @@ static __always_inline int leave(ctx_t *ctx, struct pkt *p, int verdict)
 	}
 	if (unlikely(verdict <= 0)) {
 		count_drop(p->id, -verdict);
-		if (p->source.w[2] | p->source.w[0])
+		if (p->source.w[0] | p->source.w[1] | p->source.w[2] | p->source.w[3])
 			if (DROPS_BY_SOURCE >> (-verdict & 63) & 1)
 				count_drop_source(&p->source, -verdict);
 		return p->answered ? p->act : ACT_DROP;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What becomes of a tunnel packet that is right: stripped here, or by the kernel lane. */
 #pragma once
+#include "seal.h"
 #include "tunnel.h"
 
-/* Up the stack to weft-vxlan, with the mark that opens it. The kernel drops what has a reserved bit set, so they are
+/* Up the stack to weft-vxlan, with the seal that opens it. The kernel drops what has a reserved bit set, so they are
  * cleared here, in the checksum too. */
 static __noinline int pass_to_kernel(struct __sk_buff *skb, struct pkt *p, __u32 lane)
 {
@@ -22,7 +23,7 @@ static __noinline int pass_to_kernel(struct __sk_buff *skb, struct pkt *p, __u32
 			return -DROP_INTERNAL;
 	}
 	count_lane(p, lane);
-	skb->mark = p->local->mark;
+	seal_in(skb, p->local);
 	return V_PASSED;
 }
 

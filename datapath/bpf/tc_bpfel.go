@@ -166,7 +166,7 @@ type TCLocal struct {
 	Mark         uint32
 	UdpPort      uint16
 	UplinkMtu    uint16
-	Pad          uint32
+	Seal         uint32
 	Uplinks      [4]TCUplink
 }
 

@@ -4,6 +4,7 @@
 /* tcx egress on the uplink: nobody but weft sends to the tunnel's UDP port. Not stopped: AF_PACKET with PACKET_QDISC_BYPASS and
  * AF_XDP, both of which need CAP_NET_RAW in the host's own namespace. Read from the frame: the sender of a raw packet chooses
  * skb->protocol. */
+#include "seal.h"
 #include "tos.h"
 
 enum { GUARD_TAGS = 2, GUARD_EXTENSIONS = 8 };
@@ -35,10 +36,13 @@ static __noinline int is_tunnel_packet(struct __sk_buff *skb, struct pkt *p)
 			return 0;
 		if (ip.protocol != IPPROTO_UDP || ip.frag_off & bpf_htons(IP_OFFSET))
 			return 0; /* without its first fragment a packet is nothing */
+		p->source.w[2] = MAPPED4;
+		p->source.w[3] = ip.saddr;
 		return is_tunnel_port(skb, p, off + (ip.ver_ihl & 15) * 4);
 	}
 	if (proto != bpf_htons(ETH_P_IPV6) || bpf_skb_load_bytes(skb, off, &ip6, sizeof(ip6)))
 		return 0;
+	memcpy(&p->source, ip6.saddr, 16);
 	off += IP6_LEN;
 	next = ip6.nexthdr;
 	for (int i = 0; i < GUARD_EXTENSIONS; i++) {
@@ -75,20 +79,18 @@ SEC("tcx/egress")
 int to_uplink(struct __sk_buff *skb)
 {
 	struct pkt p = {};
+	__u32 mark;
 	int v;
 
 	STAGE(enter(skb, &p, TO_UPLINK));
 	v = V_PASSED;
 	if (unchecked)
 		goto out;
-	if (likely(skb->mark == p.local->mark && p.local->mark)) {
-		skb->mark = 0; /* has done its work; other tools' rules match on bits of it */
-		goto out;
-	}
-	if (unlikely(skb->mark == (p.local->mark ^ MARK_CE) && p.local->mark)) {
+	mark = unseal_out(skb, p.local);
+	if (likely(mark)) {
 		/* From the kernel lane, which writes ECT(0) around CE (RFC 3168). */
-		set_ce(skb);
-		skb->mark = 0;
+		if (unlikely(mark != p.local->mark))
+			set_ce(skb);
 		goto out;
 	}
 	if (is_tunnel_packet(skb, &p))

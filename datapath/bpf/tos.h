@@ -7,9 +7,6 @@
 
 enum { ECN_MASK = 3, ECN_NOT_ECT = 0, ECN_ECT1 = 1, ECN_ECT0 = 2, ECN_CE = 3 };
 
-/* In the mark of a packet for the kernel lane: to_uplink has to write CE. */
-#define MARK_CE 1
-
 /* The first two octets of an IP header. */
 union head {
 	__u8 o[2];

@@ -97,14 +97,6 @@ static __always_inline int parse_outer6(ctx_t *ctx, struct pkt *p)
 	return V_NEXT;
 }
 
-static __always_inline struct uplink *find_uplink(struct local *local, __u32 ifindex)
-{
-	for (int i = 0; i < UPLINKS_MAX; i++)
-		if (local->uplinks[i].ifindex == ifindex)
-			return &local->uplinks[i];
-	return NULL;
-}
-
 /* Addressed to this host on the Ethernet level? */
 static __always_inline int is_for_host(ctx_t *ctx, struct pkt *p, struct ethhdr *eth)
 {
