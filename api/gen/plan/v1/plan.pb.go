@@ -1338,8 +1338,12 @@ type PortReport struct {
 	EgressPackets  uint64                 `protobuf:"varint,8,opt,name=egress_packets,json=egressPackets,proto3" json:"egress_packets,omitempty"`
 	EgressOctets   uint64                 `protobuf:"varint,9,opt,name=egress_octets,json=egressOctets,proto3" json:"egress_octets,omitempty"`
 	Drops          []*Drop                `protobuf:"bytes,10,rep,name=drops,proto3" json:"drops,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The port is in the XDP lane.
+	FastPath bool `protobuf:"varint,11,opt,name=fast_path,json=fastPath,proto3" json:"fast_path,omitempty"`
+	// Why it is not, where the plan wants it there.
+	FastPathMessage string `protobuf:"bytes,12,opt,name=fast_path_message,json=fastPathMessage,proto3" json:"fast_path_message,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *PortReport) Reset() {
@@ -1440,6 +1444,20 @@ func (x *PortReport) GetDrops() []*Drop {
 		return x.Drops
 	}
 	return nil
+}
+
+func (x *PortReport) GetFastPath() bool {
+	if x != nil {
+		return x.FastPath
+	}
+	return false
+}
+
+func (x *PortReport) GetFastPathMessage() string {
+	if x != nil {
+		return x.FastPathMessage
+	}
+	return ""
 }
 
 type Drop struct {
@@ -2143,8 +2161,10 @@ type Port struct {
 	AllowedAddressPairs []*AddressPair `protobuf:"bytes,12,rep,name=allowed_address_pairs,json=allowedAddressPairs,proto3" json:"allowed_address_pairs,omitempty"`
 	TenantName          string         `protobuf:"bytes,13,opt,name=tenant_name,json=tenantName,proto3" json:"tenant_name,omitempty"`
 	Name                string         `protobuf:"bytes,14,opt,name=name,proto3" json:"name,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// The port is to be in the XDP lane, if its interface can.
+	FastPath      bool `protobuf:"varint,15,opt,name=fast_path,json=fastPath,proto3" json:"fast_path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Port) Reset() {
@@ -2273,6 +2293,13 @@ func (x *Port) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *Port) GetFastPath() bool {
+	if x != nil {
+		return x.FastPath
+	}
+	return false
 }
 
 type AddressPair struct {
@@ -2577,7 +2604,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\aanswers\x18\b \x01(\x04R\aanswers\"=\n" +
 	"\tLaneCount\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
-	"\apackets\x18\x02 \x01(\x04R\apackets\"\xd7\x02\n" +
+	"\apackets\x18\x02 \x01(\x04R\apackets\"\xa0\x03\n" +
 	"\n" +
 	"PortReport\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x14\n" +
@@ -2590,7 +2617,9 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x0eegress_packets\x18\b \x01(\x04R\regressPackets\x12#\n" +
 	"\regress_octets\x18\t \x01(\x04R\fegressOctets\x12#\n" +
 	"\x05drops\x18\n" +
-	" \x03(\v2\r.plan.v1.DropR\x05drops\"P\n" +
+	" \x03(\v2\r.plan.v1.DropR\x05drops\x12\x1b\n" +
+	"\tfast_path\x18\v \x01(\bR\bfastPath\x12*\n" +
+	"\x11fast_path_message\x18\f \x01(\tR\x0ffastPathMessage\"P\n" +
 	"\x04Drop\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\apackets\x18\x02 \x01(\x04R\apackets\x12\x16\n" +
@@ -2640,7 +2669,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\fdscp_uniform\x18\b \x01(\bR\vdscpUniform\"6\n" +
 	"\fExternalVtep\x12\x12\n" +
 	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12\x12\n" +
-	"\x04macs\x18\x02 \x03(\fR\x04macs\"\x8f\x03\n" +
+	"\x04macs\x18\x02 \x03(\fR\x04macs\"\xac\x03\n" +
 	"\x04Port\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x12\n" +
@@ -2659,7 +2688,8 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x15allowed_address_pairs\x18\f \x03(\v2\x14.plan.v1.AddressPairR\x13allowedAddressPairs\x12\x1f\n" +
 	"\vtenant_name\x18\r \x01(\tR\n" +
 	"tenantName\x12\x12\n" +
-	"\x04name\x18\x0e \x01(\tR\x04name\"/\n" +
+	"\x04name\x18\x0e \x01(\tR\x04name\x12\x1b\n" +
+	"\tfast_path\x18\x0f \x01(\bR\bfastPath\"/\n" +
 	"\vAddressPair\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\fR\x03mac\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\"\xa8\x01\n" +

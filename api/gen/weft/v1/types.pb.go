@@ -127,6 +127,55 @@ func (DSCP) EnumDescriptor() ([]byte, []int) {
 	return file_weft_v1_types_proto_rawDescGZIP(), []int{1}
 }
 
+// FastPath says by which lane a port's frames go where they can.
+type FastPath int32
+
+const (
+	// The default: the tc lane, which takes and delivers packets of up to 64 kB.
+	FastPath_FAST_PATH_NONE FastPath = 0
+	// The XDP lane: more packets a second, less bulk TCP. For a veth, whose other end the host's agent makes fit for it.
+	FastPath_FAST_PATH_XDP FastPath = 1
+)
+
+// Enum value maps for FastPath.
+var (
+	FastPath_name = map[int32]string{
+		0: "FAST_PATH_NONE",
+		1: "FAST_PATH_XDP",
+	}
+	FastPath_value = map[string]int32{
+		"FAST_PATH_NONE": 0,
+		"FAST_PATH_XDP":  1,
+	}
+)
+
+func (x FastPath) Enum() *FastPath {
+	p := new(FastPath)
+	*p = x
+	return p
+}
+
+func (x FastPath) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FastPath) Descriptor() protoreflect.EnumDescriptor {
+	return file_weft_v1_types_proto_enumTypes[2].Descriptor()
+}
+
+func (FastPath) Type() protoreflect.EnumType {
+	return &file_weft_v1_types_proto_enumTypes[2]
+}
+
+func (x FastPath) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FastPath.Descriptor instead.
+func (FastPath) EnumDescriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{2}
+}
+
 type PortState int32
 
 const (
@@ -170,11 +219,11 @@ func (x PortState) String() string {
 }
 
 func (PortState) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[2].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[3].Descriptor()
 }
 
 func (PortState) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[2]
+	return &file_weft_v1_types_proto_enumTypes[3]
 }
 
 func (x PortState) Number() protoreflect.EnumNumber {
@@ -183,7 +232,7 @@ func (x PortState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortState.Descriptor instead.
 func (PortState) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{2}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{3}
 }
 
 type HostState int32
@@ -225,11 +274,11 @@ func (x HostState) String() string {
 }
 
 func (HostState) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[3].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[4].Descriptor()
 }
 
 func (HostState) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[3]
+	return &file_weft_v1_types_proto_enumTypes[4]
 }
 
 func (x HostState) Number() protoreflect.EnumNumber {
@@ -238,7 +287,7 @@ func (x HostState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HostState.Descriptor instead.
 func (HostState) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{3}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{4}
 }
 
 // TokenScope is what an API token may do.
@@ -280,11 +329,11 @@ func (x TokenScope) String() string {
 }
 
 func (TokenScope) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[4].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[5].Descriptor()
 }
 
 func (TokenScope) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[4]
+	return &file_weft_v1_types_proto_enumTypes[5]
 }
 
 func (x TokenScope) Number() protoreflect.EnumNumber {
@@ -293,7 +342,7 @@ func (x TokenScope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TokenScope.Descriptor instead.
 func (TokenScope) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{4}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{5}
 }
 
 // Meta identifies one life of an object: an object re-created under an old name has another uid.
@@ -929,6 +978,7 @@ type PortSpec struct {
 	// Further source addresses the port may use.
 	AllowedAddressPairs []*AddressPair `protobuf:"bytes,6,rep,name=allowed_address_pairs,json=allowedAddressPairs,proto3" json:"allowed_address_pairs,omitempty"`
 	Description         string         `protobuf:"bytes,7,opt,name=description,proto3" json:"description,omitempty"`
+	FastPath            FastPath       `protobuf:"varint,8,opt,name=fast_path,json=fastPath,proto3,enum=weft.v1.FastPath" json:"fast_path,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -1010,6 +1060,13 @@ func (x *PortSpec) GetDescription() string {
 		return x.Description
 	}
 	return ""
+}
+
+func (x *PortSpec) GetFastPath() FastPath {
+	if x != nil {
+		return x.FastPath
+	}
+	return FastPath_FAST_PATH_NONE
 }
 
 type AddressPair struct {
@@ -1146,9 +1203,13 @@ type PortStatus struct {
 	Counters  *PortCounters `protobuf:"bytes,7,opt,name=counters,proto3" json:"counters,omitempty"`
 	Drops     []*DropCount  `protobuf:"bytes,8,rep,name=drops,proto3" json:"drops,omitempty"`
 	// Effective MTU of its network.
-	Mtu           uint32 `protobuf:"varint,9,opt,name=mtu,proto3" json:"mtu,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Mtu uint32 `protobuf:"varint,9,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// The lane that the port is in now.
+	FastPath FastPath `protobuf:"varint,10,opt,name=fast_path,json=fastPath,proto3,enum=weft.v1.FastPath" json:"fast_path,omitempty"`
+	// Why the port is not in the lane that was asked for, and what to do.
+	FastPathMessage string `protobuf:"bytes,11,opt,name=fast_path_message,json=fastPathMessage,proto3" json:"fast_path_message,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *PortStatus) Reset() {
@@ -1242,6 +1303,20 @@ func (x *PortStatus) GetMtu() uint32 {
 		return x.Mtu
 	}
 	return 0
+}
+
+func (x *PortStatus) GetFastPath() FastPath {
+	if x != nil {
+		return x.FastPath
+	}
+	return FastPath_FAST_PATH_NONE
+}
+
+func (x *PortStatus) GetFastPathMessage() string {
+	if x != nil {
+		return x.FastPathMessage
+	}
+	return ""
 }
 
 // PortCounters count inner Ethernet frames, as the workload sees them: ingress is towards the workload.
@@ -2360,7 +2435,7 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
 	"\x04meta\x18\x03 \x01(\v2\r.weft.v1.MetaR\x04meta\x12%\n" +
 	"\x04spec\x18\x04 \x01(\v2\x11.weft.v1.PortSpecR\x04spec\x12+\n" +
-	"\x06status\x18\x05 \x01(\v2\x13.weft.v1.PortStatusR\x06status\"\xf4\x01\n" +
+	"\x06status\x18\x05 \x01(\v2\x13.weft.v1.PortStatusR\x06status\"\xa4\x02\n" +
 	"\bPortSpec\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x12\n" +
 	"\x04macs\x18\x02 \x03(\tR\x04macs\x12\x10\n" +
@@ -2370,7 +2445,8 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"forwarding\x18\x05 \x01(\bR\n" +
 	"forwarding\x12H\n" +
 	"\x15allowed_address_pairs\x18\x06 \x03(\v2\x14.weft.v1.AddressPairR\x13allowedAddressPairs\x12 \n" +
-	"\vdescription\x18\a \x01(\tR\vdescription\"/\n" +
+	"\vdescription\x18\a \x01(\tR\vdescription\x12.\n" +
+	"\tfast_path\x18\b \x01(\x0e2\x11.weft.v1.FastPathR\bfastPath\"/\n" +
 	"\vAddressPair\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\tR\x03mac\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\"o\n" +
@@ -2378,7 +2454,7 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\tR\x06active\x12\x1a\n" +
 	"\bincoming\x18\x03 \x01(\tR\bincoming\x12\x1a\n" +
-	"\bdraining\x18\x04 \x01(\tR\bdraining\"\xaf\x02\n" +
+	"\bdraining\x18\x04 \x01(\tR\bdraining\"\x8b\x03\n" +
 	"\n" +
 	"PortStatus\x12\x12\n" +
 	"\x04macs\x18\x01 \x03(\tR\x04macs\x12\x10\n" +
@@ -2389,7 +2465,10 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\tinterface\x18\x06 \x01(\tR\tinterface\x121\n" +
 	"\bcounters\x18\a \x01(\v2\x15.weft.v1.PortCountersR\bcounters\x12(\n" +
 	"\x05drops\x18\b \x03(\v2\x12.weft.v1.DropCountR\x05drops\x12\x10\n" +
-	"\x03mtu\x18\t \x01(\rR\x03mtu\"\xaa\x01\n" +
+	"\x03mtu\x18\t \x01(\rR\x03mtu\x12.\n" +
+	"\tfast_path\x18\n" +
+	" \x01(\x0e2\x11.weft.v1.FastPathR\bfastPath\x12*\n" +
+	"\x11fast_path_message\x18\v \x01(\tR\x0ffastPathMessage\"\xaa\x01\n" +
 	"\fPortCounters\x12'\n" +
 	"\x0fingress_packets\x18\x01 \x01(\x04R\x0eingressPackets\x12%\n" +
 	"\x0eingress_octets\x18\x02 \x01(\x04R\ringressOctets\x12%\n" +
@@ -2480,7 +2559,10 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x14UNKNOWN_UNICAST_DROP\x10\x02*'\n" +
 	"\x04DSCP\x12\r\n" +
 	"\tDSCP_PIPE\x10\x00\x12\x10\n" +
-	"\fDSCP_UNIFORM\x10\x01*\x80\x01\n" +
+	"\fDSCP_UNIFORM\x10\x01*1\n" +
+	"\bFastPath\x12\x12\n" +
+	"\x0eFAST_PATH_NONE\x10\x00\x12\x11\n" +
+	"\rFAST_PATH_XDP\x10\x01*\x80\x01\n" +
 	"\tPortState\x12\x16\n" +
 	"\x12PORT_STATE_UNBOUND\x10\x00\x12\x16\n" +
 	"\x12PORT_STATE_PENDING\x10\x01\x12\x17\n" +
@@ -2511,85 +2593,88 @@ func file_weft_v1_types_proto_rawDescGZIP() []byte {
 	return file_weft_v1_types_proto_rawDescData
 }
 
-var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
 var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_weft_v1_types_proto_goTypes = []any{
 	(UnknownUnicast)(0),           // 0: weft.v1.UnknownUnicast
 	(DSCP)(0),                     // 1: weft.v1.DSCP
-	(PortState)(0),                // 2: weft.v1.PortState
-	(HostState)(0),                // 3: weft.v1.HostState
-	(TokenScope)(0),               // 4: weft.v1.TokenScope
-	(*Meta)(nil),                  // 5: weft.v1.Meta
-	(*Tenant)(nil),                // 6: weft.v1.Tenant
-	(*TenantSpec)(nil),            // 7: weft.v1.TenantSpec
-	(*TenantStatus)(nil),          // 8: weft.v1.TenantStatus
-	(*Network)(nil),               // 9: weft.v1.Network
-	(*NetworkSpec)(nil),           // 10: weft.v1.NetworkSpec
-	(*NetworkVTEP)(nil),           // 11: weft.v1.NetworkVTEP
-	(*NetworkStatus)(nil),         // 12: weft.v1.NetworkStatus
-	(*Port)(nil),                  // 13: weft.v1.Port
-	(*PortSpec)(nil),              // 14: weft.v1.PortSpec
-	(*AddressPair)(nil),           // 15: weft.v1.AddressPair
-	(*Binding)(nil),               // 16: weft.v1.Binding
-	(*PortStatus)(nil),            // 17: weft.v1.PortStatus
-	(*PortCounters)(nil),          // 18: weft.v1.PortCounters
-	(*DropCount)(nil),             // 19: weft.v1.DropCount
-	(*Host)(nil),                  // 20: weft.v1.Host
-	(*HostSpec)(nil),              // 21: weft.v1.HostSpec
-	(*HostStatus)(nil),            // 22: weft.v1.HostStatus
-	(*ProgramBooks)(nil),          // 23: weft.v1.ProgramBooks
-	(*LaneCount)(nil),             // 24: weft.v1.LaneCount
-	(*Condition)(nil),             // 25: weft.v1.Condition
-	(*VTEP)(nil),                  // 26: weft.v1.VTEP
-	(*VTEPSpec)(nil),              // 27: weft.v1.VTEPSpec
-	(*VTEPStatus)(nil),            // 28: weft.v1.VTEPStatus
-	(*VNIPool)(nil),               // 29: weft.v1.VNIPool
-	(*VNIPoolSpec)(nil),           // 30: weft.v1.VNIPoolSpec
-	(*VNIPoolStatus)(nil),         // 31: weft.v1.VNIPoolStatus
-	(*APIToken)(nil),              // 32: weft.v1.APIToken
-	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(FastPath)(0),                 // 2: weft.v1.FastPath
+	(PortState)(0),                // 3: weft.v1.PortState
+	(HostState)(0),                // 4: weft.v1.HostState
+	(TokenScope)(0),               // 5: weft.v1.TokenScope
+	(*Meta)(nil),                  // 6: weft.v1.Meta
+	(*Tenant)(nil),                // 7: weft.v1.Tenant
+	(*TenantSpec)(nil),            // 8: weft.v1.TenantSpec
+	(*TenantStatus)(nil),          // 9: weft.v1.TenantStatus
+	(*Network)(nil),               // 10: weft.v1.Network
+	(*NetworkSpec)(nil),           // 11: weft.v1.NetworkSpec
+	(*NetworkVTEP)(nil),           // 12: weft.v1.NetworkVTEP
+	(*NetworkStatus)(nil),         // 13: weft.v1.NetworkStatus
+	(*Port)(nil),                  // 14: weft.v1.Port
+	(*PortSpec)(nil),              // 15: weft.v1.PortSpec
+	(*AddressPair)(nil),           // 16: weft.v1.AddressPair
+	(*Binding)(nil),               // 17: weft.v1.Binding
+	(*PortStatus)(nil),            // 18: weft.v1.PortStatus
+	(*PortCounters)(nil),          // 19: weft.v1.PortCounters
+	(*DropCount)(nil),             // 20: weft.v1.DropCount
+	(*Host)(nil),                  // 21: weft.v1.Host
+	(*HostSpec)(nil),              // 22: weft.v1.HostSpec
+	(*HostStatus)(nil),            // 23: weft.v1.HostStatus
+	(*ProgramBooks)(nil),          // 24: weft.v1.ProgramBooks
+	(*LaneCount)(nil),             // 25: weft.v1.LaneCount
+	(*Condition)(nil),             // 26: weft.v1.Condition
+	(*VTEP)(nil),                  // 27: weft.v1.VTEP
+	(*VTEPSpec)(nil),              // 28: weft.v1.VTEPSpec
+	(*VTEPStatus)(nil),            // 29: weft.v1.VTEPStatus
+	(*VNIPool)(nil),               // 30: weft.v1.VNIPool
+	(*VNIPoolSpec)(nil),           // 31: weft.v1.VNIPoolSpec
+	(*VNIPoolStatus)(nil),         // 32: weft.v1.VNIPoolStatus
+	(*APIToken)(nil),              // 33: weft.v1.APIToken
+	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
 }
 var file_weft_v1_types_proto_depIdxs = []int32{
-	33, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	5,  // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
-	7,  // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
-	8,  // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
-	5,  // 4: weft.v1.Network.meta:type_name -> weft.v1.Meta
-	10, // 5: weft.v1.Network.spec:type_name -> weft.v1.NetworkSpec
-	12, // 6: weft.v1.Network.status:type_name -> weft.v1.NetworkStatus
+	34, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	6,  // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
+	8,  // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
+	9,  // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
+	6,  // 4: weft.v1.Network.meta:type_name -> weft.v1.Meta
+	11, // 5: weft.v1.Network.spec:type_name -> weft.v1.NetworkSpec
+	13, // 6: weft.v1.Network.status:type_name -> weft.v1.NetworkStatus
 	0,  // 7: weft.v1.NetworkSpec.unknown_unicast:type_name -> weft.v1.UnknownUnicast
-	11, // 8: weft.v1.NetworkSpec.vteps:type_name -> weft.v1.NetworkVTEP
+	12, // 8: weft.v1.NetworkSpec.vteps:type_name -> weft.v1.NetworkVTEP
 	1,  // 9: weft.v1.NetworkSpec.dscp:type_name -> weft.v1.DSCP
-	5,  // 10: weft.v1.Port.meta:type_name -> weft.v1.Meta
-	14, // 11: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
-	17, // 12: weft.v1.Port.status:type_name -> weft.v1.PortStatus
-	15, // 13: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
-	16, // 14: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
-	2,  // 15: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
-	18, // 16: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
-	19, // 17: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
-	5,  // 18: weft.v1.Host.meta:type_name -> weft.v1.Meta
-	21, // 19: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
-	22, // 20: weft.v1.Host.status:type_name -> weft.v1.HostStatus
-	3,  // 21: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
-	25, // 22: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
-	33, // 23: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
-	23, // 24: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
-	24, // 25: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
-	5,  // 26: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
-	27, // 27: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
-	28, // 28: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
-	5,  // 29: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
-	30, // 30: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
-	31, // 31: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
-	4,  // 32: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
-	33, // 33: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
-	33, // 34: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	6,  // 10: weft.v1.Port.meta:type_name -> weft.v1.Meta
+	15, // 11: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
+	18, // 12: weft.v1.Port.status:type_name -> weft.v1.PortStatus
+	16, // 13: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
+	2,  // 14: weft.v1.PortSpec.fast_path:type_name -> weft.v1.FastPath
+	17, // 15: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
+	3,  // 16: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
+	19, // 17: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
+	20, // 18: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
+	2,  // 19: weft.v1.PortStatus.fast_path:type_name -> weft.v1.FastPath
+	6,  // 20: weft.v1.Host.meta:type_name -> weft.v1.Meta
+	22, // 21: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
+	23, // 22: weft.v1.Host.status:type_name -> weft.v1.HostStatus
+	4,  // 23: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
+	26, // 24: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
+	34, // 25: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
+	24, // 26: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
+	25, // 27: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
+	6,  // 28: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
+	28, // 29: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
+	29, // 30: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
+	6,  // 31: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
+	31, // 32: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
+	32, // 33: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
+	5,  // 34: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
+	34, // 35: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
+	34, // 36: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_types_proto_init() }
@@ -2602,7 +2687,7 @@ func file_weft_v1_types_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_types_proto_rawDesc), len(file_weft_v1_types_proto_rawDesc)),
-			NumEnums:      5,
+			NumEnums:      6,
 			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -570,7 +570,7 @@ type PortServiceClient interface {
 	CreatePort(context.Context, *connect.Request[v1.CreatePortRequest]) (*connect.Response[v1.Port], error)
 	GetPort(context.Context, *connect.Request[v1.GetPortRequest]) (*connect.Response[v1.Port], error)
 	ListPorts(context.Context, *connect.Request[v1.ListPortsRequest]) (*connect.Response[v1.ListPortsResponse], error)
-	// Changes macs, ips, unguarded, forwarding, allowed_address_pairs, description; the network is immutable.
+	// Changes macs, ips, unguarded, forwarding, fast_path, allowed_address_pairs, description; the network is immutable.
 	UpdatePort(context.Context, *connect.Request[v1.UpdatePortRequest]) (*connect.Response[v1.Port], error)
 	DeletePort(context.Context, *connect.Request[v1.DeletePortRequest]) (*connect.Response[v1.DeletePortResponse], error)
 	// Binds an unbound port to a host. Binding it where it is already active changes nothing.
@@ -699,7 +699,7 @@ type PortServiceHandler interface {
 	CreatePort(context.Context, *connect.Request[v1.CreatePortRequest]) (*connect.Response[v1.Port], error)
 	GetPort(context.Context, *connect.Request[v1.GetPortRequest]) (*connect.Response[v1.Port], error)
 	ListPorts(context.Context, *connect.Request[v1.ListPortsRequest]) (*connect.Response[v1.ListPortsResponse], error)
-	// Changes macs, ips, unguarded, forwarding, allowed_address_pairs, description; the network is immutable.
+	// Changes macs, ips, unguarded, forwarding, fast_path, allowed_address_pairs, description; the network is immutable.
 	UpdatePort(context.Context, *connect.Request[v1.UpdatePortRequest]) (*connect.Response[v1.Port], error)
 	DeletePort(context.Context, *connect.Request[v1.DeletePortRequest]) (*connect.Response[v1.DeletePortResponse], error)
 	// Binds an unbound port to a host. Binding it where it is already active changes nothing.
