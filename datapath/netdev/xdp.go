@@ -1,9 +1,12 @@
 package netdev
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -62,6 +65,8 @@ const (
 	netdevGet            = 1 // NETDEV_CMD_DEV_GET
 	netdevAttrIndex      = 1 // NETDEV_A_DEV_IFINDEX, u32
 	netdevAttrXDP        = 3 // NETDEV_A_DEV_XDP_FEATURES, u64
+	netdevChanged        = 4 // NETDEV_CMD_DEV_CHANGE_NTF
+	netdevEvents         = "mgmt"
 	netlinkAttrTypeMask  = 0x3fff
 	genericNetlinkHeader = 4 // struct genlmsghdr: command, version, reserved (u16)
 )
@@ -72,16 +77,24 @@ type genericHeader struct{ command, version uint8 }
 func (genericHeader) Len() int            { return genericNetlinkHeader }
 func (g genericHeader) Serialize() []byte { return []byte{g.command, g.version, 0, 0} }
 
-// FitForXDP makes a veth's end one whose other end XDP can serve: what it sends is whole, with its checksums and its tags in it, for XDP
-// sees neither beside the frame; and what XDP redirects to it is not lost.
+// FeaturesForXDP is what the other end of a veth must have on and off so that XDP can serve this one: what it sends is whole, with its
+// checksums and its tags in it, for XDP sees neither beside the frame; and what XDP redirects to it is not lost.
+func FeaturesForXDP() map[Feature]bool {
+	return map[Feature]bool{TX: false, TXVLAN: false, TXServiceVLAN: false, GRO: true}
+}
+
+// FitForXDP makes a veth's end one whose other end XDP can serve: see FeaturesForXDP.
 func (h *Handle) FitForXDP(link string) error {
-	return errors.Join(h.SetFeature(link, TX, false), h.SetFeature(link, TXVLAN, false), h.SetFeature(link, TXServiceVLAN, false),
-		h.SetFeature(link, GRO, true))
+	var errs []error
+	for f, on := range FeaturesForXDP() {
+		errs = append(errs, h.SetFeature(link, f, on))
+	}
+	return errors.Join(errs...)
 }
 
 // XDPFeatures asks the kernel what the interface with that index can do with XDP now (dev-get of the generic netlink family
-// netdev, Linux 6.3). The error of a missing interface is ErrNotFound. It changes with an interface's features and programs, and
-// there is no event for it on the route socket: ask again.
+// netdev, Linux 6.3). The error of a missing interface is ErrNotFound. It changes with an interface's features and programs, of a veth with
+// those of its other end: see WatchXDP.
 func (h *Handle) XDPFeatures(index int) (f XDPFeatures, err error) {
 	err = h.Run(func() error {
 		f, err = askXDPFeatures(index)
@@ -128,4 +141,96 @@ func parseXDPFeatures(answer []byte) (f XDPFeatures, ok bool, err error) {
 		}
 	}
 	return 0, false, nil
+}
+
+// WatchXDP tells the index of every interface of the namespace whose XDP features changed, and 0 first and whenever events were lost: then
+// any may have. The channel is closed when ctx ends.
+func (h *Handle) WatchXDP(ctx context.Context) (<-chan int, error) {
+	f, err := h.xdpEventSocket()
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to XDP features in %s: %w", h.name, err)
+	}
+	events := make(chan int, EventBacklog)
+	events <- 0
+	stop := context.AfterFunc(ctx, func() { f.Close() })
+	go func() {
+		defer close(events)
+		defer f.Close()
+		defer stop()
+		readXDPEvents(ctx, f, events)
+	}()
+	return events, nil
+}
+
+func (h *Handle) xdpEventSocket() (f *os.File, err error) {
+	err = h.Run(func() error {
+		family, err := netlink.GenlFamilyGet(netdevFamily)
+		if err != nil {
+			return fmt.Errorf("look up generic netlink family %s: %w", netdevFamily, err)
+		}
+		i := slices.IndexFunc(family.Groups, func(g netlink.GenlMulticastGroup) bool { return g.Name == netdevEvents })
+		if i < 0 {
+			return fmt.Errorf("generic netlink family %s has no group %s", netdevFamily, netdevEvents)
+		}
+		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_GENERIC)
+		if err != nil {
+			return err
+		}
+		f = os.NewFile(uintptr(fd), "netlink XDP events")
+		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		if err == nil {
+			err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(family.Groups[i].ID))
+		}
+		if err != nil {
+			f.Close()
+		}
+		return err
+	})
+	return f, err
+}
+
+func readXDPEvents(ctx context.Context, f *os.File, events chan<- int) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := f.Read(buf)
+		var changed []int
+		switch {
+		case errors.Is(err, unix.ENOBUFS):
+			changed = []int{0}
+		case err != nil || n == 0:
+			return // closed
+		default:
+			changed = parseXDPEvents(buf[:n])
+		}
+		for _, index := range changed {
+			select {
+			case events <- index:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// parseXDPEvents reads what one datagram holds. What it cannot read may be about any interface.
+func parseXDPEvents(b []byte) (changed []int) {
+	msgs, err := parseMessages(b)
+	if err != nil {
+		return []int{0}
+	}
+	for _, m := range msgs {
+		if len(m.body) < genericNetlinkHeader || m.body[0] != netdevChanged {
+			continue
+		}
+		attrs, err := nl.ParseRouteAttr(m.body[genericNetlinkHeader:])
+		if err != nil {
+			return []int{0}
+		}
+		for _, a := range attrs {
+			if a.Attr.Type&netlinkAttrTypeMask == netdevAttrIndex && len(a.Value) >= 4 {
+				changed = append(changed, int(binary.NativeEndian.Uint32(a.Value)))
+			}
+		}
+	}
+	return changed
 }
