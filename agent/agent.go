@@ -39,9 +39,14 @@ type Agent struct {
 	veths map[string]veth
 	// raised are those that were brought up, by port, with the index that they had.
 	raised map[string]uint32
+	// unfit are attachments that ended, whose interfaces are still to be made again what they were before the XDP lane.
+	unfit  []attachment
 	uplink *uplink
 	prober *Prober
 	wall   *wall
+
+	// xdpEvents are the indexes of interfaces whose XDP features changed.
+	xdpEvents <-chan int
 
 	work chan func()
 	// ended is closed when the loop is over: nothing is done any more.
@@ -75,6 +80,8 @@ type Datapath interface {
 	Programs() []string
 	// SetHops says which next hops to a VTEP are equal.
 	SetHops(datapath.VTEPID, []datapath.Hop) error
+	// CheckXDP looks again at what the uplinks can do for the XDP lane.
+	CheckXDP() error
 	// Publish puts new tables in the place of those of another layout; else it does nothing.
 	Publish() error
 }
@@ -133,7 +140,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	a.log.Info("the tunnel's end is found", "vtep", a.uplink.local.Addr4, "vtep6", a.uplink.local.Addr6, "uplink", a.uplink.name, "mtu", a.uplink.local.UplinkMTU)
-	dp, err := datapath.Open(datapath.Config{PinRoot: a.cfg.PinRoot, Uplink: a.uplink.name, Local: a.uplink.local, Limits: a.cfg.Limits, Log: a.log})
+	dp, err := datapath.Open(datapath.Config{PinRoot: a.cfg.PinRoot, Uplink: a.uplink.name, XDP: a.cfg.XDP, Local: a.uplink.local, Limits: a.cfg.Limits, Log: a.log})
 	if err != nil {
 		return fmt.Errorf("open the datapath: %w", err)
 	}
@@ -160,6 +167,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	events, err := a.links.Subscribe(ctx)
 	if err != nil {
 		return fmt.Errorf("watch interfaces: %w", err)
+	}
+	if a.xdpEvents, err = a.links.WatchXDP(ctx); err != nil {
+		a.log.Warn("changes of what interfaces can do with XDP are seen late", "err", err)
 	}
 	socket, err := a.listen()
 	if err != nil {
@@ -280,11 +290,17 @@ func (a *Agent) loop(ctx context.Context, events <-chan netdev.Event) error {
 				return errors.New("the kernel's interface events ended")
 			}
 			a.event(e)
+		case _, ok := <-a.xdpEvents:
+			if !ok {
+				a.xdpEvents = nil
+			}
+			a.checkXDP()
 		case <-report.C:
 			a.report()
 		case <-audit.C:
 			a.audit()
 		case <-retry.C:
+			a.checkFastPaths(true)
 			if a.rec.anyFailed() || a.rec.Dirty() {
 				a.rec.Retry()
 				a.reconcile()
@@ -440,6 +456,7 @@ func (a *Agent) reconcile() {
 		a.adopt()
 		a.remake()
 	}
+	a.checkFastPaths(false)
 	for range 3 { // an eviction makes a second round, its detachment none
 		if !a.rec.Dirty() {
 			break
@@ -459,6 +476,7 @@ func (a *Agent) reconcile() {
 	}
 	a.raise()
 	a.settle()
+	a.unfitAll()
 	a.tellProber()
 	for w := range a.waiting {
 		if w.ready() {
@@ -500,6 +518,7 @@ func (a *Agent) evict() bool {
 		delete(a.veths, uid)
 		delete(a.raised, uid)
 		a.rec.SetAttached(uid, nil)
+		a.unfit = append(a.unfit, at)
 	}
 	later(&a.reportAt, reportDelay)
 	return true
@@ -553,6 +572,8 @@ func (a *Agent) audit() {
 	}
 	before := a.rec.writes
 	a.checkLinks()
+	a.forgiveFastPaths()
+	a.checkXDP()
 	a.reconcile()
 	if n := a.rec.writes - before; n > 0 {
 		a.log.Warn("the audit put entries right that somebody else had changed", "writes", n)

@@ -42,6 +42,7 @@ func newRig(t *testing.T) *rig {
 	r := &rig{t: t, dir: t.TempDir(), kernel: newFakeKernel(), links: newFakeLinks(), rev: 100}
 	r.links.far["/run/netns/work"] = map[string]bool{}
 	r.links.guarded = func(index int) bool { _, ok := r.kernel.ports[uint32(index)]; return ok }
+	r.links.fast = func(index int) bool { return r.kernel.ports[uint32(index)].FastPath }
 	r.server = &fakeServer{bound: map[string]bool{}, said: make(chan struct{}, 1)}
 	r.server.onBind = func(tenant, port string) *planv1.BindResponse {
 		r.rev++
@@ -77,7 +78,7 @@ func (r *rig) start() {
 		r.t.Fatal(err)
 	}
 	a := &Agent{cfg: cfg, log: cfg.Log, work: make(chan func()), ended: make(chan struct{}), waiting: map[*waiter]bool{}, conditions: map[string]string{}}
-	a.kernel, a.links, a.server = r.kernel, r.links, r.server
+	a.kernel, a.links, a.server, a.xdpEvents = r.kernel, r.links, r.server, r.links.xdp
 	if a.uplink, err = findUplink(cfg, r.links, datapath.Local{}); err != nil {
 		r.t.Fatal(err)
 	}

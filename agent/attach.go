@@ -329,6 +329,7 @@ func (a *Agent) record(at attachment) error {
 	if !a.snapshotAt.IsZero() || a.file.busy.Load() {
 		a.saveSnapshot()
 	}
+	at.Fitted = a.atts.byUID[at.UID].Fitted
 	if err := a.atts.put(at); err != nil {
 		return refuse(connect.CodeInternal, "the attachment cannot be written: %v", err)
 	}
@@ -367,6 +368,7 @@ func (a *Agent) forget(at attachment) error {
 		err = a.links.Delete(at.Interface) // before its program goes: without one it must not be up
 	}
 	a.rec.SetAttached(at.UID, nil)
+	a.unfit = append(a.unfit, at)
 	a.reconcile()
 	later(&a.reportAt, 0)
 	return err

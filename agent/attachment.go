@@ -22,6 +22,8 @@ type attachment struct {
 	// Netns is the file of the namespace, and Ifname the name inside, of a veth made here.
 	Netns  string `json:"netns,omitempty"`
 	Ifname string `json:"ifname,omitempty"`
+	// Fitted is what was changed at the workload's end for the XDP lane, to be put back.
+	Fitted *fitted `json:"fitted,omitempty"`
 }
 
 type attachmentKind string

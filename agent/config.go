@@ -29,6 +29,8 @@ type Config struct {
 	PinRoot string
 	// Uplink is the underlay interface; empty: the one of the VTEP address, or of the route to the server.
 	Uplink string
+	// XDP attaches XDP programs to the uplinks, before the others. An uplink whose driver takes none ends Run.
+	XDP bool
 	// VTEPAddress is the end of this host's tunnels; invalid: the uplink's.
 	VTEPAddress netip.Addr
 	// UDPPort of the tunnels: 4789.

@@ -207,6 +207,7 @@ func (r *Reconciler) wantPort(uid string) (want datapath.Port, why string, ok bo
 		why = fmt.Sprintf("VNI %d of its network is held by another network", n.vni)
 	} else {
 		want.VNI, want.Unguarded = n.vni, p.unguarded
+		want.FastPath = p.fastPath && r.fast[uid] == fastPath{ifindex: l.ifindex}
 		want.MACs = slices.Concat(p.macs, p.pairs)
 		slices.SortFunc(want.MACs, func(a, b wire.MAC) int { return bytes.Compare(a[:], b[:]) })
 		why = r.heldFor(p, n)
@@ -249,7 +250,7 @@ func sameNetwork(a, b datapath.Network) bool {
 
 func samePort(a, b datapath.Port) bool {
 	return a.Ifindex == b.Ifindex && a.ID == b.ID && a.UID == b.UID && a.VNI == b.VNI && a.Held == b.Held &&
-		a.Unguarded == b.Unguarded && sameMACs(a.MACs, b.MACs)
+		a.Unguarded == b.Unguarded && a.FastPath == b.FastPath && sameMACs(a.MACs, b.MACs)
 }
 
 func sameMACs(a, b []wire.MAC) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -29,12 +30,19 @@ type fakeLinks struct {
 	// guarded reports whether an interface has its program; unsafe are those set up or let go of without.
 	guarded func(index int) bool
 	unsafe  []string
+	// peers are the features of veths' other ends; fast reports whether an interface is in the XDP lane.
+	peers map[string]map[netdev.Feature]bool
+	fast  func(index int) bool
+	xdp   chan int
+	// noXDP is what the driver of every interface cannot do.
+	noXDP netdev.XDPFeatures
 }
 
 func newFakeLinks() *fakeLinks {
 	f := &fakeLinks{
 		next: 10, links: map[string]netdev.Link{}, far: map[string]map[string]bool{}, managed: map[netdev.Hop]bool{},
 		events: make(chan netdev.Event, 64), veths: map[string]veth{},
+		peers: map[string]map[netdev.Feature]bool{}, xdp: make(chan int, 64),
 	}
 	f.links["eth1"] = netdev.Link{Index: 2, Name: "eth1", Kind: "device", MTU: 1500, Up: true}
 	f.links["lo"] = netdev.Link{Index: 1, Name: "lo", Kind: "device", MTU: 65536, Up: true}
@@ -95,8 +103,48 @@ func (f *fakeLinks) MakeVeth(v veth) (netdev.Link, error) {
 		Alias: netdev.Mark{Instance: "default", Port: v.uid}.String(),
 	}
 	f.links[v.near] = l
+	f.peers[v.near] = map[netdev.Feature]bool{netdev.TX: true, netdev.TXVLAN: true, netdev.TXServiceVLAN: false, netdev.GRO: false}
 	return l, nil
 }
+
+func (f *fakeLinks) PeerFeatures(name, _ string) (map[netdev.Feature]bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.peers[name] == nil {
+		return nil, fmt.Errorf("interface %s: %w", name, netdev.ErrNoPeer)
+	}
+	return maps.Clone(f.peers[name]), nil
+}
+
+func (f *fakeLinks) SetPeerFeatures(name, _ string, want map[netdev.Feature]bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.peers[name] == nil {
+		return netdev.ErrNoPeer
+	}
+	for feature, on := range want {
+		if f.fast(f.links[name].Index) && on != netdev.FeaturesForXDP()[feature] {
+			f.unsafe = append(f.unsafe, fmt.Sprintf("%s of the other end of %s is switched to %t while it is in the XDP lane", feature, name, on))
+		}
+		f.peers[name][feature] = on
+	}
+	return nil
+}
+
+// workload changes its own end.
+func (f *fakeLinks) workload(name string, feature netdev.Feature, on bool) {
+	f.mu.Lock()
+	f.peers[name][feature] = on
+	index := f.links[name].Index
+	f.mu.Unlock()
+	f.xdp <- index
+}
+
+func (f *fakeLinks) XDPFeatures(index int) (netdev.XDPFeatures, error) {
+	return (netdev.XDPBasic | netdev.XDPRedirect | netdev.XDPTransmit | netdev.XDPTransmitFragments) &^ f.noXDP, nil
+}
+
+func (f *fakeLinks) WatchXDP(context.Context) (<-chan int, error) { return f.xdp, nil }
 
 func (f *fakeLinks) MakeOAM(near, far wire.MAC, mtu int) (netdev.Link, error) {
 	f.mu.Lock()

@@ -22,6 +22,7 @@ type fakeKernel struct {
 	ports   map[uint32]datapath.Port
 	links   map[uint32]bool // interfaces that exist; nil: all
 	hops    map[datapath.VTEPID][]datapath.Hop
+	noXDP   bool // no interface takes an XDP program
 
 	writes   int
 	crashAt  int // panics with crashed before this write; 0: never
@@ -195,6 +196,16 @@ func (f *fakeKernel) AttachPort(p datapath.Port) error {
 	if p.ID == 0 {
 		return f.bad("port %s has no id", p.UID)
 	}
+	return f.putPort(p)
+}
+
+// putPort leaves a port out of the XDP lane where the kernel is to refuse it.
+func (f *fakeKernel) putPort(p datapath.Port) error {
+	if p.FastPath && f.noXDP {
+		p.FastPath = false
+		f.ports[p.Ifindex] = p
+		return &datapath.FastPathError{UID: p.UID, Err: errors.New("no such operation")}
+	}
 	f.ports[p.Ifindex] = p
 	return nil
 }
@@ -224,8 +235,7 @@ func (f *fakeKernel) UpdatePort(p datapath.Port) error {
 			return f.bad("port %s is opened without an FDB entry", p.UID)
 		}
 	}
-	f.ports[p.Ifindex] = p
-	return nil
+	return f.putPort(p)
 }
 
 func (f *fakeKernel) DetachPort(ifindex uint32) error {
@@ -265,6 +275,7 @@ func (f *fakeKernel) Lanes() ([]datapath.LaneCount, error) {
 }
 func (f *fakeKernel) Tables() []datapath.TableUse { return nil }
 func (f *fakeKernel) Programs() []string          { return []string{"from_port on veth7, tcx, program 9"} }
+func (f *fakeKernel) CheckXDP() error             { return nil }
 func (f *fakeKernel) Publish() error              { f.published++; return nil }
 
 // word is a setting that differs from the usual, at the end of a line.
@@ -300,7 +311,7 @@ func (f *fakeKernel) String() string {
 		if p.Held {
 			state = "held"
 		}
-		add("port %s id %d if %d vni %d %s", p.UID, p.ID, p.Ifindex, p.VNI, state)
+		add("port %s id %d if %d vni %d %s%s", p.UID, p.ID, p.Ifindex, p.VNI, state, word(p.FastPath, "xdp"))
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n") + "\n"

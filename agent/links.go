@@ -27,6 +27,14 @@ type Links interface {
 	// Owned lists the interfaces made here, by any earlier agent of this instance.
 	Owned() ([]netdev.Link, error)
 
+	// PeerFeatures reads those features of a veth's other end that the XDP lane depends on. netns is where to look for it first, or "".
+	PeerFeatures(name, netns string) (map[netdev.Feature]bool, error)
+	// SetPeerFeatures switches features there. An error may leave some switched.
+	SetPeerFeatures(name, netns string, want map[netdev.Feature]bool) error
+	// XDPFeatures is what an interface can do with XDP now; WatchXDP tells of changes, 0 for any.
+	XDPFeatures(index int) (netdev.XDPFeatures, error)
+	WatchXDP(ctx context.Context) (<-chan int, error)
+
 	Links() ([]netdev.Link, error)
 	Addresses(name string) ([]netdev.Address, error)
 	Routes() ([]netdev.Route, error)
@@ -85,6 +93,33 @@ func (h *hostLinks) MakeOAM(near, far wire.MAC, mtu int) (netdev.Link, error) {
 		return link, err
 	}
 	return link, h.Quiet(oamSocket)
+}
+
+func (h *hostLinks) PeerFeatures(name, netns string) (map[netdev.Feature]bool, error) {
+	p, err := h.FindPeer(name, netns)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	have := netdev.FeaturesForXDP()
+	for f := range have {
+		if have[f], err = p.Namespace.Feature(p.Link.Name, f); err != nil {
+			return nil, err
+		}
+	}
+	return have, nil
+}
+
+func (h *hostLinks) SetPeerFeatures(name, netns string, want map[netdev.Feature]bool) error {
+	p, err := h.FindPeer(name, netns)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	for f, on := range want {
+		err = errors.Join(err, p.Namespace.SetFeature(p.Link.Name, f, on))
+	}
+	return err
 }
 
 func (h *hostLinks) Delete(name string) error { return h.DeleteOwned(name, h.instance) }

@@ -31,7 +31,9 @@ type Reconciler struct {
 	doubts map[plan.Key]string
 	tables *tables
 	locals map[string]*local
-	oam    oam
+	// fast says of the ports that are to be in the XDP lane whether their interfaces are fit for it.
+	fast map[string]fastPath
+	oam  oam
 
 	ids     map[string]datapath.VTEPID
 	uids    map[datapath.VTEPID]string
@@ -61,7 +63,7 @@ const mostFailures = 256
 // NewReconciler starts with no plan, no attachments and no knowledge of the kernel: call Load, Adopt and Flush.
 func NewReconciler(k Kernel, self string, end datapath.Local, log *slog.Logger) *Reconciler {
 	return &Reconciler{
-		kernel: k, self: self, local: end, view: newView(), locals: map[string]*local{}, log: log,
+		kernel: k, self: self, local: end, view: newView(), locals: map[string]*local{}, fast: map[string]fastPath{}, log: log,
 		checker: plan.NewChecker(self, plan.Features()), contested: map[string]change{}, doubts: map[plan.Key]string{},
 		ids: map[string]datapath.VTEPID{}, uids: map[datapath.VTEPID]string{}, portIDs: map[string]datapath.PortID{},
 		dirty: newDirty(),
@@ -127,6 +129,19 @@ func (r *Reconciler) SetAttached(uid string, l *local) {
 	if p := r.view.ports[uid]; p != nil {
 		r.view.touchFDB(p, r.dirty)
 	}
+}
+
+// SetFast says whether a port's interface is fit for the XDP lane; the zero fastPath is that nobody asks. It reports a change.
+func (r *Reconciler) SetFast(uid string, f fastPath) bool {
+	if r.fast[uid] == f {
+		return false
+	}
+	r.fast[uid] = f
+	if f == (fastPath{}) {
+		delete(r.fast, uid)
+	}
+	r.dirty.ports[uid] = true
+	return true
 }
 
 // SetLocal changes this host's own end; every VTEP's choice of address may follow.

@@ -89,6 +89,7 @@ func (a *Agent) portReport(uid string, drops map[datapath.PortID][]*planv1.Drop)
 	if at, ok := a.atts.byUID[uid]; ok {
 		r.Interface = at.Interface
 	}
+	r.FastPath, r.FastPathMessage = a.inFastPath(uid), a.rec.fast[uid].why
 	id := a.rec.portIDs[uid]
 	if id == 0 {
 		return r

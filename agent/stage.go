@@ -36,7 +36,12 @@ func (r *Reconciler) portEntry(uid string) (datapath.Port, string, bool) {
 }
 
 func (r *Reconciler) writePort(uid string, p datapath.Port, write func(datapath.Port) error) {
-	if err := write(p); err != nil {
+	err := write(p)
+	if slow := (*datapath.FastPathError)(nil); errors.As(err, &slow) { // the port works, in the tc lane
+		p.FastPath, err = false, nil
+		r.fast[uid] = fastPath{ifindex: p.Ifindex, why: slow.Error(), refused: true}
+	}
+	if err != nil {
 		r.failed.ports[uid] = err
 		return
 	}

@@ -62,6 +62,7 @@ type port struct {
 	macs, pairs                []wire.MAC
 	ips                        []netip.Prefix
 	unguarded, forwarding      bool
+	fastPath                   bool
 	place                      place
 	// stale is the epoch of the resource when it is lower than the highest seen.
 	stale int64
@@ -187,7 +188,7 @@ func decodeNetwork(uid string, m *planv1.Network) (*network, error) {
 func decodePort(uid string, m *planv1.Port) (*port, error) {
 	p := &port{
 		uid: uid, network: m.Network, tenant: m.TenantName, name: m.Name,
-		unguarded: m.Unguarded, forwarding: m.Forwarding,
+		unguarded: m.Unguarded, forwarding: m.Forwarding, fastPath: m.FastPath,
 		place: place{epoch: m.Epoch, active: m.Active, incoming: m.Incoming, draining: m.Draining, vtep: m.Vtep},
 	}
 	var err error

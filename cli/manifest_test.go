@@ -32,6 +32,7 @@ spec:
   ips: [10.1.0.5]
   unguarded: true
   forwarding: true
+  %s: xdp
   %s: [{mac: "02:00:00:00:00:02", ip: 10.1.0.6}]
   description: x
 ---
@@ -48,8 +49,8 @@ name: acme
 spec: {description: x}
 `
 	for _, names := range [][]string{
-		{"vni_pool", "unknown_unicast", "allowed_address_pairs", "udp_port", "outer_checksum"},
-		{"vniPool", "unknownUnicast", "allowedAddressPairs", "udpPort", "outerChecksum"},
+		{"vni_pool", "unknown_unicast", "fast_path", "allowed_address_pairs", "udp_port", "outer_checksum"},
+		{"vniPool", "unknownUnicast", "fastPath", "allowedAddressPairs", "udpPort", "outerChecksum"},
 	} {
 		text := all
 		for _, n := range names {

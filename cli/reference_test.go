@@ -37,7 +37,7 @@ as ` + "`error: field: reason`" + `, with what to do about it in a second line.
 |---|---|---|
 | tenant | description | name |
 | network | subnets, mtu, unknown-unicast, dscp, description; its VTEPs by ` + "`weft network vtep`" + ` | name, tenant, VNI, pool |
-| port | macs, ips, allowed addresses, unguarded, forwarding, description; its host by ` + "`weft port move`" + ` | name, tenant, network |
+| port | macs, ips, allowed addresses, unguarded, forwarding, fast-path, description; its host by ` + "`weft port move`" + ` | name, tenant, network |
 | vtep | address, udp-port, outer-checksum, description | name |
 | pool | first, last, description | name |
 | host | outer-checksum, description | name |

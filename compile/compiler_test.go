@@ -33,7 +33,7 @@ func drawChange(t *rapid.T, rev model.Revision) model.Change {
 	case 1, 2:
 		uid := pick("p", 6)
 		ch.Port = &model.Port{Meta: meta(uid), Tenant: "t", Name: string(uid),
-			Spec: model.PortSpec{Unguarded: rapid.Bool().Draw(t, "unguarded"),
+			Spec: model.PortSpec{Unguarded: rapid.Bool().Draw(t, "unguarded"), FastPath: rapid.SampledFrom([]model.FastPath{"", model.FastPathXDP}).Draw(t, "lane"),
 				AllowedAddressPairs: []model.AddressPair{{MAC: wire.MAC{2, 1}, IP: netip.MustParseAddr("10.0.0.9")}}},
 			Alloc: model.PortAlloc{NetworkUID: model.UID(fmt.Sprintf("n%d", uid[1]%3)), MACs: []wire.MAC{{2, byte(rapid.IntRange(0, 2).Draw(t, "mac"))}},
 				IPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24")}}}

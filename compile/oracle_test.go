@@ -159,7 +159,7 @@ func oracleNetwork(w *model.World, n *model.Network) *planv1.Network {
 
 func oraclePort(w *model.World, p *model.Port) *planv1.Port {
 	m := &planv1.Port{Uid: string(p.UID), Network: string(p.Alloc.NetworkUID), Macs: oracleMACs(p.Alloc.MACs),
-		TenantName: p.Tenant, Name: p.Name, Unguarded: p.Spec.Unguarded, Forwarding: p.Spec.Forwarding}
+		TenantName: p.Tenant, Name: p.Name, Unguarded: p.Spec.Unguarded, Forwarding: p.Spec.Forwarding, FastPath: p.Spec.FastPath == "xdp"}
 	for _, ip := range p.Alloc.IPs {
 		m.Ips = append(m.Ips, ip.String())
 	}

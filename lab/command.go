@@ -71,7 +71,7 @@ func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
 
 func (a *app) upCommand() *cobra.Command {
 	cfg := Config{}
-	detach := false
+	detach, xdp := false, ""
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Build a lab, and keep it until Ctrl-C or, with --detach, until `weft lab down`",
@@ -80,6 +80,9 @@ func (a *app) upCommand() *cobra.Command {
 			ctx, cancel := interruptible(cmd.Context())
 			defer cancel()
 			cfg.Name, cfg.Binary = a.name, a.deps.Binary
+			if cfg.XDP = xdp == "uplink"; !cfg.XDP && xdp != "none" {
+				return refuse("--xdp", fmt.Sprintf("%q is no place for programs", xdp), "use none or uplink")
+			}
 			cfg.Step = func(s string) { fmt.Fprintln(cmd.OutOrStdout(), s) }
 			l, err := Up(ctx, cfg)
 			if err != nil {
@@ -95,6 +98,7 @@ func (a *app) upCommand() *cobra.Command {
 	fl.IntVar(&cfg.Uplinks, "uplinks", 1, "`number` of uplinks of each host, 1 or 2; with 2 tunnels end at its loopback")
 	fl.Uint16Var(&cfg.UDPPort, "udp-port", wire.VXLANPort, "UDP `port` of the tunnels")
 	fl.IntVar(&cfg.MTU, "mtu", 0, "MTU of the underlay in `octets` (default 1550, on IPv6 1570); a network's is 50 less, on IPv6 70")
+	fl.StringVar(&xdp, "xdp", "none", "`where` the agents run XDP programs before the others: none or uplink")
 	fl.BoolVar(&detach, "detach", false, "leave the lab running and return")
 	return cmd
 }

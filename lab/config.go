@@ -51,6 +51,8 @@ type Config struct {
 	MTU int
 	// Tables is the size of the agents' kernel tables, as `weft agent --tables` takes it; empty is "lab".
 	Tables string
+	// XDP has the agents attach XDP programs to their uplinks, whose other ends are made fit for that.
+	XDP bool
 	// Binary is the weft program; empty is the running one.
 	Binary string
 	// Bare builds namespaces, links and routes, and starts no process.

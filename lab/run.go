@@ -97,6 +97,9 @@ func (l *Lab) startAgent(host, token string) error {
 	args := []string{"agent", "--name", host, "--server", net.JoinHostPort(serverAddr.String(), serverPort),
 		"--dir", l.AgentDir(host), "--socket", h.AgentSocket, "--pin-root", h.PinRoot,
 		"--instance", "lab-" + host, "--uplink", strings.Join(l.cfg.uplinks(), ","), "--vtep-address", h.VTEPAddress, "--udp-port", strconv.Itoa(int(l.cfg.UDPPort)), "--tables", l.cfg.Tables}
+	if l.cfg.XDP {
+		args = append(args, "--xdp", "uplink")
+	}
 	var env []string
 	if token != "" {
 		env = append(env, "WEFT_TOKEN="+token) // a command line is for everybody to read

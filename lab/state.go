@@ -26,6 +26,7 @@ type State struct {
 	UDPPort  uint16 `json:"udp_port,omitempty"`
 	MTU      int    `json:"mtu"`
 	Tables   string `json:"tables,omitempty"`
+	XDP      bool   `json:"xdp,omitempty"`
 	// Ready is false while it is being built.
 	Ready bool `json:"ready"`
 	// Leaving is true while it is being taken away.
@@ -99,7 +100,7 @@ func (s *State) removeWorkload(name string) {
 
 // config is the Config that the state was made from.
 func (s *State) config() Config {
-	return Config{Name: s.Name, Prefix: s.Prefix, Dir: s.Dir, PinRoot: s.PinRoot, Hosts: len(s.Hosts), Spines: s.Spines, Direct: s.Direct, Underlay: s.Underlay, Uplinks: s.Uplinks, UDPPort: s.UDPPort, MTU: s.MTU, Tables: s.Tables, Binary: s.Binary}
+	return Config{Name: s.Name, Prefix: s.Prefix, Dir: s.Dir, PinRoot: s.PinRoot, Hosts: len(s.Hosts), Spines: s.Spines, Direct: s.Direct, Underlay: s.Underlay, Uplinks: s.Uplinks, UDPPort: s.UDPPort, MTU: s.MTU, Tables: s.Tables, XDP: s.XDP, Binary: s.Binary}
 }
 
 // errNoLab is wrapped by the error of reading a state that is not there.

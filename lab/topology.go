@@ -185,7 +185,15 @@ func (t *topology) direct() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(t.manage(1), t.manage(2))
+	return errors.Join(t.fit(t.nodes[hostName(1)], uplinkName(0)), t.fit(t.nodes[hostName(2)], uplinkName(0)), t.manage(1), t.manage(2))
+}
+
+// fit makes an interface one whose other end can be an uplink of the XDP lane, if the lab has such.
+func (t *topology) fit(h *netdev.Handle, ifname string) error {
+	if !t.cfg.XDP {
+		return nil
+	}
+	return h.FitForXDP(ifname)
 }
 
 // management makes the server's end of the management link.
@@ -246,6 +254,9 @@ func (t *topology) below(i, octet, k int, node *netdev.Handle, out *[2][]netdev.
 	}
 	_, far, err := t.nodes[leafName(i)].EnsureVeth(netdev.Veth{Name: name, MTU: t.cfg.MTU, Addresses: t.cfg.has(leafEnd),
 		Peer: netdev.VethPeer{Namespace: node, Name: uplinkName(k), Addresses: t.cfg.has(nodeEnd)}})
+	if err == nil {
+		err = t.fit(t.nodes[leafName(i)], name)
+	}
 	if err != nil {
 		return err
 	}

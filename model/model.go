@@ -100,6 +100,15 @@ type Port struct {
 	Alloc  PortAlloc `json:"alloc"`
 }
 
+// FastPath says by which lane a port's frames go where they can.
+type FastPath string
+
+// The two lanes to choose from; the empty one is FastPathNone.
+const (
+	FastPathNone FastPath = "none"
+	FastPathXDP  FastPath = "xdp"
+)
+
 // PortSpec is what a user says of a port.
 type PortSpec struct {
 	Network string       `json:"network"`
@@ -109,6 +118,7 @@ type PortSpec struct {
 	Unguarded bool `json:"unguarded,omitempty"`
 	// Forwarding says that the workload forwards traffic on, so that aggregates reach it through the kernel lane.
 	Forwarding          bool          `json:"forwarding,omitempty"`
+	FastPath            FastPath      `json:"fast_path,omitempty"`
 	AllowedAddressPairs []AddressPair `json:"allowed_address_pairs,omitempty"`
 	Description         string        `json:"description,omitempty"`
 }

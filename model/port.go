@@ -25,6 +25,11 @@ func (p *Port) Validate() error {
 	p.validateMACs(&r)
 	p.validateIPs(&r)
 	p.validatePairs(&r)
+	switch p.Spec.FastPath {
+	case "", FastPathNone, FastPathXDP:
+	default:
+		r.add(Errorf(Invalid, "spec.fast_path", "choose xdp or none", "%q is not a setting", clip(string(p.Spec.FastPath))))
+	}
 	r.add(validateDescription(p.Spec.Description))
 	return r.err()
 }

@@ -289,9 +289,11 @@ func TestValidateUpdateNamesWhatIsImmutable(t *testing.T) {
 
 	p := &Port{Tenant: "t", Name: "p", Spec: PortSpec{Network: "n"}}
 	q := *p
-	q.Spec = PortSpec{Network: "n", MACs: macs("02:00:00:00:00:01"), IPs: addrs("10.0.0.5"), Unguarded: true, Forwarding: true}
+	q.Spec = PortSpec{Network: "n", MACs: macs("02:00:00:00:00:01"), IPs: addrs("10.0.0.5"), Unguarded: true, Forwarding: true, FastPath: FastPathXDP}
 	refused(t, q.ValidateUpdate(p))
-	q.Spec.Network = "m"
+	q.Spec.FastPath = "XDP"
+	refused(t, q.ValidateUpdate(p), `spec.fast_path: "XDP"`)
+	q.Spec.FastPath, q.Spec.Network = "", "m"
 	refused(t, q.ValidateUpdate(p), "spec.network: from n to m")
 	q = *p
 	q.Name, q.Tenant = "", "u"

@@ -195,6 +195,7 @@ func (a *api) portStatus(w *model.World, p *model.Port) *weftv1.PortStatus {
 			out.Drops = append(out.Drops, &weftv1.DropCount{Reason: d.GetReason(), Packets: d.GetPackets()})
 		}
 		out.Interface = said.GetInterface()
+		out.FastPath, out.FastPathMessage = fastPathOut(said.GetFastPath()), said.GetFastPathMessage()
 		if said.GetEpoch() >= int64(b.Epoch) {
 			out.State, out.Message = portStateOut(said.GetState()), said.GetMessage()
 		}

@@ -10,6 +10,9 @@ func portSpecIn(s *weftv1.PortSpec) (model.PortSpec, error) {
 		Network: s.GetNetwork(), Unguarded: s.GetUnguarded(), Forwarding: s.GetForwarding(), Description: s.GetDescription(),
 	}
 	var err error
+	if out.FastPath, err = fastPathIn(s.GetFastPath()); err != nil {
+		return out, err
+	}
 	if out.MACs, err = macsIn("spec.macs", s.GetMacs()); err != nil {
 		return out, err
 	}
@@ -64,7 +67,7 @@ func addressPairOut(p model.AddressPair) *weftv1.AddressPair {
 func portSpecOut(s model.PortSpec) *weftv1.PortSpec {
 	out := &weftv1.PortSpec{
 		Network: s.Network, Macs: macsOut(s.MACs), Ips: addrsOut(s.IPs),
-		Unguarded: s.Unguarded, Forwarding: s.Forwarding, Description: s.Description,
+		Unguarded: s.Unguarded, Forwarding: s.Forwarding, FastPath: fastPathOut(s.FastPath == model.FastPathXDP), Description: s.Description,
 	}
 	for _, p := range s.AllowedAddressPairs {
 		out.AllowedAddressPairs = append(out.AllowedAddressPairs, addressPairOut(p))
@@ -92,4 +95,22 @@ func bindingOut(b *model.Binding, hostName func(model.UID) string) *weftv1.Bindi
 	return &weftv1.Binding{
 		Epoch: int64(b.Epoch), Active: name(b.Active), Incoming: name(b.Incoming), Draining: name(b.Draining),
 	}
+}
+
+// fastPathIn leaves the default empty, as a spec is stored as it was written.
+func fastPathIn(f weftv1.FastPath) (model.FastPath, error) {
+	switch f {
+	case weftv1.FastPath_FAST_PATH_NONE:
+		return "", nil
+	case weftv1.FastPath_FAST_PATH_XDP:
+		return model.FastPathXDP, nil
+	}
+	return "", model.Errorf(model.Invalid, "spec.fast_path", "use xdp or none", "%d is not a known value", f)
+}
+
+func fastPathOut(xdp bool) weftv1.FastPath {
+	if xdp {
+		return weftv1.FastPath_FAST_PATH_XDP
+	}
+	return weftv1.FastPath_FAST_PATH_NONE
 }

@@ -68,6 +68,7 @@ func TestRefusals(t *testing.T) {
 	})
 	t.Run("port", func(t *testing.T) {
 		create := f.ports.CreatePort
+		refused(t, create, port("fast", &weftv1.PortSpec{FastPath: 2}), invalid, "spec.fast_path", "2")
 		refused(t, create, port("p1", &weftv1.PortSpec{}), taken, "name")
 		refused(t, create, port("p", &weftv1.PortSpec{Ips: []string{"10.2.0.1"}}), invalid, "spec.ips[0]", "10.1.0.0/24")
 		refused(t, create, port("p", &weftv1.PortSpec{Ips: []string{"10.1.0.9"}}), taken, "spec.ips[0]", "p1")

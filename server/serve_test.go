@@ -84,3 +84,31 @@ func TestDSCPFollowsIntent(t *testing.T) {
 	}
 	eventually(t, "it is planned as uniform", func() bool { return h.network("dscp/blue").GetDscpUniform() })
 }
+
+// TestFastPathFollowsIntent: a port's lane is planned as asked, told as it was written, and what its host says of it stands in the status.
+// Break it: leave FastPath out of compile's buildPort, of portSpecOut, or of portStatus.
+func TestFastPathFollowsIntent(t *testing.T) {
+	f := server(t)
+	ok(t, f.tenants.CreateTenant, &weftv1.CreateTenantRequest{Name: "fast"})
+	ok(t, f.networks.CreateNetwork, &weftv1.CreateNetworkRequest{Tenant: "fast", Name: "blue", Spec: &weftv1.NetworkSpec{}})
+	p := ok(t, f.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: "fast", Name: "quick", Spec: &weftv1.PortSpec{Network: "blue"}})
+	h := f.join(t, "fast-h1")
+	h.open(facts("192.0.2.31", 1500))
+	b := ok(t, h.agent.Bind, &planv1.BindRequest{Tenant: "fast", Port: "quick"})
+	p = ok(t, f.ports.UpdatePort, &weftv1.UpdatePortRequest{Tenant: "fast", Name: "quick", Revision: p.Meta.Revision,
+		Spec: &weftv1.PortSpec{Network: "blue", FastPath: weftv1.FastPath_FAST_PATH_XDP}})
+	if p.Spec.FastPath != weftv1.FastPath_FAST_PATH_XDP || p.Status.FastPath != weftv1.FastPath_FAST_PATH_NONE {
+		t.Errorf("asked %s, in force %s", p.Spec.FastPath, p.Status.FastPath)
+	}
+	eventually(t, "it is planned in the XDP lane", func() bool { return h.planned("quick").GetFastPath() })
+	for _, said := range []*planv1.PortReport{
+		{Uid: p.Meta.Uid, Epoch: b.Epoch, State: planv1.PortState_PORT_STATE_ACTIVE, FastPathMessage: "gro is off"},
+		{Uid: p.Meta.Uid, Epoch: b.Epoch, State: planv1.PortState_PORT_STATE_ACTIVE, FastPath: true},
+	} {
+		h.report(&planv1.Report{Ports: []*planv1.PortReport{said}})
+		eventually(t, "the status has what the host says", func() bool {
+			s := ok(t, f.ports.GetPort, &weftv1.GetPortRequest{Tenant: "fast", Name: "quick"}).Status
+			return (s.FastPath == weftv1.FastPath_FAST_PATH_XDP) == said.FastPath && s.FastPathMessage == said.FastPathMessage && s.State == weftv1.PortState_PORT_STATE_ACTIVE
+		})
+	}
+}

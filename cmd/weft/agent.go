@@ -19,6 +19,7 @@ type agentFlags struct {
 	cfg         agent.Config
 	vtepAddress string
 	tables      string
+	xdp         string
 	verbose     bool
 }
 
@@ -34,6 +35,7 @@ func (f *agentFlags) add(cmd *cobra.Command, dir, socket string) {
 	fl.StringVar(&f.vtepAddress, "vtep-address", "", "underlay `address` of this host's tunnels (default: the uplink's)")
 	fl.Uint16Var(&f.cfg.UDPPort, "udp-port", 4789, "UDP `port` of the tunnels")
 	fl.StringVar(&f.tables, "tables", "host", "`size` of the kernel's tables: host (a million MACs), or lab (65536 MACs, for many agents on one machine)")
+	fl.StringVar(&f.xdp, "xdp", "none", "`where` XDP programs run before the others: none, or uplink (more packets a second, less bulk TCP on some interfaces)")
 	fl.BoolVar(&f.cfg.AcceptLoss, "accept-loss", false, "take a plan in that removes most of what is here and does not say why, as after a restore")
 }
 
@@ -47,6 +49,13 @@ func (f *agentFlags) config() (agent.Config, error) {
 		cfg.Limits = datapath.LabLimits()
 	default:
 		return cfg, cli.Usagef("say host or lab", "--tables %q is not a size", f.tables)
+	}
+	switch f.xdp {
+	case "none":
+	case "uplink":
+		cfg.XDP = true
+	default:
+		return cfg, cli.Usagef("say none or uplink; a port's is `weft port set --fast-path xdp`", "--xdp %q is no place for programs", f.xdp)
 	}
 	if f.vtepAddress != "" {
 		addr, err := netip.ParseAddr(f.vtepAddress)
