@@ -53,7 +53,7 @@ type bed struct {
 	addr addresses
 	dp   *datapath.Datapath
 
-	host             *netdev.Handle
+	host, peer       *netdev.Handle
 	handles          []*netdev.Handle
 	hostMAC, peerMAC wire.MAC
 	index            map[string]uint32 // of a workload's interface on the host
@@ -80,8 +80,7 @@ func newBed(row Row) (b *bed, err error) {
 			err = errors.Join(fmt.Errorf("build the test bed of %s: %w", row, err), b.close())
 		}
 	}()
-	peer, err := b.underlay()
-	if err != nil {
+	if err := b.underlay(); err != nil {
 		return b, err
 	}
 	local := b.local(4789)
@@ -92,7 +91,7 @@ func newBed(row Row) (b *bed, err error) {
 	if err != nil {
 		return b, err
 	}
-	if err := b.listen("peer", peer, uplink); err != nil {
+	if err := b.listen("peer", b.peer, uplink); err != nil {
 		return b, err
 	}
 	for i, w := range workloads {
@@ -130,29 +129,29 @@ func (b *bed) namespace(name string) (*netdev.Handle, error) {
 }
 
 // underlay makes the host, the peer and the link between them. The peer's kernel is mute; what is behind it is stated.
-func (b *bed) underlay() (peer *netdev.Handle, err error) {
+func (b *bed) underlay() (err error) {
 	if b.host, err = b.namespace("host"); err != nil {
-		return nil, err
+		return err
 	}
-	if peer, err = b.namespace("peer"); err != nil {
-		return nil, err
+	if b.peer, err = b.namespace("peer"); err != nil {
+		return err
 	}
 	var own []netip.Prefix
 	for _, u := range []Underlay{IPv4, IPv6} {
 		a := u.addresses()
 		own = append(own, netip.PrefixFrom(a.Own, a.bits), netip.PrefixFrom(a.Second, a.bits))
 		if err := b.host.AddAddress("lo", netip.PrefixFrom(a.Loopback, a.farBits)); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	near, far, err := b.host.EnsureVeth(netdev.Veth{Name: uplink, MTU: underlayMTU, Addresses: own, Peer: netdev.VethPeer{Namespace: peer, Name: uplink}})
+	near, far, err := b.host.EnsureVeth(netdev.Veth{Name: uplink, MTU: underlayMTU, Addresses: own, Peer: netdev.VethPeer{Namespace: b.peer, Name: uplink}})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	b.hostMAC, b.peerMAC = near.MAC, far.MAC
 	// Or what the kernel lane sends is seen before its checksum is filled in.
-	if err := errors.Join(peer.Quiet(uplink), b.host.SetFeature(uplink, netdev.TX, false), b.fit(peer, uplink)); err != nil {
-		return nil, err
+	if err := errors.Join(b.peer.Quiet(uplink), b.host.SetFeature(uplink, netdev.TX, false), b.fit(b.peer, uplink)); err != nil {
+		return err
 	}
 	for _, u := range []Underlay{IPv4, IPv6} {
 		a := u.addresses()
@@ -160,10 +159,10 @@ func (b *bed) underlay() (peer *netdev.Handle, err error) {
 			b.host.SetNeighbour(near.Index, a.Rogue, b.peerMAC), b.host.SetNeighbour(near.Index, a.Gateway, macRouter),
 			b.host.ReplaceRoute(netdev.Route{Dst: netip.PrefixFrom(a.Far, a.farBits), Hops: []netdev.Hop{{Gateway: a.Gateway, Index: near.Index}}}))
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return peer, nil
+	return nil
 }
 
 // container is a workload in a namespace.

@@ -43,5 +43,6 @@ var rules = []Rule{
 	{ID: "TTL", Source: "RFC 1122, section 3.2.1.7", Text: "the outer TTL is a host's, 64; the inner one is untouched, for a network is one segment"},
 	{ID: "lengths", Source: "RFC 768; RFC 791; RFC 8200", Text: "lengths come from the buffer: nothing is delivered that a header only promises, nor what lies behind it"},
 	{ID: "header", Source: "RFC 791; RFC 8200", Text: "outer IP headers that are wrong, or carry options"},
+	{ID: "lane", Source: "docs/drops.md", Text: "what a lane cannot do it passes on to the next, and counts why; the octets are the same"},
 	{ID: "link-local", Source: "IEEE 802.1Q, section 8.6.3", Text: "STP, LACP, LLDP and their like do not leave their link"},
 }
