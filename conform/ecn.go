@@ -68,6 +68,17 @@ func ecnCases() []Case {
 				t.at = b.members("w1", t.fromW1...)
 				return t.passOut("xdp_several")
 			}),
+			simple("ECN", "out, "+family.name+": every field, to every segment of an aggregate", func(b *bed) trial {
+				t := trial{}
+				for ecn := range 4 {
+					head, f, segments := aggregate(mac3, 4000, 1400, with(ecn))
+					t.offers, t.lanedOut = append(t.offers, offer{at: "t1", head: head, frame: f}), t.lanedOut+1
+					for _, s := range segments {
+						t.tunnels = append(t.tunnels, b.to(b.addr.A, s, func(s *sent) { s.tos = uint8(ecn) }))
+					}
+				}
+				return t
+			}),
 			simple("ECN", "in, "+family.name+": every pair of fields, to a group", func(b *bed) trial {
 				t := trial{drops: map[string]uint64{"ecn_ce_not_ect": 1}}
 				var frames [][]byte
