@@ -110,8 +110,11 @@ struct nexthop {
 	__u8 state;
 	__u8 family; /* of the gateway */
 	struct addr gateway;
-	__u8 macs[12];	/* destination, source */
-	__u32 question; /* that had this answer: see choose_hop */
+	__u8 macs[12];	 /* destination, source */
+	__u32 question;	 /* that had this answer: see choose_hop */
+	__u64 narrow_at; /* jiffies when the smallest path MTU of the equal next hops was last seen */
+	__u32 narrow;
+	__u32 turn; /* of the question that is asked for it alone */
 };
 
 enum { NEXTHOP_BUCKETS = 8 };
@@ -198,6 +201,6 @@ _Static_assert(sizeof(struct vtep) == 24, "vtep");
 _Static_assert(sizeof(struct network) == 24, "network");
 _Static_assert(sizeof(struct accept_key) == 20, "accept_key");
 _Static_assert(offsetof(struct answer, message) == 56, "answer");
-_Static_assert(sizeof(struct nexthop) == 56, "nexthop");
+_Static_assert(sizeof(struct nexthop) == 72, "nexthop");
 _Static_assert(sizeof(struct hops) == 4 + HOPS_MAX * 24, "hops");
 _Static_assert(sizeof(struct verdict) == 32, "verdict");

@@ -156,9 +156,9 @@ struct scratch {
 	__u32 vtep;
 	__u32 bucket;
 	__u32 question;
-	__u32 asked; /* first of this time */
-	__s32 best;  /* distance so far */
-	__u32 pad;
+	__u32 asked;		      /* first of this time */
+	__s32 best;		      /* distance so far */
+	__u32 narrow;		      /* smallest path MTU so far */
 	struct bpf_tunnel_key tunnel; /* for set_tunnel */
 	__u32 list;
 	__u32 first; /* index in the list of loop round 0 */

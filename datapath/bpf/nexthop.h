@@ -118,6 +118,37 @@ static __noinline int distance(struct scratch *s)
 	return -1;
 }
 
+/* Ask, and keep the answer if it is better than those before. */
+static __always_inline void consider(ctx_t *ctx, struct nexthop *nh, struct scratch *s, struct vtep *vtep,
+				     struct local *local)
+{
+	int r = ask(ctx, s, vtep, local), d = distance(s);
+	if (r || d < 0)
+		return;
+	if (s->fib.mtu_result < s->narrow)
+		s->narrow = s->fib.mtu_result;
+	if (d >= s->best)
+		return;
+	keep_answer(nh, s, local, r);
+	s->best = d;
+	nh->question = s->question - NEXTHOP_BUCKETS; /* the first to be asked the next time */
+}
+
+/* The kernel notes an ICMP message about a path's MTU at one of the equal next hops, chosen by its own hash of the packet that it is
+ * about (IPv6; IPv4 before 6.13), and that need not be the one that weft's packet took. So the smallest of all holds, for as long as it is
+ * seen: each time one question more is asked, another one each time. */
+enum { NARROW_JIFFIES = 256 };
+
+static __always_inline void keep_narrowest(struct nexthop *nh, struct scratch *s)
+{
+	if (s->narrow <= nh->narrow || nh->at - nh->narrow_at > NARROW_JIFFIES) {
+		nh->narrow = s->narrow;
+		nh->narrow_at = nh->at;
+	}
+	if (nh->narrow < nh->mtu)
+		nh->mtu = nh->narrow;
+}
+
 /* Of equal next hops each bucket of flows wants one, and takes the next in line where that one is away: the others' flows stay where they
  * are. Which are equal the agent says; that a hop is one now, and resolved, only the kernel: it is asked until it names the wanted one, or
  * a better one than before. A living agent is not needed: a hop that the kernel does not name is not taken, and where the kernel's
@@ -137,17 +168,15 @@ __noinline int choose_hop(ctx_t *ctx, struct nexthop *nh, struct vtep *vtep, str
 	if (d < 0 || (nh->state != NEXTHOP_READY && nh->state != NEXTHOP_RESOLVE))
 		return 0;
 	s->best = nh->state == NEXTHOP_READY ? d : HOPS_MAX;
+	s->narrow = nh->state == NEXTHOP_READY ? nh->mtu : local->uplink_mtu;
 	s->asked = nh->question;
 	for (__u32 n = 0; n < QUESTIONS && s->best; n++) {
 		s->question = NEXTHOP_BUCKETS + (s->asked + n) % QUESTIONS;
-		r = ask(ctx, s, vtep, local);
-		d = distance(s);
-		if (r || d < 0 || d >= s->best)
-			continue;
-		keep_answer(nh, s, local, r);
-		s->best = d;
-		nh->question = s->question - NEXTHOP_BUCKETS; /* the first to be asked the next time */
+		consider(ctx, nh, s, vtep, local);
 	}
+	s->question = NEXTHOP_BUCKETS + nh->turn++ % QUESTIONS;
+	consider(ctx, nh, s, vtep, local);
+	keep_narrowest(nh, s);
 	return 0;
 }
 

@@ -193,6 +193,9 @@ type TCNexthop struct {
 	Gateway   TCAddr
 	Macs      [12]uint8
 	Question  uint32
+	NarrowAt  uint64
+	Narrow    uint32
+	Turn      uint32
 }
 
 type TCPort struct {

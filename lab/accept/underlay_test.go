@@ -1,15 +1,21 @@
 package accept_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/lab"
 	"github.com/weftnet/weft/lab/probe"
+	"github.com/weftnet/weft/wire"
 )
 
 // TestIPv6Underlay: a lab whose underlay has no IPv4 at all carries what one on IPv4 carries, by tshark's reading: UDP checksum
@@ -81,13 +87,136 @@ func TestTwoUplinks(t *testing.T) {
 			if err := f.PlugUplink("h1", 0); err != nil {
 				t.Fatal(err)
 			}
-			if err := f.StartAgent("h1"); err != nil {
-				t.Fatal(err)
-			}
 			f.agentBack(t, "h1")
 			f.spreads(t, a, b, 2)
+			t.Run("changes", func(t *testing.T) { underlayChanges(t, f, underlay, a, b) })
+			t.Run("path MTU", func(t *testing.T) { pathMTU(t, f, underlay) })
 		})
 	}
+}
+
+// underlayChanges: what changes about h1's uplinks and routes while datagrams go from a to b is followed, and costs nothing that the
+// underlay does not cost itself.
+// Goes red when nexthop.h keeps an answer for longer than a jiffy.
+func underlayChanges(t *testing.T, f *fixture, underlay int, a, b *workload) {
+	h1, leaf := f.node(t, "h1"), f.node(t, "leaf1")
+	change := func(what string, do func() error) losses {
+		t.Helper()
+		l := f.loses(t, a, b, func() {
+			if err := do(); err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+		})
+		t.Logf("%s: %s", what, l)
+		return l
+	}
+
+	dst := netip.MustParsePrefix(map[int]string{4: "198.18.0.0/15", 6: "fd18::/15"}[underlay])
+	routes, err := h1.Routes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(routes, func(r netdev.Route) bool { return r.Dst == dst })
+	if i < 0 || len(routes[i].Hops) != 2 {
+		t.Fatalf("h1 has no route of two next hops to %s: %v", dst, routes)
+	}
+	whole := routes[i]
+	for k, hop := range whole.Hops {
+		only := whole
+		only.Hops = []netdev.Hop{hop}
+		change(fmt.Sprintf("the route by next hop %d alone", k), func() error { return h1.ReplaceRoute(only) }).none(t)
+		f.spreads(t, a, b, 1)
+	}
+	change("the route by both again", func() error { return h1.ReplaceRoute(whole) }).none(t)
+	f.spreads(t, a, b, 2)
+
+	// Whoever changes its MAC says so; without that it is the neighbour's time to find out, and the underlay's loss.
+	for _, n := range []*netdev.Handle{h1, leaf} {
+		for _, key := range []string{"net/ipv4/conf/all/arp_notify", "net/ipv6/conf/all/ndisc_notify"} {
+			if err := n.SetSysctl(key, "1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	change("another MAC of the uplink", func() error { return h1.SetMAC("uplink0", wire.MAC{2, 0, 0, 0, 0x77, 1}) }).none(t)
+	change("another MAC of the gateway", func() error { return leaf.SetMAC("to-h1", wire.MAC{2, 0, 0, 0, 0x77, 2}) }).few(t)
+	reaches(t, b.ns, a.v6())
+
+	// A pinned MTU stays when the uplink's is lowered, so that workloads have to be told by ICMP.
+	f.tenant(t, "pinned")
+	f.network(t, "pinned", "blue", &weftv1.NetworkSpec{Mtu: 1500, Subnets: []string{"10.1.0.0/24", "fd00:1::/64"}})
+	c := f.workload(t, lab.WorkloadSpec{Name: "pinned-1", Host: "h1", Tenant: "pinned", Network: "blue"})
+	d := f.workload(t, lab.WorkloadSpec{Name: "pinned-2", Host: "h2", Tenant: "pinned", Network: "blue"})
+	reaches(t, c.ns, d.v4())
+	reaches(t, c.ns, d.v6())
+	const less = 1450
+	change("a lower MTU of the uplinks", func() error {
+		return errors.Join(h1.SetMTU("uplink0", less), h1.SetMTU("uplink1", less))
+	}).none(t)
+	for _, dst := range []netip.Addr{d.v4(), d.v6()} {
+		learns(t, c.ns, dst, less-outers[underlay].overhead)
+		streams(t, c.ns, d.ns, dst)
+	}
+	full := lab.DefaultMTU
+	if underlay == 6 {
+		full = lab.DefaultMTU6
+	}
+	change("the old MTU again", func() error {
+		return errors.Join(h1.SetMTU("uplink0", full), h1.SetMTU("uplink1", full))
+	}).none(t)
+}
+
+// pathMTU: a link in the middle is smaller than the uplinks. Its router says so to the VTEP, and weft to the workload; TCP gets through.
+// Goes red when nexthop.h does not ask for the path's MTU, or from one of two next hops alone (IPv6).
+func pathMTU(t *testing.T, f *fixture, underlay int) {
+	const narrow = 1400
+	a, b := wirePair(t, f, "narrow", 0)
+	reaches(t, a.ns, b.v4())
+	reaches(t, a.ns, b.v6())
+	for _, leaf := range []string{"leaf1", "leaf2"} {
+		if err := f.node(t, leaf).SetMTU("to-h2", narrow); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dst := range []netip.Addr{b.v4(), b.v6()} {
+		learns(t, a.ns, dst, narrow-outers[underlay].overhead)
+		streams(t, a.ns, b.ns, dst)
+	}
+	for range 7 { // other flows, on either uplink, of a workload that has forgotten
+		if err := a.ns.SetSysctl("net/ipv4/route/flush", "1"); err != nil {
+			t.Fatal(err)
+		}
+		learns(t, a.ns, b.v4(), narrow-outers[underlay].overhead)
+	}
+}
+
+// learns sends datagrams of an MTU's size until the kernel of a workload has been told by ICMP of a smaller path MTU to an address: that one.
+func learns(t *testing.T, ns *netdev.Handle, dst netip.Addr, mtu int) {
+	t.Helper()
+	conn, err := ns.Dial(limited(t), nil, "udp", netip.AddrPortFrom(dst, 9).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	level, discover, do, option, headers := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO, unix.IP_MTU, wire.IPv4Len+wire.UDPLen
+	if dst.Is6() {
+		level, discover, do, option, headers = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO, unix.IPV6_MTU, wire.IPv6Len+wire.UDPLen
+	}
+	if err := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, discover, do) }); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, fmt.Sprintf("the path MTU to %s is %d", dst, mtu), func() (bool, string) {
+		_, _ = conn.Write(make([]byte, 1500-headers)) // too large, once it is known; the ICMP message comes back as an error, too
+		var now int
+		if cerr := raw.Control(func(fd uintptr) { now, err = unix.GetsockoptInt(int(fd), level, option) }); cerr != nil || err != nil {
+			t.Fatal(cerr, err)
+		}
+		return now == mtu, fmt.Sprint(now)
+	})
 }
 
 // fromLoopbacks wants every tunnel packet to go from one loopback to the other.
