@@ -22,7 +22,7 @@ type Config struct {
 	PinRoot string
 	// Uplink is the interface that carries the underlay; several are given with commas between them.
 	Uplink string
-	// XDP attaches the XDP lane to the uplinks; see Port.FastPath for the ports.
+	// XDP attaches the XDP lane to the uplinks, whose VLAN tags then stay in the frames (ethtool's rxvlan off); see Port.FastPath for the ports.
 	XDP bool
 	// Local is this host's own end of every tunnel.
 	Local Local

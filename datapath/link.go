@@ -126,7 +126,7 @@ func detachLink(path string) error {
 // another version of weft): then the new tables are made aside and empty, the old ones go on forwarding, and the caller fills the new
 // ones, attaches its ports, and calls Publish. Every program is then exchanged under its link, which loses no packet; ports
 // that were not attached again are detached, and the old tables go. Publish again changes nothing. An uplink that takes no XDP
-// program is an error where Config.XDP asks for one.
+// program, or no longer shows its VLAN tags to one, is an error where Config.XDP asks for one.
 func (d *Datapath) Publish() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -153,7 +153,11 @@ func (d *Datapath) Publish() error {
 		if !d.cfg.XDP {
 			continue
 		}
-		if err := do(linkName("xdp_from_uplink", up), "xdp_from_uplink", ebpf.AttachXDP, up); err != nil {
+		err := d.keepTags(up)
+		if err == nil {
+			err = do(linkName("xdp_from_uplink", up), "xdp_from_uplink", ebpf.AttachXDP, up)
+		}
+		if err != nil {
 			return fmt.Errorf("%w (start the agent without --xdp uplink)", err)
 		}
 	}

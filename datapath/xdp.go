@@ -90,6 +90,26 @@ func (d *Datapath) setFastPath(p Port, on bool) error {
 	return d.putPort(p)
 }
 
+// keepTags makes an uplink leave VLAN tags in the frames: XDP sees none beside them, and would take a tagged tunnel packet, which tc drops as
+// outer_vlan, for one of the underlay. It stays so; without XDP it costs next to nothing.
+func (d *Datapath) keepTags(ifindex uint32) error {
+	l, err := d.ns.LinkByIndex(int(ifindex))
+	if err != nil {
+		return err
+	}
+	for _, f := range []netdev.Feature{netdev.RXVLAN, netdev.RXServiceVLAN} {
+		on, err := d.ns.Feature(l.Name, f)
+		if err == nil && on {
+			d.log.Info("the uplink leaves VLAN tags in the frames from now on, for the XDP lane", "interface", l.Name, "feature", f)
+			err = d.ns.SetFeature(l.Name, f, false)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // CheckXDP looks again at what the XDP lane has to know of the uplinks: their MACs, and whether they take frames from other interfaces'
 // programs now, of which there is no event. SetLocal and Publish do so too.
 func (d *Datapath) CheckXDP() error {

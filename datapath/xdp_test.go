@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/wire"
 )
 
@@ -143,6 +144,22 @@ func TestXDPSurvives(t *testing.T) {
 	must(t, a.dp.DetachPort(w.ifindex))
 	if a.dp.attached(linkName("xdp_from_port", w.ifindex), w.ifindex) {
 		t.Error("a detached port kept its XDP program")
+	}
+}
+
+// TestXDPUplinkKeepsTags: a card that takes VLAN tags out of frames would hide them from XDP. Red when keepTags forgets one of the two kinds.
+func TestXDPUplinkKeepsTags(t *testing.T) {
+	a, _ := twoHosts(t, false)
+	kinds := []netdev.Feature{netdev.RXVLAN, netdev.RXServiceVLAN}
+	for _, xdp := range []bool{false, true} {
+		must(t, a.dp.Close())
+		a.cfg.XDP = xdp
+		a.open()
+		for _, f := range kinds {
+			if on, err := a.ns.Feature("up0", f); err != nil || on == xdp {
+				t.Errorf("XDP %t: %s is %t (%v)", xdp, f, on, err)
+			}
+		}
 	}
 }
 

@@ -30,6 +30,9 @@ const (
 	// TXVLAN and TXServiceVLAN: VLAN tags (802.1Q, 802.1ad) travel beside the frame and are left to the interface to insert.
 	TXVLAN        Feature = "tx-vlan-hw-insert"
 	TXServiceVLAN Feature = "tx-vlan-stag-hw-insert"
+	// RXVLAN and RXServiceVLAN: the interface takes tags out of what it receives, and hands them over beside the frame.
+	RXVLAN        Feature = "rx-vlan-hw-parse"
+	RXServiceVLAN Feature = "rx-vlan-stag-hw-parse"
 )
 
 // commands get and set of the features with a command of their own (linux/ethtool.h).
