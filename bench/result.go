@@ -49,8 +49,8 @@ func newResult(cfg Config) (*Result, error) {
 	}
 	r.Notes = append(r.Notes, "weft is measured with every check and counter on; for \""+uncheckedName+"\" its programs are loaded once more without (the product cannot be run like that)")
 	if ovsInstalled() {
-		r.Notes = append(r.Notes, "Open vSwitch reads its ports from its main loop, 32 frames a turn (it has threads of their own for that with DPDK or AF_XDP only); it gets frames in "+
-			"bursts that its sockets hold, and is not asked for the CPU at a fixed load, which it does not carry")
+		r.Notes = append(r.Notes, "Open vSwitch has its datapath in user space and its ports by AF_XDP (afxdp-nonpmd), read by its main loop, 32 frames a turn: a thread that never "+
+			"sleeps would have half of the one core that everything is measured on. It gets frames in bursts that its rings hold, and is not asked for the CPU at a fixed load")
 	}
 	if r.CPUs < 2 {
 		r.Notes = append(r.Notes, "the machine has one core: what says two cores was measured on one")
