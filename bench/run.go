@@ -178,7 +178,7 @@ func (f *field) say(s string) { fmt.Fprintln(f.cfg.Progress, s) }
 
 // everyone is whom packets and streams compare.
 func everyone() []string {
-	names := []string{weftName, tunedName, defaultName}
+	names := []string{weftName, xdpName, tunedName, defaultName}
 	if ovsInstalled() {
 		names = append(names, ovsName)
 	}
@@ -190,6 +190,9 @@ func (f *field) need(ctx context.Context, names ...string) ([]Contender, error) 
 	builders := map[string]func() (Contender, error){
 		weftName: func() (Contender, error) {
 			return newWeft(ctx, weftConfig{lab: benchLab, binary: f.cfg.Binary, step: f.say})
+		},
+		xdpName: func() (Contender, error) {
+			return newWeft(ctx, weftConfig{lab: xdpLab, binary: f.cfg.Binary, xdp: true})
 		},
 		uncheckedName: func() (Contender, error) {
 			return newUnchecked(ctx, weftConfig{lab: uncheckedLab, binary: f.cfg.Binary})

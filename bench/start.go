@@ -20,6 +20,7 @@ const (
 	benchLab = "bench"
 	// One for each contender that is weft and stays.
 	uncheckedLab = benchLab + "-off"
+	xdpLab       = benchLab + "-xdp"
 	benchPrefix  = "weft-bench-"
 	lockPath     = "/run/weft-bench.lock"
 	ovsDir       = "/run/weft-bench/ovs"

@@ -11,6 +11,7 @@ import (
 
 	localv1 "github.com/weftnet/weft/api/gen/local/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/client"
 	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/lab"
 )
@@ -23,12 +24,15 @@ type weftConfig struct {
 	// lab is its name; each contender has a lab of its own.
 	lab, binary string
 	// tap: the workloads are attached by TAP devices instead of veths.
-	tap  bool
+	tap bool
+	// xdp: uplinks and ports are in the XDP lane.
+	xdp  bool
 	step func(string)
 }
 
 // weftContender is weft as users run it: a real server, a real agent on each host, every check on.
 type weftContender struct {
+	name      string
 	lab       *lab.Lab
 	uplinks   []uplink
 	workloads [2]Workload
@@ -38,11 +42,11 @@ type weftContender struct {
 
 // newWeft builds a lab of two hosts that are joined by one link, with a port on each.
 func newWeft(ctx context.Context, cfg weftConfig) (_ Contender, err error) {
-	l, err := lab.Up(ctx, lab.Config{Name: cfg.lab, Direct: true, MTU: underlayMTU, Tables: "host", Binary: cfg.binary, Step: cfg.step})
+	l, err := lab.Up(ctx, lab.Config{Name: cfg.lab, Direct: true, MTU: underlayMTU, Tables: "host", Binary: cfg.binary, XDP: cfg.xdp, Step: cfg.step})
 	if err != nil {
 		return nil, fmt.Errorf("build weft: %w", err)
 	}
-	c := &weftContender{lab: l}
+	c := &weftContender{name: weftName, lab: l}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("build weft: %w", err), c.Close())
@@ -63,6 +67,9 @@ func newWeft(ctx context.Context, cfg weftConfig) (_ Contender, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.xdp {
+		c.name = xdpName
+	}
 	for i := range c.workloads {
 		h, err := l.Node(state.Hosts[i].Name)
 		if err != nil {
@@ -75,11 +82,37 @@ func newWeft(ctx context.Context, cfg weftConfig) (_ Contender, err error) {
 			c.workloads[i], err = c.join(ctx, lab.WorkloadSpec{Name: fmt.Sprintf("w%d", i+1), Host: state.Hosts[i].Name, Tenant: "bench", Network: "path",
 				IPs: []string{workloadAddrs[i].String()}, MACs: []string{workloadMACs[i].String()}}, workloadAddrs[i])
 		}
+		if cfg.xdp && err == nil {
+			err = fastPath(ctx, api, fmt.Sprintf("w%d", i+1))
+		}
 		if err != nil {
 			return nil, err
 		}
 	}
 	return c, nil
+}
+
+// fastPath puts a port in the XDP lane, and waits until it is there.
+func fastPath(ctx context.Context, api *client.Client, port string) error {
+	get := func() (*weftv1.Port, error) {
+		res, err := api.Ports.GetPort(ctx, connect.NewRequest(&weftv1.GetPortRequest{Tenant: "bench", Name: port}))
+		if err != nil {
+			return nil, err
+		}
+		return res.Msg, nil
+	}
+	p, err := get()
+	if err != nil {
+		return err
+	}
+	p.Spec.FastPath = weftv1.FastPath_FAST_PATH_XDP
+	if _, err := api.Ports.UpdatePort(ctx, connect.NewRequest(&weftv1.UpdatePortRequest{Tenant: "bench", Name: port, Revision: p.GetMeta().GetRevision(), Spec: p.Spec})); err != nil {
+		return err
+	}
+	return waitFor(ctx, 30*time.Second, "port "+port+" to be in the XDP lane", func() bool {
+		p, err := get()
+		return err == nil && p.GetStatus().GetFastPath() == weftv1.FastPath_FAST_PATH_XDP
+	})
 }
 
 // join adds a workload in a namespace.
@@ -141,13 +174,18 @@ func (c *weftContender) attachMachine(ctx context.Context, i int, host lab.Host)
 func (c *weftContender) ends() []*machine { return c.machines }
 
 // Name implements Contender.
-func (c *weftContender) Name() string { return weftName }
+func (c *weftContender) Name() string { return c.name }
 
 // Workloads implements Contender.
 func (c *weftContender) Workloads() (a, b Workload) { return c.workloads[0], c.workloads[1] }
 
-// SetWire implements Contender.
-func (c *weftContender) SetWire(on bool) error { return setWire(on, c.uplinks...) }
+// SetWire implements Contender. The XDP lane leaves nothing to switch: it takes single packets and whole checksums only, as a wire does.
+func (c *weftContender) SetWire(on bool) error {
+	if c.name == xdpName {
+		return nil
+	}
+	return setWire(on, c.uplinks...)
+}
 
 // Close implements Contender.
 func (c *weftContender) Close() error {
