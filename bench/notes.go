@@ -36,7 +36,9 @@ million): each is a resource that is hashed, decoded three times and checked for
 of their own, is what else the machine did. See the interval.`,
 	{"request and response, one core, p50", tunedName}: `Of a request and its answer on one core, two switches of threads and four system calls are the same for all contenders.`,
 	{"64 B forwarding, XDP lane", tunedName}: `The floor of the method, generator, one veth and counter, is part of every figure: it is direct veth in the table of 64-byte frames, and more
-than half of the XDP lane's. Without it the ratio would be above five.`,
+than half of the XDP lane's. Profile: the two programs, with what they call, take about 140 ns for a packet, a third of it look-ups in hash tables
+(interface, FDB, accept table); the rest is generator, two veths, making the packet's skb at the end, and counter. Less the floor the ratio is
+above five.`,
 }
 
 // explain writes about the targets that were not reached.
