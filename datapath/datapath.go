@@ -57,6 +57,9 @@ type Datapath struct {
 	dropCounts *table.Table[bpf.TCDropKey, uint64]
 	sources    *table.Table[bpf.TCDropSourceKey, uint64]
 
+	probed    sync.Once
+	kernelCan []Capability
+
 	mu      sync.Mutex // all below, and every change of more than one entry
 	pending bool       // another layout is attached; see Publish
 	local   bpf.TCLocal
