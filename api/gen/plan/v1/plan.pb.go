@@ -1095,7 +1095,9 @@ type Report struct {
 	// Packets that were left to another lane, and why.
 	Lanes []*LaneCount `protobuf:"bytes,5,rep,name=lanes,proto3" json:"lanes,omitempty"`
 	// What is attached where, a line each.
-	Programs      []string `protobuf:"bytes,6,rep,name=programs,proto3" json:"programs,omitempty"`
+	Programs []string `protobuf:"bytes,6,rep,name=programs,proto3" json:"programs,omitempty"`
+	// What kernel and uplinks were found to be able to do.
+	Capabilities  []*Capability `protobuf:"bytes,7,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1172,6 +1174,82 @@ func (x *Report) GetPrograms() []string {
 	return nil
 }
 
+func (x *Report) GetCapabilities() []*Capability {
+	if x != nil {
+		return x.Capabilities
+	}
+	return nil
+}
+
+// Capability of the kernel, or of an uplink where interface names one.
+type Capability struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Interface     string                 `protobuf:"bytes,2,opt,name=interface,proto3" json:"interface,omitempty"`
+	Present       bool                   `protobuf:"varint,3,opt,name=present,proto3" json:"present,omitempty"`
+	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Capability) Reset() {
+	*x = Capability{}
+	mi := &file_plan_v1_plan_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Capability) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Capability) ProtoMessage() {}
+
+func (x *Capability) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Capability.ProtoReflect.Descriptor instead.
+func (*Capability) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Capability) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Capability) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *Capability) GetPresent() bool {
+	if x != nil {
+		return x.Present
+	}
+	return false
+}
+
+func (x *Capability) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 // ProgramBooks: in = delivered + encapsulated + passed + dropped. Copies of floods stand apart, and so do answers: ICMP messages
 // made of dropped packets.
 type ProgramBooks struct {
@@ -1190,7 +1268,7 @@ type ProgramBooks struct {
 
 func (x *ProgramBooks) Reset() {
 	*x = ProgramBooks{}
-	mi := &file_plan_v1_plan_proto_msgTypes[15]
+	mi := &file_plan_v1_plan_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1280,7 @@ func (x *ProgramBooks) String() string {
 func (*ProgramBooks) ProtoMessage() {}
 
 func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[15]
+	mi := &file_plan_v1_plan_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1293,7 @@ func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgramBooks.ProtoReflect.Descriptor instead.
 func (*ProgramBooks) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{15}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProgramBooks) GetProgram() string {
@@ -1284,7 +1362,7 @@ type LaneCount struct {
 
 func (x *LaneCount) Reset() {
 	*x = LaneCount{}
-	mi := &file_plan_v1_plan_proto_msgTypes[16]
+	mi := &file_plan_v1_plan_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1374,7 @@ func (x *LaneCount) String() string {
 func (*LaneCount) ProtoMessage() {}
 
 func (x *LaneCount) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[16]
+	mi := &file_plan_v1_plan_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1387,7 @@ func (x *LaneCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneCount.ProtoReflect.Descriptor instead.
 func (*LaneCount) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{16}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LaneCount) GetReason() string {
@@ -1348,7 +1426,7 @@ type PortReport struct {
 
 func (x *PortReport) Reset() {
 	*x = PortReport{}
-	mi := &file_plan_v1_plan_proto_msgTypes[17]
+	mi := &file_plan_v1_plan_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1438,7 @@ func (x *PortReport) String() string {
 func (*PortReport) ProtoMessage() {}
 
 func (x *PortReport) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[17]
+	mi := &file_plan_v1_plan_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1451,7 @@ func (x *PortReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortReport.ProtoReflect.Descriptor instead.
 func (*PortReport) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{17}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PortReport) GetUid() string {
@@ -1471,7 +1549,7 @@ type Drop struct {
 
 func (x *Drop) Reset() {
 	*x = Drop{}
-	mi := &file_plan_v1_plan_proto_msgTypes[18]
+	mi := &file_plan_v1_plan_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1561,7 @@ func (x *Drop) String() string {
 func (*Drop) ProtoMessage() {}
 
 func (x *Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[18]
+	mi := &file_plan_v1_plan_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1574,7 @@ func (x *Drop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drop.ProtoReflect.Descriptor instead.
 func (*Drop) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{18}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Drop) GetReason() string {
@@ -1530,7 +1608,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_plan_v1_plan_proto_msgTypes[19]
+	mi := &file_plan_v1_plan_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1620,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[19]
+	mi := &file_plan_v1_plan_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1633,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{19}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Condition) GetName() string {
@@ -1584,7 +1662,7 @@ type ServerMessage struct {
 
 func (x *ServerMessage) Reset() {
 	*x = ServerMessage{}
-	mi := &file_plan_v1_plan_proto_msgTypes[20]
+	mi := &file_plan_v1_plan_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1674,7 @@ func (x *ServerMessage) String() string {
 func (*ServerMessage) ProtoMessage() {}
 
 func (x *ServerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[20]
+	mi := &file_plan_v1_plan_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1687,7 @@ func (x *ServerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMessage.ProtoReflect.Descriptor instead.
 func (*ServerMessage) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{20}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ServerMessage) GetMessage() isServerMessage_Message {
@@ -1657,7 +1735,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_plan_v1_plan_proto_msgTypes[21]
+	mi := &file_plan_v1_plan_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1747,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[21]
+	mi := &file_plan_v1_plan_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1760,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{21}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Update) GetStoreId() string {
@@ -1755,7 +1833,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_plan_v1_plan_proto_msgTypes[22]
+	mi := &file_plan_v1_plan_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +1845,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[22]
+	mi := &file_plan_v1_plan_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +1858,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{22}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Resource) GetScope() string {
@@ -1846,7 +1924,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	mi := &file_plan_v1_plan_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +1936,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	mi := &file_plan_v1_plan_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +1949,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{23}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Removal) GetScope() string {
@@ -1919,7 +1997,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_plan_v1_plan_proto_msgTypes[24]
+	mi := &file_plan_v1_plan_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1931,7 +2009,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[24]
+	mi := &file_plan_v1_plan_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,7 +2022,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{24}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Host) GetUid() string {
@@ -2003,7 +2081,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_plan_v1_plan_proto_msgTypes[25]
+	mi := &file_plan_v1_plan_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2093,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[25]
+	mi := &file_plan_v1_plan_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2106,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{25}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Network) GetUid() string {
@@ -2098,7 +2176,7 @@ type ExternalVtep struct {
 
 func (x *ExternalVtep) Reset() {
 	*x = ExternalVtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[26]
+	mi := &file_plan_v1_plan_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2110,7 +2188,7 @@ func (x *ExternalVtep) String() string {
 func (*ExternalVtep) ProtoMessage() {}
 
 func (x *ExternalVtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[26]
+	mi := &file_plan_v1_plan_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2123,7 +2201,7 @@ func (x *ExternalVtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExternalVtep.ProtoReflect.Descriptor instead.
 func (*ExternalVtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{26}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ExternalVtep) GetVtep() string {
@@ -2169,7 +2247,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_plan_v1_plan_proto_msgTypes[27]
+	mi := &file_plan_v1_plan_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +2259,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[27]
+	mi := &file_plan_v1_plan_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +2272,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{27}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Port) GetUid() string {
@@ -2312,7 +2390,7 @@ type AddressPair struct {
 
 func (x *AddressPair) Reset() {
 	*x = AddressPair{}
-	mi := &file_plan_v1_plan_proto_msgTypes[28]
+	mi := &file_plan_v1_plan_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2324,7 +2402,7 @@ func (x *AddressPair) String() string {
 func (*AddressPair) ProtoMessage() {}
 
 func (x *AddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[28]
+	mi := &file_plan_v1_plan_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2337,7 +2415,7 @@ func (x *AddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressPair.ProtoReflect.Descriptor instead.
 func (*AddressPair) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{28}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AddressPair) GetMac() []byte {
@@ -2371,7 +2449,7 @@ type Vtep struct {
 
 func (x *Vtep) Reset() {
 	*x = Vtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[29]
+	mi := &file_plan_v1_plan_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2383,7 +2461,7 @@ func (x *Vtep) String() string {
 func (*Vtep) ProtoMessage() {}
 
 func (x *Vtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[29]
+	mi := &file_plan_v1_plan_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2396,7 +2474,7 @@ func (x *Vtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vtep.ProtoReflect.Descriptor instead.
 func (*Vtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{29}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Vtep) GetUid() string {
@@ -2456,7 +2534,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_plan_v1_plan_proto_msgTypes[30]
+	mi := &file_plan_v1_plan_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2546,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[30]
+	mi := &file_plan_v1_plan_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2559,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{30}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Snapshot) GetStoreId() string {
@@ -2583,7 +2661,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\rResourceError\x12!\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\r.plan.v1.KindR\x04kind\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xff\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xb8\x02\n" +
 	"\x06Report\x12)\n" +
 	"\x05ports\x18\x01 \x03(\v2\x13.plan.v1.PortReportR\x05ports\x122\n" +
 	"\n" +
@@ -2592,7 +2670,14 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x05drops\x18\x03 \x03(\v2\r.plan.v1.DropR\x05drops\x12+\n" +
 	"\x05books\x18\x04 \x03(\v2\x15.plan.v1.ProgramBooksR\x05books\x12(\n" +
 	"\x05lanes\x18\x05 \x03(\v2\x12.plan.v1.LaneCountR\x05lanes\x12\x1a\n" +
-	"\bprograms\x18\x06 \x03(\tR\bprograms\"\xde\x01\n" +
+	"\bprograms\x18\x06 \x03(\tR\bprograms\x127\n" +
+	"\fcapabilities\x18\a \x03(\v2\x13.plan.v1.CapabilityR\fcapabilities\"p\n" +
+	"\n" +
+	"Capability\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x18\n" +
+	"\apresent\x18\x03 \x01(\bR\apresent\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\"\xde\x01\n" +
 	"\fProgramBooks\x12\x18\n" +
 	"\aprogram\x18\x01 \x01(\tR\aprogram\x12\x0e\n" +
 	"\x02in\x18\x02 \x01(\x04R\x02in\x12\x1c\n" +
@@ -2744,7 +2829,7 @@ func file_plan_v1_plan_proto_rawDescGZIP() []byte {
 }
 
 var file_plan_v1_plan_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_plan_v1_plan_proto_goTypes = []any{
 	(PortState)(0),                // 0: plan.v1.PortState
 	(Kind)(0),                     // 1: plan.v1.Kind
@@ -2764,24 +2849,25 @@ var file_plan_v1_plan_proto_goTypes = []any{
 	(*Applied)(nil),               // 15: plan.v1.Applied
 	(*ResourceError)(nil),         // 16: plan.v1.ResourceError
 	(*Report)(nil),                // 17: plan.v1.Report
-	(*ProgramBooks)(nil),          // 18: plan.v1.ProgramBooks
-	(*LaneCount)(nil),             // 19: plan.v1.LaneCount
-	(*PortReport)(nil),            // 20: plan.v1.PortReport
-	(*Drop)(nil),                  // 21: plan.v1.Drop
-	(*Condition)(nil),             // 22: plan.v1.Condition
-	(*ServerMessage)(nil),         // 23: plan.v1.ServerMessage
-	(*Update)(nil),                // 24: plan.v1.Update
-	(*Resource)(nil),              // 25: plan.v1.Resource
-	(*Removal)(nil),               // 26: plan.v1.Removal
-	(*Host)(nil),                  // 27: plan.v1.Host
-	(*Network)(nil),               // 28: plan.v1.Network
-	(*ExternalVtep)(nil),          // 29: plan.v1.ExternalVtep
-	(*Port)(nil),                  // 30: plan.v1.Port
-	(*AddressPair)(nil),           // 31: plan.v1.AddressPair
-	(*Vtep)(nil),                  // 32: plan.v1.Vtep
-	(*Snapshot)(nil),              // 33: plan.v1.Snapshot
-	nil,                           // 34: plan.v1.Snapshot.EpochsEntry
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*Capability)(nil),            // 18: plan.v1.Capability
+	(*ProgramBooks)(nil),          // 19: plan.v1.ProgramBooks
+	(*LaneCount)(nil),             // 20: plan.v1.LaneCount
+	(*PortReport)(nil),            // 21: plan.v1.PortReport
+	(*Drop)(nil),                  // 22: plan.v1.Drop
+	(*Condition)(nil),             // 23: plan.v1.Condition
+	(*ServerMessage)(nil),         // 24: plan.v1.ServerMessage
+	(*Update)(nil),                // 25: plan.v1.Update
+	(*Resource)(nil),              // 26: plan.v1.Resource
+	(*Removal)(nil),               // 27: plan.v1.Removal
+	(*Host)(nil),                  // 28: plan.v1.Host
+	(*Network)(nil),               // 29: plan.v1.Network
+	(*ExternalVtep)(nil),          // 30: plan.v1.ExternalVtep
+	(*Port)(nil),                  // 31: plan.v1.Port
+	(*AddressPair)(nil),           // 32: plan.v1.AddressPair
+	(*Vtep)(nil),                  // 33: plan.v1.Vtep
+	(*Snapshot)(nil),              // 34: plan.v1.Snapshot
+	nil,                           // 35: plan.v1.Snapshot.EpochsEntry
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
 }
 var file_plan_v1_plan_proto_depIdxs = []int32{
 	12, // 0: plan.v1.AgentMessage.hello:type_name -> plan.v1.Hello
@@ -2792,39 +2878,40 @@ var file_plan_v1_plan_proto_depIdxs = []int32{
 	14, // 5: plan.v1.Hello.facts:type_name -> plan.v1.Facts
 	16, // 6: plan.v1.Applied.errors:type_name -> plan.v1.ResourceError
 	1,  // 7: plan.v1.ResourceError.kind:type_name -> plan.v1.Kind
-	20, // 8: plan.v1.Report.ports:type_name -> plan.v1.PortReport
-	22, // 9: plan.v1.Report.conditions:type_name -> plan.v1.Condition
-	21, // 10: plan.v1.Report.drops:type_name -> plan.v1.Drop
-	18, // 11: plan.v1.Report.books:type_name -> plan.v1.ProgramBooks
-	19, // 12: plan.v1.Report.lanes:type_name -> plan.v1.LaneCount
-	0,  // 13: plan.v1.PortReport.state:type_name -> plan.v1.PortState
-	21, // 14: plan.v1.PortReport.drops:type_name -> plan.v1.Drop
-	24, // 15: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
-	25, // 16: plan.v1.Update.upserts:type_name -> plan.v1.Resource
-	26, // 17: plan.v1.Update.removals:type_name -> plan.v1.Removal
-	1,  // 18: plan.v1.Resource.kind:type_name -> plan.v1.Kind
-	1,  // 19: plan.v1.Removal.kind:type_name -> plan.v1.Kind
-	2,  // 20: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
-	29, // 21: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
-	31, // 22: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
-	25, // 23: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
-	34, // 24: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
-	35, // 25: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
-	3,  // 26: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
-	5,  // 27: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
-	7,  // 28: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
-	9,  // 29: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
-	11, // 30: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
-	4,  // 31: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
-	6,  // 32: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
-	8,  // 33: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
-	10, // 34: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
-	23, // 35: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
-	31, // [31:36] is the sub-list for method output_type
-	26, // [26:31] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	21, // 8: plan.v1.Report.ports:type_name -> plan.v1.PortReport
+	23, // 9: plan.v1.Report.conditions:type_name -> plan.v1.Condition
+	22, // 10: plan.v1.Report.drops:type_name -> plan.v1.Drop
+	19, // 11: plan.v1.Report.books:type_name -> plan.v1.ProgramBooks
+	20, // 12: plan.v1.Report.lanes:type_name -> plan.v1.LaneCount
+	18, // 13: plan.v1.Report.capabilities:type_name -> plan.v1.Capability
+	0,  // 14: plan.v1.PortReport.state:type_name -> plan.v1.PortState
+	22, // 15: plan.v1.PortReport.drops:type_name -> plan.v1.Drop
+	25, // 16: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
+	26, // 17: plan.v1.Update.upserts:type_name -> plan.v1.Resource
+	27, // 18: plan.v1.Update.removals:type_name -> plan.v1.Removal
+	1,  // 19: plan.v1.Resource.kind:type_name -> plan.v1.Kind
+	1,  // 20: plan.v1.Removal.kind:type_name -> plan.v1.Kind
+	2,  // 21: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
+	30, // 22: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
+	32, // 23: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
+	26, // 24: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
+	35, // 25: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
+	36, // 26: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
+	3,  // 27: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
+	5,  // 28: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
+	7,  // 29: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
+	9,  // 30: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
+	11, // 31: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
+	4,  // 32: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
+	6,  // 33: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
+	8,  // 34: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
+	10, // 35: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
+	24, // 36: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
+	32, // [32:37] is the sub-list for method output_type
+	27, // [27:32] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_plan_v1_plan_proto_init() }
@@ -2838,7 +2925,7 @@ func file_plan_v1_plan_proto_init() {
 		(*AgentMessage_Report)(nil),
 		(*AgentMessage_Facts)(nil),
 	}
-	file_plan_v1_plan_proto_msgTypes[20].OneofWrappers = []any{
+	file_plan_v1_plan_proto_msgTypes[21].OneofWrappers = []any{
 		(*ServerMessage_Update)(nil),
 	}
 	type x struct{}
@@ -2847,7 +2934,7 @@ func file_plan_v1_plan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plan_v1_plan_proto_rawDesc), len(file_plan_v1_plan_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

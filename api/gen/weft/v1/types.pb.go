@@ -1585,7 +1585,8 @@ type HostStatus struct {
 	// Packets that were left to another lane, by reason.
 	Lanes []*LaneCount `protobuf:"bytes,14,rep,name=lanes,proto3" json:"lanes,omitempty"`
 	// Which program is attached where, a line each.
-	Programs      []string `protobuf:"bytes,15,rep,name=programs,proto3" json:"programs,omitempty"`
+	Programs      []string      `protobuf:"bytes,15,rep,name=programs,proto3" json:"programs,omitempty"`
+	Capabilities  []*Capability `protobuf:"bytes,16,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1725,6 +1726,84 @@ func (x *HostStatus) GetPrograms() []string {
 	return nil
 }
 
+func (x *HostStatus) GetCapabilities() []*Capability {
+	if x != nil {
+		return x.Capabilities
+	}
+	return nil
+}
+
+// Capability is something that a host's kernel, or one of its uplinks, was found to be able to do or not, by trying it.
+type Capability struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty: the kernel.
+	Interface string `protobuf:"bytes,2,opt,name=interface,proto3" json:"interface,omitempty"`
+	Present   bool   `protobuf:"varint,3,opt,name=present,proto3" json:"present,omitempty"`
+	// What there is, or why not.
+	Detail        string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Capability) Reset() {
+	*x = Capability{}
+	mi := &file_weft_v1_types_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Capability) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Capability) ProtoMessage() {}
+
+func (x *Capability) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_types_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Capability.ProtoReflect.Descriptor instead.
+func (*Capability) Descriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Capability) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Capability) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *Capability) GetPresent() bool {
+	if x != nil {
+		return x.Present
+	}
+	return false
+}
+
+func (x *Capability) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 // ProgramBooks is what a program of a host did with its packets since they were loaded: in = delivered + encapsulated + passed + dropped.
 type ProgramBooks struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -1745,7 +1824,7 @@ type ProgramBooks struct {
 
 func (x *ProgramBooks) Reset() {
 	*x = ProgramBooks{}
-	mi := &file_weft_v1_types_proto_msgTypes[18]
+	mi := &file_weft_v1_types_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1757,7 +1836,7 @@ func (x *ProgramBooks) String() string {
 func (*ProgramBooks) ProtoMessage() {}
 
 func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[18]
+	mi := &file_weft_v1_types_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1770,7 +1849,7 @@ func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgramBooks.ProtoReflect.Descriptor instead.
 func (*ProgramBooks) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{18}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProgramBooks) GetProgram() string {
@@ -1840,7 +1919,7 @@ type LaneCount struct {
 
 func (x *LaneCount) Reset() {
 	*x = LaneCount{}
-	mi := &file_weft_v1_types_proto_msgTypes[19]
+	mi := &file_weft_v1_types_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +1931,7 @@ func (x *LaneCount) String() string {
 func (*LaneCount) ProtoMessage() {}
 
 func (x *LaneCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[19]
+	mi := &file_weft_v1_types_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +1944,7 @@ func (x *LaneCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneCount.ProtoReflect.Descriptor instead.
 func (*LaneCount) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{19}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LaneCount) GetReason() string {
@@ -1892,7 +1971,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_weft_v1_types_proto_msgTypes[20]
+	mi := &file_weft_v1_types_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +1983,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[20]
+	mi := &file_weft_v1_types_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +1996,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{20}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Condition) GetName() string {
@@ -1947,7 +2026,7 @@ type VTEP struct {
 
 func (x *VTEP) Reset() {
 	*x = VTEP{}
-	mi := &file_weft_v1_types_proto_msgTypes[21]
+	mi := &file_weft_v1_types_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2038,7 @@ func (x *VTEP) String() string {
 func (*VTEP) ProtoMessage() {}
 
 func (x *VTEP) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[21]
+	mi := &file_weft_v1_types_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2051,7 @@ func (x *VTEP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEP.ProtoReflect.Descriptor instead.
 func (*VTEP) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{21}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *VTEP) GetName() string {
@@ -2017,7 +2096,7 @@ type VTEPSpec struct {
 
 func (x *VTEPSpec) Reset() {
 	*x = VTEPSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[22]
+	mi := &file_weft_v1_types_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2108,7 @@ func (x *VTEPSpec) String() string {
 func (*VTEPSpec) ProtoMessage() {}
 
 func (x *VTEPSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[22]
+	mi := &file_weft_v1_types_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2121,7 @@ func (x *VTEPSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEPSpec.ProtoReflect.Descriptor instead.
 func (*VTEPSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{22}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VTEPSpec) GetAddress() string {
@@ -2083,7 +2162,7 @@ type VTEPStatus struct {
 
 func (x *VTEPStatus) Reset() {
 	*x = VTEPStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[23]
+	mi := &file_weft_v1_types_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2095,7 +2174,7 @@ func (x *VTEPStatus) String() string {
 func (*VTEPStatus) ProtoMessage() {}
 
 func (x *VTEPStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[23]
+	mi := &file_weft_v1_types_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2108,7 +2187,7 @@ func (x *VTEPStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEPStatus.ProtoReflect.Descriptor instead.
 func (*VTEPStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{23}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VTEPStatus) GetNetworks() []string {
@@ -2131,7 +2210,7 @@ type VNIPool struct {
 
 func (x *VNIPool) Reset() {
 	*x = VNIPool{}
-	mi := &file_weft_v1_types_proto_msgTypes[24]
+	mi := &file_weft_v1_types_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2143,7 +2222,7 @@ func (x *VNIPool) String() string {
 func (*VNIPool) ProtoMessage() {}
 
 func (x *VNIPool) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[24]
+	mi := &file_weft_v1_types_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2156,7 +2235,7 @@ func (x *VNIPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPool.ProtoReflect.Descriptor instead.
 func (*VNIPool) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{24}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VNIPool) GetName() string {
@@ -2198,7 +2277,7 @@ type VNIPoolSpec struct {
 
 func (x *VNIPoolSpec) Reset() {
 	*x = VNIPoolSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[25]
+	mi := &file_weft_v1_types_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2289,7 @@ func (x *VNIPoolSpec) String() string {
 func (*VNIPoolSpec) ProtoMessage() {}
 
 func (x *VNIPoolSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[25]
+	mi := &file_weft_v1_types_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2302,7 @@ func (x *VNIPoolSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPoolSpec.ProtoReflect.Descriptor instead.
 func (*VNIPoolSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{25}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VNIPoolSpec) GetFirst() uint32 {
@@ -2259,7 +2338,7 @@ type VNIPoolStatus struct {
 
 func (x *VNIPoolStatus) Reset() {
 	*x = VNIPoolStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[26]
+	mi := &file_weft_v1_types_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2350,7 @@ func (x *VNIPoolStatus) String() string {
 func (*VNIPoolStatus) ProtoMessage() {}
 
 func (x *VNIPoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[26]
+	mi := &file_weft_v1_types_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2363,7 @@ func (x *VNIPoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPoolStatus.ProtoReflect.Descriptor instead.
 func (*VNIPoolStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{26}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VNIPoolStatus) GetUsed() uint32 {
@@ -2322,7 +2401,7 @@ type APIToken struct {
 
 func (x *APIToken) Reset() {
 	*x = APIToken{}
-	mi := &file_weft_v1_types_proto_msgTypes[27]
+	mi := &file_weft_v1_types_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2334,7 +2413,7 @@ func (x *APIToken) String() string {
 func (*APIToken) ProtoMessage() {}
 
 func (x *APIToken) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[27]
+	mi := &file_weft_v1_types_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2347,7 +2426,7 @@ func (x *APIToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use APIToken.ProtoReflect.Descriptor instead.
 func (*APIToken) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{27}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *APIToken) GetName() string {
@@ -2484,7 +2563,7 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x06status\x18\x04 \x01(\v2\x13.weft.v1.HostStatusR\x06status\"S\n" +
 	"\bHostSpec\x12 \n" +
 	"\vdescription\x18\x01 \x01(\tR\vdescription\x12%\n" +
-	"\x0eouter_checksum\x18\x02 \x01(\bR\routerChecksum\"\x9e\x04\n" +
+	"\x0eouter_checksum\x18\x02 \x01(\bR\routerChecksum\"\xd7\x04\n" +
 	"\n" +
 	"HostStatus\x12(\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x12.weft.v1.HostStateR\x05state\x12%\n" +
@@ -2505,7 +2584,14 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\tlast_seen\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12+\n" +
 	"\x05books\x18\r \x03(\v2\x15.weft.v1.ProgramBooksR\x05books\x12(\n" +
 	"\x05lanes\x18\x0e \x03(\v2\x12.weft.v1.LaneCountR\x05lanes\x12\x1a\n" +
-	"\bprograms\x18\x0f \x03(\tR\bprograms\"\xde\x01\n" +
+	"\bprograms\x18\x0f \x03(\tR\bprograms\x127\n" +
+	"\fcapabilities\x18\x10 \x03(\v2\x13.weft.v1.CapabilityR\fcapabilities\"p\n" +
+	"\n" +
+	"Capability\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x18\n" +
+	"\apresent\x18\x03 \x01(\bR\apresent\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\"\xde\x01\n" +
 	"\fProgramBooks\x12\x18\n" +
 	"\aprogram\x18\x01 \x01(\tR\aprogram\x12\x0e\n" +
 	"\x02in\x18\x02 \x01(\x04R\x02in\x12\x1c\n" +
@@ -2594,7 +2680,7 @@ func file_weft_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_weft_v1_types_proto_goTypes = []any{
 	(UnknownUnicast)(0),           // 0: weft.v1.UnknownUnicast
 	(DSCP)(0),                     // 1: weft.v1.DSCP
@@ -2620,20 +2706,21 @@ var file_weft_v1_types_proto_goTypes = []any{
 	(*Host)(nil),                  // 21: weft.v1.Host
 	(*HostSpec)(nil),              // 22: weft.v1.HostSpec
 	(*HostStatus)(nil),            // 23: weft.v1.HostStatus
-	(*ProgramBooks)(nil),          // 24: weft.v1.ProgramBooks
-	(*LaneCount)(nil),             // 25: weft.v1.LaneCount
-	(*Condition)(nil),             // 26: weft.v1.Condition
-	(*VTEP)(nil),                  // 27: weft.v1.VTEP
-	(*VTEPSpec)(nil),              // 28: weft.v1.VTEPSpec
-	(*VTEPStatus)(nil),            // 29: weft.v1.VTEPStatus
-	(*VNIPool)(nil),               // 30: weft.v1.VNIPool
-	(*VNIPoolSpec)(nil),           // 31: weft.v1.VNIPoolSpec
-	(*VNIPoolStatus)(nil),         // 32: weft.v1.VNIPoolStatus
-	(*APIToken)(nil),              // 33: weft.v1.APIToken
-	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
+	(*Capability)(nil),            // 24: weft.v1.Capability
+	(*ProgramBooks)(nil),          // 25: weft.v1.ProgramBooks
+	(*LaneCount)(nil),             // 26: weft.v1.LaneCount
+	(*Condition)(nil),             // 27: weft.v1.Condition
+	(*VTEP)(nil),                  // 28: weft.v1.VTEP
+	(*VTEPSpec)(nil),              // 29: weft.v1.VTEPSpec
+	(*VTEPStatus)(nil),            // 30: weft.v1.VTEPStatus
+	(*VNIPool)(nil),               // 31: weft.v1.VNIPool
+	(*VNIPoolSpec)(nil),           // 32: weft.v1.VNIPoolSpec
+	(*VNIPoolStatus)(nil),         // 33: weft.v1.VNIPoolStatus
+	(*APIToken)(nil),              // 34: weft.v1.APIToken
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
 }
 var file_weft_v1_types_proto_depIdxs = []int32{
-	34, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	35, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
 	6,  // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
 	8,  // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
 	9,  // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
@@ -2657,24 +2744,25 @@ var file_weft_v1_types_proto_depIdxs = []int32{
 	22, // 21: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
 	23, // 22: weft.v1.Host.status:type_name -> weft.v1.HostStatus
 	4,  // 23: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
-	26, // 24: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
-	34, // 25: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
-	24, // 26: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
-	25, // 27: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
-	6,  // 28: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
-	28, // 29: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
-	29, // 30: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
-	6,  // 31: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
-	31, // 32: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
-	32, // 33: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
-	5,  // 34: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
-	34, // 35: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
-	34, // 36: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	27, // 24: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
+	35, // 25: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
+	25, // 26: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
+	26, // 27: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
+	24, // 28: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
+	6,  // 29: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
+	29, // 30: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
+	30, // 31: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
+	6,  // 32: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
+	32, // 33: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
+	33, // 34: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
+	5,  // 35: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
+	35, // 36: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
+	35, // 37: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_types_proto_init() }
@@ -2688,7 +2776,7 @@ func file_weft_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_types_proto_rawDesc), len(file_weft_v1_types_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
