@@ -45,6 +45,8 @@ type Agent struct {
 	prober *Prober
 	wall   *wall
 
+	// can is what kernel and uplinks were found to be able to do.
+	can []datapath.Capability
 	// xdpEvents are the indexes of interfaces whose XDP features changed.
 	xdpEvents <-chan int
 
@@ -78,6 +80,8 @@ type Datapath interface {
 	Lanes() ([]datapath.LaneCount, error)
 	Tables() []datapath.TableUse
 	Programs() []string
+	// Capabilities are what the kernel and the uplinks can do now.
+	Capabilities() []datapath.Capability
 	// SetHops says which next hops to a VTEP are equal.
 	SetHops(datapath.VTEPID, []datapath.Hop) error
 	// CheckXDP looks again at what the uplinks can do for the XDP lane.
@@ -163,6 +167,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.startProbes(ctx, &tasks); err != nil {
 		a.log.Warn("the kernel lane cannot be proved", "err", err)
 	}
+	a.probe()
 	a.reconcile()
 	events, err := a.links.Subscribe(ctx)
 	if err != nil {

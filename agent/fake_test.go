@@ -275,8 +275,11 @@ func (f *fakeKernel) Lanes() ([]datapath.LaneCount, error) {
 }
 func (f *fakeKernel) Tables() []datapath.TableUse { return nil }
 func (f *fakeKernel) Programs() []string          { return []string{"from_port on veth7, tcx, program 9"} }
-func (f *fakeKernel) CheckXDP() error             { return nil }
-func (f *fakeKernel) Publish() error              { f.published++; return nil }
+func (f *fakeKernel) Capabilities() []datapath.Capability {
+	return []datapath.Capability{{Name: "tcx links", Present: true}, {Name: "GRO", Interface: "eth1", Detail: "gro"}}
+}
+func (f *fakeKernel) CheckXDP() error { return nil }
+func (f *fakeKernel) Publish() error  { f.published++; return nil }
 
 // word is a setting that differs from the usual, at the end of a line.
 func word(on bool, w string) string {

@@ -50,9 +50,22 @@ func (a *Agent) checkXDP() {
 	if err := a.kernel.CheckXDP(); err != nil {
 		a.log.Error("what the uplinks can do for the XDP lane cannot be written", "err", err)
 	}
+	a.probe()
 	a.checkFastPaths(true)
 	if a.rec.Dirty() {
 		a.reconcile()
+	}
+}
+
+// probe asks what kernel and uplinks can do, and says what is new of it.
+func (a *Agent) probe() {
+	had := a.can
+	a.can = a.kernel.Capabilities()
+	for _, c := range a.can {
+		if !slices.Contains(had, c) {
+			a.log.Info("a capability", "name", c.Name, "interface", c.Interface, "present", c.Present, "detail", c.Detail)
+			later(&a.reportAt, reportDelay)
+		}
 	}
 }
 

@@ -44,6 +44,9 @@ func (a *Agent) report() {
 // reportBooks says what the programs did, and where they are attached.
 func (a *Agent) reportBooks(rep *planv1.Report) {
 	rep.Programs = a.kernel.Programs()
+	for _, c := range a.can {
+		rep.Capabilities = append(rep.Capabilities, &planv1.Capability{Name: c.Name, Interface: c.Interface, Present: c.Present, Detail: c.Detail})
+	}
 	books, err := a.kernel.Books()
 	if err != nil {
 		a.log.Error("the programs' books cannot be read", "err", err)

@@ -390,7 +390,13 @@ type hosts struct{ *fake }
 func (f hosts) CreateHostToken(_ context.Context, r *connect.Request[weftv1.CreateHostTokenRequest]) (*connect.Response[weftv1.CreateHostTokenResponse], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.hosts.put(r.Msg.GetHost(), &weftv1.Host{Name: r.Msg.GetHost(), Meta: f.meta(), Spec: &weftv1.HostSpec{}, Status: &weftv1.HostStatus{}})
+	f.hosts.put(r.Msg.GetHost(), &weftv1.Host{Name: r.Msg.GetHost(), Meta: f.meta(), Spec: &weftv1.HostSpec{}, Status: &weftv1.HostStatus{
+		Programs: []string{"from_port on veth7, tcx, program 9"},
+		Capabilities: []*weftv1.Capability{{Name: "tcx links", Present: true},
+			{Name: "XDP redirect target", Interface: "eth1", Detail: "basic redirect"}},
+		Books: []*weftv1.ProgramBooks{{Program: "from_port", In: 100, Delivered: 60, Encapsulated: 20, Passed: 5, Dropped: 15, Answers: 12}, {Program: "to_uplink"}},
+		Lanes: []*weftv1.LaneCount{{Reason: "checksum", Packets: 4}},
+	}})
 	return answer(&weftv1.CreateHostTokenResponse{Token: fmt.Sprintf("weft-join.for.%s.%s", r.Msg.GetHost(), r.Msg.GetLifetime().AsDuration())}, nil)
 }
 func (f hosts) GetHost(_ context.Context, r *connect.Request[weftv1.GetHostRequest]) (*connect.Response[weftv1.Host], error) {

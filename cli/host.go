@@ -135,6 +135,7 @@ func (s *sheet) host(h *weftv1.Host) {
 	s.row("Ports", status.GetPorts())
 	s.row("Applied", number(status.GetAppliedRevision()))
 	s.row("Last seen", when(status.GetLastSeen()))
+	s.capabilities(status.GetCapabilities())
 	if len(status.GetPrograms()) > 0 {
 		s.list("Programs", status.GetPrograms())
 	}
@@ -145,6 +146,24 @@ func (s *sheet) host(h *weftv1.Host) {
 	}
 	if len(lanes) > 0 {
 		s.list("To another lane", lanes)
+	}
+}
+
+// capabilities are a line each, those of an uplink under its name.
+func (s *sheet) capabilities(all []*weftv1.Capability) {
+	var lines []string
+	for _, c := range all {
+		line := c.GetName() + ": " + yes(c.GetPresent())
+		if c.GetInterface() != "" {
+			line = c.GetInterface() + ": " + line
+		}
+		if c.GetDetail() != "" {
+			line += " (" + c.GetDetail() + ")"
+		}
+		lines = append(lines, line)
+	}
+	if len(lines) > 0 {
+		s.list("Capabilities", lines)
 	}
 }
 

@@ -134,6 +134,7 @@ func (a *api) hostAnswer(ctx context.Context, h *model.Host) *connect.Response[w
 	a.view.read(func(w *model.World) { status = a.hostStatus(w, h) })
 	if said, ok := a.heard.host(h.UID); ok { // of one host only: a listing would be long
 		status.Books, status.Lanes, status.Programs = booksOut(said.books), lanesOut(said.lanes), said.programs
+		status.Capabilities = capabilitiesOut(said.can)
 	}
 	return connect.NewResponse(hostOut(h, status))
 }

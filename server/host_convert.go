@@ -57,3 +57,11 @@ func lanesOut(in []*planv1.LaneCount) []*weftv1.LaneCount {
 	}
 	return out
 }
+
+func capabilitiesOut(in []*planv1.Capability) []*weftv1.Capability {
+	var out []*weftv1.Capability
+	for _, c := range in {
+		out = append(out, &weftv1.Capability{Name: c.GetName(), Interface: c.GetInterface(), Present: c.GetPresent(), Detail: c.GetDetail()})
+	}
+	return out
+}

@@ -313,12 +313,13 @@ func TestDrops(t *testing.T) {
 	h.open(facts("192.0.2.61", 1500))
 	ok(t, h.agent.Bind, &planv1.BindRequest{Tenant: "drops", Port: "p"})
 	h.report(&planv1.Report{
-		Ports:      []*planv1.PortReport{{Uid: p.Meta.Uid, Epoch: 1 << 40, State: planv1.PortState_PORT_STATE_HELD, Message: "why", Drops: []*planv1.Drop{{Reason: "port_held", Packets: 5}}}},
-		Drops:      []*planv1.Drop{{Reason: "vtep_not_listed", Packets: 2, Source: "203.0.113.7"}, {Reason: "none", Packets: 0}},
-		Conditions: []*planv1.Condition{{Name: "kernel lane blocked", Message: "a firewall rule drops UDP 4789"}},
-		Books:      []*planv1.ProgramBooks{{Program: "from_port", In: 31, Delivered: 1, Encapsulated: 2, Passed: 4, Dropped: 24, Copies: 9, Answers: 23}},
-		Lanes:      []*planv1.LaneCount{{Reason: "checksum", Packets: 4}},
-		Programs:   []string{"from_port on veth7, tcx, program 9"},
+		Ports:        []*planv1.PortReport{{Uid: p.Meta.Uid, Epoch: 1 << 40, State: planv1.PortState_PORT_STATE_HELD, Message: "why", Drops: []*planv1.Drop{{Reason: "port_held", Packets: 5}}}},
+		Drops:        []*planv1.Drop{{Reason: "vtep_not_listed", Packets: 2, Source: "203.0.113.7"}, {Reason: "none", Packets: 0}},
+		Conditions:   []*planv1.Condition{{Name: "kernel lane blocked", Message: "a firewall rule drops UDP 4789"}},
+		Books:        []*planv1.ProgramBooks{{Program: "from_port", In: 31, Delivered: 1, Encapsulated: 2, Passed: 4, Dropped: 24, Copies: 9, Answers: 23}},
+		Lanes:        []*planv1.LaneCount{{Reason: "checksum", Packets: 4}},
+		Programs:     []string{"from_port on veth7, tcx, program 9"},
+		Capabilities: []*planv1.Capability{{Name: "XDP redirect target", Interface: "eth1", Present: true, Detail: "basic ndo-xmit"}},
 	})
 	eventually(t, "the drops are listed", func() bool {
 		return len(ok(t, f.system.ListDrops, &weftv1.ListDropsRequest{Host: "drops-h"}).Drops) == 2
@@ -328,6 +329,10 @@ func TestDrops(t *testing.T) {
 	wantBooks(t, shown.Books)
 	if len(shown.Programs) != 1 || len(shown.Lanes) != 1 || shown.Lanes[0].Reason != "checksum" || shown.Lanes[0].Packets != 4 {
 		t.Errorf("programs %q, lanes %v", shown.Programs, shown.Lanes)
+	}
+	can := &weftv1.Capability{Name: "XDP redirect target", Interface: "eth1", Present: true, Detail: "basic ndo-xmit"}
+	if len(shown.Capabilities) != 1 || !proto.Equal(shown.Capabilities[0], can) {
+		t.Errorf("capabilities %v, want %v", shown.Capabilities, can)
 	}
 	if b := ok(t, f.system.ListDrops, &weftv1.ListDropsRequest{Tenant: "drops"}).Books; len(b) != 0 {
 		t.Errorf("a tenant's drops come with the host's books: %v", b)

@@ -39,6 +39,7 @@ type heard struct {
 	books      []*planv1.ProgramBooks
 	lanes      []*planv1.LaneCount
 	programs   []string
+	can        []*planv1.Capability
 }
 
 // session is one open stream of a host. cancel ends it with a cause that its agent is told.
@@ -120,7 +121,7 @@ func (r *realisation) report(s *session, rep *planv1.Report, here func(model.UID
 		}
 	}
 	h.seen, h.ports, h.conditions, h.drops = now, ports, rep.GetConditions(), rep.GetDrops()
-	h.books, h.lanes, h.programs = rep.GetBooks(), rep.GetLanes(), rep.GetPrograms()
+	h.books, h.lanes, h.programs, h.can = rep.GetBooks(), rep.GetLanes(), rep.GetPrograms(), rep.GetCapabilities()
 }
 
 // forget drops what is kept of hosts and ports that are gone, and returns the sessions of those hosts.

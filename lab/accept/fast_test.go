@@ -91,6 +91,13 @@ func TestFastPath(t *testing.T) {
 		return o.Encapsulated-out.Encapsulated > least && i.Delivered-in.Delivered > least, fmt.Sprintf("h1 %+v, was %+v; h2 %+v, was %+v", o, out, i, in)
 	})
 
+	host := f.must(t, "host", "show", "h1")
+	for _, line := range []string{"uplink0: XDP redirect target: yes", "uplink0: native XDP: yes", "tcx links: yes", "xdp_from_uplink on uplink0, XDP", "xdp_from_port on "} {
+		if !strings.Contains(host, line) {
+			t.Errorf("weft host show h1 does not say %q:\n%s", line, host)
+		}
+	}
+
 	// A workload may change its interface: redirected frames would be lost without a trace.
 	if err := b.ns.SetFeature("eth0", netdev.GRO, false); err != nil {
 		t.Fatal(err)
