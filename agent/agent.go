@@ -410,11 +410,12 @@ func (a *Agent) take(u *planv1.Update) error {
 		if err := a.file.writeRecent(a.snapshot()); err != nil {
 			a.log.Error("the plan could not be written down before it is applied", "err", err)
 		}
-		a.reconcile()
-		later(&a.reportAt, reportDelay)
 		if a.touchesVTEPs(step) {
+			a.moveEnd()
 			later(&a.uplinkAt, uplinkDelay)
 		}
+		a.reconcile()
+		later(&a.reportAt, reportDelay)
 	}
 	later(&a.snapshotAt, snapshotDelay)
 	a.acknowledge()

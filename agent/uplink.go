@@ -22,8 +22,9 @@ import (
 // uplink is this host's own end of the underlay, as it was last seen.
 type uplink struct {
 	// name of the interface; several with commas between them.
-	name  string
-	local datapath.Local
+	name string
+	// local is this host's end as the datapath has it, and found as its interfaces have it: the plan comes between, see moveEnd.
+	local, found datapath.Local
 	// indexes of its interfaces; another index is another interface of the name, that needs weft's programs.
 	indexes []int
 	// managed are the next hops that the kernel keeps resolved for us.
@@ -34,9 +35,9 @@ type uplink struct {
 
 func (u *uplink) facts(cfg Config) *planv1.Facts {
 	f := &planv1.Facts{
-		UdpPort: uint32(u.local.UDPPort), UplinkMtu: uint32(u.local.UplinkMTU), Uplink: u.name, Kernel: kernelRelease(),
+		UdpPort: uint32(u.found.UDPPort), UplinkMtu: uint32(u.found.UplinkMTU), Uplink: u.name, Kernel: kernelRelease(),
 	}
-	for _, a := range []netip.Addr{u.local.Addr4, u.local.Addr6} {
+	for _, a := range []netip.Addr{u.found.Addr4, u.found.Addr6} {
 		if a.IsValid() {
 			f.VtepAddresses = append(f.VtepAddresses, a.String())
 		}
@@ -146,6 +147,7 @@ func findUplink(cfg Config, links Links, was datapath.Local) (*uplink, error) {
 	if !u.local.Addr4.IsValid() && !u.local.Addr6.IsValid() {
 		return nil, fmt.Errorf("uplink %s has no address: give it one, or say --vtep-address", name)
 	}
+	u.found = u.local
 	return u, nil
 }
 
@@ -215,7 +217,7 @@ func serverAddress(servers []string) netip.Addr {
 func (a *Agent) checkUplink() {
 	fixed := a.cfg
 	fixed.Uplink = a.uplink.name // programs are on it: another one needs a restart
-	now, err := findUplink(fixed, a.links, a.uplink.local)
+	now, err := findUplink(fixed, a.links, a.uplink.found)
 	if err != nil {
 		a.setCondition("uplink", err.Error())
 		return
@@ -238,20 +240,52 @@ func (a *Agent) checkUplink() {
 		a.uplink.indexes = now.indexes
 		maps.DeleteFunc(a.uplink.managed, func(hop netdev.Hop, _ bool) bool { return !slices.Contains(now.indexes, hop.Index) })
 	}
-	a.setCondition("uplink", "")
-	if now.local != a.uplink.local {
-		a.log.Info("the tunnel's end changed", "vtep", now.local.Addr4, "vtep6", now.local.Addr6, "mtu", now.local.UplinkMTU)
-		if err := a.rec.SetLocal(now.local); err != nil {
-			a.log.Error("the tunnel's end could not be changed", "err", err)
-			later(&a.uplinkAt, retryEvery)
-			return
-		}
-		a.uplink.local = now.local
-		a.renewOAM()
-		a.reconcile()
+	if now.found != a.uplink.found {
+		a.log.Info("the tunnel's end changed", "vtep", now.found.Addr4, "vtep6", now.found.Addr6, "mtu", now.found.UplinkMTU)
+		a.uplink.found = now.found
 		a.server.Say(nil, a.uplink.facts(a.cfg), nil)
 	}
+	if a.moveEnd() {
+		a.reconcile()
+	}
 	a.manageNextHops()
+}
+
+// moveEnd tells the datapath where this host's tunnels end, and reports whether that is new. Another address waits for the plan to
+// have it: until then the peers send to the old one and accept nothing else, and so does this host. All follow the same update, so that
+// what is lost is what is on the way at that moment.
+func (a *Agent) moveEnd() bool {
+	end, ahead := a.uplink.found, ""
+	if a.aheadOfPlan() {
+		end.Addr4, end.Addr6 = a.uplink.local.Addr4, a.uplink.local.Addr6
+		ahead = "the address of " + a.uplink.name + " changed, and the plan does not say so yet: tunnels end at the old one"
+	}
+	a.setCondition("uplink", ahead)
+	if end == a.uplink.local {
+		return false
+	}
+	if err := a.rec.SetLocal(end); err != nil {
+		a.log.Error("the tunnel's end could not be changed", "err", err)
+		later(&a.uplinkAt, retryEvery)
+		return false
+	}
+	a.uplink.local = end
+	a.renewOAM()
+	return true
+}
+
+// aheadOfPlan reports whether the plan has another address of this host than its uplink. A host that is new to the plan is not ahead of it.
+func (a *Agent) aheadOfPlan() bool {
+	v := a.rec.view.vteps[a.rec.self]
+	if v == nil {
+		return false
+	}
+	for _, addr := range []netip.Addr{a.uplink.found.Addr4, a.uplink.found.Addr6} {
+		if addr.IsValid() && !slices.Contains(v.addrs, addr) {
+			return true
+		}
+	}
+	return false
 }
 
 // manageNextHops tells the datapath which ways to a VTEP are equal, and asks the kernel to resolve and refresh what packets to VTEPs

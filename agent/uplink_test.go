@@ -99,3 +99,39 @@ func TestEqualNextHops(t *testing.T) {
 	r.links.events <- netdev.Event{Kind: netdev.EventRoute}
 	told("one way alone is nothing to choose from")
 }
+
+// TestAnotherAddressWaitsForThePlan turns red when this host's end moves to another address before the plan has it, when it does not then,
+// or when the server is not told: all peers go by the plan, and accept nothing else.
+func TestAnotherAddressWaitsForThePlan(t *testing.T) {
+	r := newRig(t)
+	r.base()
+	r.until("the next hop is managed", func() bool { return len(r.links.managed) == 1 })
+	before, after := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.99")
+	r.links.mu.Lock()
+	r.links.addrs[0].Prefix = netip.PrefixFrom(after, 24)
+	eth := r.links.links["eth1"]
+	eth.MTU = 1400
+	r.links.links["eth1"] = eth
+	r.links.mu.Unlock()
+	r.links.events <- netdev.Event{Kind: netdev.EventAddress, Index: 2}
+	r.until("the server is told", func() bool {
+		r.server.mu.Lock()
+		defer r.server.mu.Unlock()
+		n := len(r.server.facts)
+		return n > 0 && slices.Equal(r.server.facts[n-1].VtepAddresses, []string{after.String()}) && r.server.facts[n-1].UplinkMtu == 1400
+	})
+	r.until("the MTU is in force, and the old address still", func() bool {
+		return r.kernel.local.Addr4 == before && r.kernel.local.UplinkMTU == 1400 && r.agent.conditions["uplink"] != ""
+	})
+	if err := r.send(vtepOf("h1", 99)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.agent.do(r.ctx, func() {
+		if r.kernel.local.Addr4 != after {
+			t.Errorf("the plan has %s, and the datapath %s", after, r.kernel.local.Addr4)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.until("nothing is left to say", func() bool { return r.agent.conditions["uplink"] == "" })
+}

@@ -45,6 +45,8 @@ type Config struct {
 	// Uplinks of each host, 1 or 2; 0 is 1. With 2 a host hangs below its own leaf and the next one, by equal routes, and tunnels end at an
 	// address of its loopback.
 	Uplinks int
+	// FindVTEP leaves it to the agents to find their VTEP addresses, and to follow them: those of the uplink.
+	FindVTEP bool
 	// UDPPort of the tunnels; 0 is 4789.
 	UDPPort uint16
 	// MTU of the underlay in octets of an IP packet; 0 is DefaultMTU or DefaultMTU6.

@@ -91,7 +91,7 @@ func (l *Lab) build(ctx context.Context) error {
 
 // plan is the State before anything is made.
 func (c Config) plan() State {
-	s := State{Name: c.Name, Prefix: c.Prefix, Dir: c.Dir, PinRoot: c.PinRoot, Binary: c.Binary, Spines: c.Spines, Direct: c.Direct, Underlay: c.Underlay, Uplinks: c.Uplinks, UDPPort: c.UDPPort, MTU: c.MTU, Tables: c.Tables, XDP: c.XDP,
+	s := State{Name: c.Name, Prefix: c.Prefix, Dir: c.Dir, PinRoot: c.PinRoot, Binary: c.Binary, Spines: c.Spines, Direct: c.Direct, Underlay: c.Underlay, Uplinks: c.Uplinks, FindVTEP: c.FindVTEP, UDPPort: c.UDPPort, MTU: c.MTU, Tables: c.Tables, XDP: c.XDP,
 		ServerSocket: c.serverSocket()}
 	for i := 1; i <= c.Hosts; i++ {
 		h := hostName(i)

@@ -96,9 +96,12 @@ func (l *Lab) startAgent(host, token string) error {
 	}
 	args := []string{"agent", "--name", host, "--server", net.JoinHostPort(serverAddr.String(), serverPort),
 		"--dir", l.AgentDir(host), "--socket", h.AgentSocket, "--pin-root", h.PinRoot,
-		"--instance", "lab-" + host, "--uplink", strings.Join(l.cfg.uplinks(), ","), "--vtep-address", h.VTEPAddress, "--udp-port", strconv.Itoa(int(l.cfg.UDPPort)), "--tables", l.cfg.Tables}
+		"--instance", "lab-" + host, "--uplink", strings.Join(l.cfg.uplinks(), ","), "--udp-port", strconv.Itoa(int(l.cfg.UDPPort)), "--tables", l.cfg.Tables}
 	if l.cfg.XDP {
 		args = append(args, "--xdp", "uplink")
+	}
+	if !l.cfg.FindVTEP {
+		args = append(args, "--vtep-address", h.VTEPAddress)
 	}
 	var env []string
 	if token != "" {

@@ -23,6 +23,7 @@ type State struct {
 	// Underlay is the IP version, 4 or 6.
 	Underlay int    `json:"underlay,omitempty"`
 	Uplinks  int    `json:"uplinks,omitempty"`
+	FindVTEP bool   `json:"find_vtep,omitempty"`
 	UDPPort  uint16 `json:"udp_port,omitempty"`
 	MTU      int    `json:"mtu"`
 	Tables   string `json:"tables,omitempty"`
@@ -100,7 +101,7 @@ func (s *State) removeWorkload(name string) {
 
 // config is the Config that the state was made from.
 func (s *State) config() Config {
-	return Config{Name: s.Name, Prefix: s.Prefix, Dir: s.Dir, PinRoot: s.PinRoot, Hosts: len(s.Hosts), Spines: s.Spines, Direct: s.Direct, Underlay: s.Underlay, Uplinks: s.Uplinks, UDPPort: s.UDPPort, MTU: s.MTU, Tables: s.Tables, XDP: s.XDP, Binary: s.Binary}
+	return Config{Name: s.Name, Prefix: s.Prefix, Dir: s.Dir, PinRoot: s.PinRoot, Hosts: len(s.Hosts), Spines: s.Spines, Direct: s.Direct, Underlay: s.Underlay, Uplinks: s.Uplinks, FindVTEP: s.FindVTEP, UDPPort: s.UDPPort, MTU: s.MTU, Tables: s.Tables, XDP: s.XDP, Binary: s.Binary}
 }
 
 // errNoLab is wrapped by the error of reading a state that is not there.

@@ -240,10 +240,14 @@ func fromLoopbacks(t *testing.T, f *fixture, underlay int, a, b *workload) {
 	}
 }
 
-// carried is what each of a host's two uplinks has sent.
+// carried is what each of a host's uplinks has sent.
 func (f *fixture) carried(t testing.TB, host string) (tx, dropped [2]uint64) {
 	t.Helper()
-	for k := range tx {
+	s, err := f.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k := range s.Uplinks {
 		st, err := f.node(t, host).Stats(fmt.Sprintf("uplink%d", k))
 		if err != nil {
 			t.Fatal(err)
@@ -316,13 +320,13 @@ func (f *fixture) loses(t *testing.T, a, b *workload, do func()) (l losses) {
 	}
 	moved := func(what string) {
 		t.Helper()
-		from, _ := f.carried(t, "h1")
+		from, _ := f.carried(t, a.Host)
 		eventually(t, "datagrams go on "+what, func() (bool, string) {
-			now, _ := f.carried(t, "h1")
+			now, _ := f.carried(t, a.Host)
 			return now[0]+now[1] >= from[0]+from[1]+1000, fmt.Sprint(from, now)
 		})
 	}
-	_, before := f.carried(t, "h1")
+	_, before := f.carried(t, a.Host)
 	moved("before")
 	do()
 	moved("after")
@@ -340,7 +344,7 @@ func (f *fixture) loses(t *testing.T, a, b *workload, do func()) (l losses) {
 		r := <-stopped
 		l.sent, l.lost, l.duplicated, l.unsent = l.sent+r.Sent, l.lost+r.Lost, l.duplicated+r.Duplicated, l.unsent+r.Unsent
 	}
-	_, after := f.carried(t, "h1")
+	_, after := f.carried(t, a.Host)
 	l.dropped = after[0] - before[0] + after[1] - before[1]
 	return l
 }
@@ -376,6 +380,52 @@ func TestUDPPort8472(t *testing.T) {
 	streams(t, out.ns, pair[1].ns, pair[1].v4())
 	if host := f.must(t, "host", "list"); strings.Contains(host, "degraded") {
 		t.Errorf("a host is degraded:\n%s", host)
+	}
+}
+
+// TestVTEPAddressChanges: a host whose uplink gets another address has its tunnels there, and its peers follow through the plan. What is sent
+// before they have all heard of it goes the old way; a second address alone changes nothing.
+// Goes red when the agent does not say the new address to the server, or when a second address takes the first one's place.
+func TestVTEPAddressChanges(t *testing.T) {
+	for _, c := range []struct {
+		underlay int
+		old, new string
+	}{{4, "198.18.1.1/15", "198.18.1.99/15"}, {6, "fd18:0:0:1::1/15", "fd18:0:0:1::99/15"}} {
+		t.Run(fmt.Sprintf("IPv%d", c.underlay), func(t *testing.T) {
+			f := ownLab(t, lab.Config{Name: "accmove", Underlay: c.underlay, Direct: true, FindVTEP: true})
+			a, b := wirePair(t, f, "move", 0)
+			reaches(t, a.ns, b.v4())
+			h1, before, after := f.node(t, "h1"), netip.MustParsePrefix(c.old), netip.MustParsePrefix(c.new)
+			l := f.loses(t, a, b, func() {
+				if err := h1.AddAddress("uplink0", after); err != nil {
+					t.Fatal(err)
+				}
+			})
+			t.Logf("a second address: %s", l)
+			l.none(t)
+			for _, way := range [][2]*workload{{a, b}, {b, a}} {
+				l = f.loses(t, way[0], way[1], func() {
+					if err := h1.DeleteAddress("uplink0", before); err != nil {
+						t.Fatal(err)
+					}
+					eventually(t, "the server has the other address", func() (bool, string) {
+						out := f.must(t, "host", "list")
+						return strings.Contains(out, after.Addr().String()), out
+					})
+					f.caughtUp(t, "h2")
+				})
+				t.Logf("the first address goes: %s", l)
+				l.few(t)
+				for _, dst := range []netip.Addr{b.v4(), b.v6()} {
+					reaches(t, a.ns, dst)
+				}
+				// And back, for the other way.
+				if err := h1.AddAddress("uplink0", before); err != nil {
+					t.Fatal(err)
+				}
+				before, after = after, before
+			}
+		})
 	}
 }
 
