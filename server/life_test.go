@@ -287,6 +287,10 @@ func TestExternalVTEP(t *testing.T) {
 		return n != nil && len(n.External) == 1 && n.External[0].Vtep == v.Meta.Uid && len(n.External[0].Macs) == 2
 	})
 	refused(t, f.vteps.DeleteVTEP, &weftv1.DeleteVTEPRequest{Name: "ext1"}, conflict, "vtep", "1 networks")
+	// Break it: drop noHostsVTEP from either call.
+	own := ok(t, f.hosts.GetHost, &weftv1.GetHostRequest{Name: "ext-h"}).Status.VtepAddresses[0]
+	refused(t, f.vteps.CreateVTEP, &weftv1.CreateVTEPRequest{Name: "own", Spec: &weftv1.VTEPSpec{Address: own}}, taken, "spec.address", "ext-h")
+	refused(t, f.vteps.UpdateVTEP, &weftv1.UpdateVTEPRequest{Name: "ext1", Revision: v.Meta.Revision, Spec: &weftv1.VTEPSpec{Address: own}}, taken, "spec.address", "ext-h")
 	if s := ok(t, f.vteps.GetVTEP, &weftv1.GetVTEPRequest{Name: "ext1"}).Status; len(s.Networks) != 1 || s.Networks[0] != "ext/blue" {
 		t.Errorf("status %v", s)
 	}

@@ -33,6 +33,9 @@ func (a *api) CreateVTEP(ctx context.Context, req *connect.Request[weftv1.Create
 	if err := v.Validate(); err != nil {
 		return nil, err
 	}
+	if err := a.noHostsVTEP(v.Spec); err != nil {
+		return nil, err
+	}
 	if err := a.store.CreateVTEP(ctx, v); err != nil {
 		return nil, err
 	}
@@ -79,10 +82,26 @@ func (a *api) UpdateVTEP(ctx context.Context, req *connect.Request[weftv1.Update
 	if err := v.ValidateUpdate(old); err != nil {
 		return nil, err
 	}
+	if err := a.noHostsVTEP(v.Spec); err != nil {
+		return nil, err
+	}
 	if err := a.store.UpdateVTEP(ctx, &v); err != nil {
 		return nil, err
 	}
 	return a.vtepAnswer(ctx, &v), nil
+}
+
+// noHostsVTEP refuses what a host said to be its own VTEP. A host that comes to the address later is not looked for here.
+func (a *api) noHostsVTEP(spec model.VTEPSpec) (err error) {
+	a.view.read(func(w *model.World) {
+		for uid, f := range w.Facts {
+			if h := w.Hosts[uid]; h != nil && slices.Contains(f.VTEPAddresses, spec.Address) {
+				err = model.Errorf(model.Taken, "spec.address", "leave it out: hosts take part in a network by their ports",
+					"%s is the VTEP of host %s", spec.Address, h.Name)
+			}
+		}
+	})
+	return err
 }
 
 // DeleteVTEP implements weft.v1.
