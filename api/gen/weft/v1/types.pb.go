@@ -817,7 +817,9 @@ type NetworkStatus struct {
 	Ports      uint32 `protobuf:"varint,3,opt,name=ports,proto3" json:"ports,omitempty"`
 	BoundPorts uint32 `protobuf:"varint,4,opt,name=bound_ports,json=boundPorts,proto3" json:"bound_ports,omitempty"`
 	// Hosts that hold a bound port of this network.
-	Hosts         []string `protobuf:"bytes,5,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Hosts []string `protobuf:"bytes,5,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// What live hosts could not apply of this network, its ports and its external VTEPs: name is "not applied on HOST".
+	Conditions    []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -883,6 +885,13 @@ func (x *NetworkStatus) GetBoundPorts() uint32 {
 func (x *NetworkStatus) GetHosts() []string {
 	if x != nil {
 		return x.Hosts
+	}
+	return nil
+}
+
+func (x *NetworkStatus) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
 	}
 	return nil
 }
@@ -2501,14 +2510,17 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x04dscp\x18\b \x01(\x0e2\r.weft.v1.DSCPR\x04dscp\"5\n" +
 	"\vNetworkVTEP\x12\x12\n" +
 	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12\x12\n" +
-	"\x04macs\x18\x02 \x03(\tR\x04macs\"\x80\x01\n" +
+	"\x04macs\x18\x02 \x03(\tR\x04macs\"\xb4\x01\n" +
 	"\rNetworkStatus\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
 	"\x03mtu\x18\x02 \x01(\rR\x03mtu\x12\x14\n" +
 	"\x05ports\x18\x03 \x01(\rR\x05ports\x12\x1f\n" +
 	"\vbound_ports\x18\x04 \x01(\rR\n" +
 	"boundPorts\x12\x14\n" +
-	"\x05hosts\x18\x05 \x03(\tR\x05hosts\"\xa9\x01\n" +
+	"\x05hosts\x18\x05 \x03(\tR\x05hosts\x122\n" +
+	"\n" +
+	"conditions\x18\x06 \x03(\v2\x12.weft.v1.ConditionR\n" +
+	"conditions\"\xa9\x01\n" +
 	"\x04Port\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
@@ -2730,39 +2742,40 @@ var file_weft_v1_types_proto_depIdxs = []int32{
 	0,  // 7: weft.v1.NetworkSpec.unknown_unicast:type_name -> weft.v1.UnknownUnicast
 	12, // 8: weft.v1.NetworkSpec.vteps:type_name -> weft.v1.NetworkVTEP
 	1,  // 9: weft.v1.NetworkSpec.dscp:type_name -> weft.v1.DSCP
-	6,  // 10: weft.v1.Port.meta:type_name -> weft.v1.Meta
-	15, // 11: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
-	18, // 12: weft.v1.Port.status:type_name -> weft.v1.PortStatus
-	16, // 13: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
-	2,  // 14: weft.v1.PortSpec.fast_path:type_name -> weft.v1.FastPath
-	17, // 15: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
-	3,  // 16: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
-	19, // 17: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
-	20, // 18: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
-	2,  // 19: weft.v1.PortStatus.fast_path:type_name -> weft.v1.FastPath
-	6,  // 20: weft.v1.Host.meta:type_name -> weft.v1.Meta
-	22, // 21: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
-	23, // 22: weft.v1.Host.status:type_name -> weft.v1.HostStatus
-	4,  // 23: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
-	27, // 24: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
-	35, // 25: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
-	25, // 26: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
-	26, // 27: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
-	24, // 28: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
-	6,  // 29: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
-	29, // 30: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
-	30, // 31: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
-	6,  // 32: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
-	32, // 33: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
-	33, // 34: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
-	5,  // 35: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
-	35, // 36: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
-	35, // 37: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	27, // 10: weft.v1.NetworkStatus.conditions:type_name -> weft.v1.Condition
+	6,  // 11: weft.v1.Port.meta:type_name -> weft.v1.Meta
+	15, // 12: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
+	18, // 13: weft.v1.Port.status:type_name -> weft.v1.PortStatus
+	16, // 14: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
+	2,  // 15: weft.v1.PortSpec.fast_path:type_name -> weft.v1.FastPath
+	17, // 16: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
+	3,  // 17: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
+	19, // 18: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
+	20, // 19: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
+	2,  // 20: weft.v1.PortStatus.fast_path:type_name -> weft.v1.FastPath
+	6,  // 21: weft.v1.Host.meta:type_name -> weft.v1.Meta
+	22, // 22: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
+	23, // 23: weft.v1.Host.status:type_name -> weft.v1.HostStatus
+	4,  // 24: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
+	27, // 25: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
+	35, // 26: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
+	25, // 27: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
+	26, // 28: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
+	24, // 29: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
+	6,  // 30: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
+	29, // 31: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
+	30, // 32: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
+	6,  // 33: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
+	32, // 34: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
+	33, // 35: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
+	5,  // 36: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
+	35, // 37: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
+	35, // 38: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_types_proto_init() }
