@@ -112,15 +112,7 @@ func (s *sheet) host(h *weftv1.Host) {
 	s.meta(h.GetMeta())
 	s.row("Description", h.GetSpec().GetDescription())
 	s.row("State", hostState(status.GetState()))
-	var conditions []string
-	for _, c := range status.GetConditions() {
-		text := c.GetName()
-		if c.GetMessage() != "" {
-			text += ": " + c.GetMessage()
-		}
-		conditions = append(conditions, text)
-	}
-	s.list("Conditions", conditions)
+	s.list("Conditions", conditionLines(status.GetConditions()))
 	s.row("VTEP", orNone(status.GetVtepAddresses()))
 	s.row("UDP port", number(status.GetUdpPort()))
 	s.row("Outer checksum", yes(h.GetSpec().GetOuterChecksum()))
@@ -165,6 +157,17 @@ func (s *sheet) capabilities(all []*weftv1.Capability) {
 	if len(lines) > 0 {
 		s.list("Capabilities", lines)
 	}
+}
+
+func conditionLines(list []*weftv1.Condition) (lines []string) {
+	for _, c := range list {
+		text := c.GetName()
+		if c.GetMessage() != "" {
+			text += ": " + c.GetMessage()
+		}
+		lines = append(lines, text)
+	}
+	return lines
 }
 
 // books are those of programs that saw a packet.

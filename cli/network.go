@@ -201,6 +201,9 @@ func (s *sheet) network(n *weftv1.Network) {
 	s.row("DSCP", enum("DSCP_", spec.GetDscp()))
 	s.row("Ports", fmt.Sprintf("%d, %d bound", status.GetPorts(), status.GetBoundPorts()))
 	s.row("Hosts", orNone(status.GetHosts()))
+	if len(status.GetConditions()) > 0 {
+		s.list("Conditions", conditionLines(status.GetConditions()))
+	}
 	var vteps []string
 	for _, v := range spec.GetVteps() {
 		text := v.GetVtep()

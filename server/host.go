@@ -209,6 +209,11 @@ func displayOf(w *model.World, e *planv1.ResourceError) string {
 		if h := w.Hosts[uid]; h != nil {
 			return "host " + h.Name
 		}
+		for _, v := range w.VTEPs {
+			if v.UID == uid {
+				return "vtep " + v.Name
+			}
+		}
 	}
 	return fmt.Sprintf("%s %s", plan.KindName(e.GetKind()), uid)
 }

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 
 	"connectrpc.com/connect"
 
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/model"
 	"github.com/weftnet/weft/wire"
@@ -247,5 +249,31 @@ func (a *api) networkStatus(w *model.World, n *model.Network) *weftv1.NetworkSta
 		out.Hosts = append(out.Hosts, w.HostName(uid))
 	}
 	slices.Sort(out.Hosts)
+	for uid := range hosts {
+		if said, ok := a.heard.host(uid); ok && said.live() {
+			out.Conditions = append(out.Conditions, networkConditions(w, n, w.HostName(uid), said.errors)...)
+		}
+	}
+	slices.SortFunc(out.Conditions, func(a, b *weftv1.Condition) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Message, b.Message))
+	})
+	return out
+}
+
+// networkConditions is what a host could not apply of a network, its ports and its external VTEPs.
+func networkConditions(w *model.World, n *model.Network, host string, errors []*planv1.ResourceError) []*weftv1.Condition {
+	about := map[model.UID]bool{n.UID: true}
+	for _, part := range n.Spec.VTEPs {
+		if v := w.VTEPs[part.VTEP]; v != nil {
+			about[v.UID] = true
+		}
+	}
+	var out []*weftv1.Condition
+	for _, e := range errors {
+		uid := model.UID(e.GetUid())
+		if p := w.Ports[uid]; about[uid] || p != nil && p.Alloc.NetworkUID == n.UID {
+			out = append(out, &weftv1.Condition{Name: "not applied on " + host, Message: displayOf(w, e) + ": " + e.GetMessage()})
+		}
+	}
 	return out
 }

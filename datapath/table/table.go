@@ -48,9 +48,9 @@ type FullError struct {
 	Refused int
 }
 
-// Error names the table and its limit.
+// Error names the table, its limit and what to do.
 func (e *FullError) Error() string {
-	return fmt.Sprintf("table %s is full (limit %d): %d entries did not fit", e.Table, e.Limit, e.Refused)
+	return fmt.Sprintf("table %s is full (limit %d): %d entries did not fit; take networks or ports off this host, or start its agent with a larger --tables", e.Table, e.Limit, e.Refused)
 }
 
 // Name is the table's name.
