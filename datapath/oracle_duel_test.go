@@ -1,0 +1,309 @@
+package datapath
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"net/netip"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weftnet/weft/datapath/bpf"
+	"github.com/weftnet/weft/datapath/netdev"
+	"github.com/weftnet/weft/datapath/oracle"
+	"github.com/weftnet/weft/wire"
+)
+
+// packetsPerPlan is how long a random plan lasts.
+const packetsPerPlan = 100
+
+// duel is one host with four ports, and what listens at every place where a packet may come out:
+//
+//	port 0..3 eth0 --- weftpN [host a] up0 --- up0 [silent namespace]
+type duel struct {
+	t     testing.TB
+	a     *testHost
+	ports [4]*workload
+	taps  map[uint32]*tap // by interface of a: ports and uplink
+	mac   wire.MAC        // of a's up0
+	hops  map[netip.Addr]wire.MAC
+	flows map[string]uint16
+	rng   *rand.Rand
+	host  uint32 // the uplink
+	// kernel: more packets are for the kernel lane.
+	kernel bool
+	// copies are the counts of copies dropped when they were last looked at: a packet that drops some unasked shows at the next flood.
+	copies map[string]int
+	// covered counts the outcomes, so that a test that meets only drops is noticed.
+	covered map[string]int
+}
+
+// tap reads every frame that comes in on an interface.
+type tap struct {
+	fd, index int
+	buf       []byte
+}
+
+func newTap(t *testing.T, ns *netdev.Handle, ifname string) *tap {
+	t.Helper()
+	l, err := ns.LinkByName(ifname)
+	must(t, err)
+	s := &tap{index: l.Index, buf: make([]byte, 65536)}
+	must(t, ns.Run(func() (err error) {
+		if s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
+			return err
+		}
+		unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
+		unix.SetsockoptInt(s.fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
+		return unix.Bind(s.fd, &unix.SockaddrLinklayer{Protocol: 0x0300 /* ETH_P_ALL */, Ifindex: l.Index})
+	}))
+	t.Cleanup(func() { unix.Close(s.fd) })
+	return s
+}
+
+// next is a frame that is there, or nil.
+func (s *tap) next() []byte {
+	for {
+		n, _, err := unix.Recvfrom(s.fd, s.buf, 0)
+		if err != nil {
+			return nil
+		}
+		if !isAnswer(s.buf[:n]) {
+			return bytes.Clone(s.buf[:n])
+		}
+	}
+}
+
+// isAnswer knows the ICMP messages about what is too big: they are not modelled, and have tests of their own.
+func isAnswer(b []byte) bool {
+	return len(b) >= 62 && (b[12] == 0x08 && b[13] == 0 && b[23] == 1 && b[34] == 3 && b[35] == 4 || b[12] == 0x86 && b[20] == 58 && b[54] == 2)
+}
+
+// waitNext waits for one.
+func (s *tap) waitNext() []byte {
+	for deadline := time.Now().Add(2 * time.Second); ; {
+		if b := s.next(); b != nil || time.Now().After(deadline) {
+			return b
+		}
+		unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}, 100)
+	}
+}
+
+var (
+	duelOwn4, duelOwn6 = netip.MustParseAddr("10.99.0.1"), netip.MustParseAddr("fd99::1")
+	// duelAddrs are of VTEPs; the last two have no route.
+	duelAddrs = []netip.Addr{netip.MustParseAddr("10.99.0.2"), netip.MustParseAddr("10.99.0.3"), netip.MustParseAddr("fd99::2"),
+		netip.MustParseAddr("fd99::3"), netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8::1")}
+	duelHooks = map[string]bpf.TCProgram{"from_port": bpf.TCProgramFROM_PORT, "from_uplink": bpf.TCProgramFROM_UPLINK}
+	duelVNIs  = []wire.VNI{0, 7, 8, wire.MaxVNI}
+)
+
+func newDuel(t *testing.T, seed uint64) *duel {
+	nsA, nsB := namespace(t, "a"), namespace(t, "b")
+	underlay(t, nsA, nsB)
+	far, err := nsB.LinkByName("up0")
+	must(t, err)
+	must(t, nsB.SetAddresses("up0", nil))
+	must(t, nsB.Quiet("up0"))
+	d := &duel{t: t, taps: map[uint32]*tap{}, hops: map[netip.Addr]wire.MAC{}, flows: map[string]uint16{}, covered: map[string]int{},
+		rng: rand.New(rand.NewPCG(seed, 1))}
+	d.a = newHost(t, nsA, "a", Local{Addr4: duelOwn4, Addr6: duelOwn6, UDPPort: 4789, UplinkMTU: 1600})
+	up, err := nsA.LinkByName("up0")
+	must(t, err)
+	d.mac, d.host = up.MAC, uint32(up.Index)
+	for i, addr := range duelAddrs[:4] {
+		d.hops[addr] = far.MAC
+		if i%2 == 1 {
+			d.hops[addr] = wire.MAC{2, 0xbb, 0, 0, 0, byte(i)}
+		}
+		must(t, nsA.SetNeighbour(up.Index, addr, d.hops[addr]))
+	}
+	for i := range d.ports {
+		w := d.a.workload(7, byte(i+1), nil)
+		must(t, w.ns.Quiet("eth0"))
+		must(t, w.ns.SetAddresses("eth0", nil)) // copies are really delivered, and nobody must answer
+		d.ports[i] = w
+		d.taps[w.ifindex] = newTap(t, w.ns, "eth0")
+	}
+	must(t, nsA.SetFeature("up0", netdev.TX, false)) // or the tap sees checksums that are still to be filled in
+	d.taps[d.host] = newTap(t, nsB, "up0")
+	return d
+}
+
+// plan makes a random one: mostly sensible, sometimes not.
+func (d *duel) plan() *oracle.Plan {
+	r := d.rng
+	p := &oracle.Plan{Addr4: duelOwn4, Addr6: duelOwn6, UDPPort: 4789, UplinkMTU: []int{1600, 1600, 1550, 700, 600}[r.IntN(5)],
+		UplinkMAC: d.mac, NextHops: d.hops, VTEPs: map[uint32]oracle.VTEP{}, Networks: map[wire.VNI]oracle.Network{},
+		FDB: map[oracle.FDBKey]oracle.FDBEntry{}, Accepts: map[oracle.Accept]bool{}, Ports: map[uint32]oracle.Port{}, Reserved: ReservedMAC}
+	switch r.IntN(4) {
+	case 0:
+		p.Addr4 = netip.Addr{}
+	case 1:
+		p.Addr6 = netip.Addr{}
+	}
+	for id := uint32(1); id <= 8; id++ {
+		if r.IntN(8) == 0 {
+			continue
+		}
+		v := oracle.VTEP{Addr: duelAddrs[(int(id)-1)%6], UDPPort: 4789, OuterChecksum: r.IntN(6) == 0}
+		if r.IntN(6) == 0 {
+			v.UDPPort = 8472
+		}
+		p.VTEPs[id] = v
+	}
+	for i, w := range d.ports {
+		if r.IntN(12) == 0 {
+			continue
+		}
+		o := oracle.Port{VNI: duelVNIs[1+r.IntN(2)*r.IntN(3)%3], Held: r.IntN(10) == 0, Unguarded: r.IntN(8) == 0, MACs: []wire.MAC{w.mac}}
+		for range r.IntN(3) {
+			o.MACs = append(o.MACs, d.macOf(i+10))
+		}
+		p.Ports[w.ifindex] = o
+	}
+	for _, vni := range duelVNIs {
+		if r.IntN(6) == 0 {
+			continue
+		}
+		n := oracle.Network{MTU: []int{1500, 1500, 1500, 576, 100}[r.IntN(5)], Unknown: oracle.Unknown(r.IntN(3))}
+		for _, w := range d.ports {
+			if r.IntN(3) > 0 {
+				n.LocalPorts = append(n.LocalPorts, w.ifindex)
+			}
+		}
+		if r.IntN(8) == 0 {
+			n.LocalPorts = append(n.LocalPorts, 1)
+		}
+		for id := uint32(1); id <= 9; id++ {
+			if r.IntN(3) == 0 {
+				n.Remotes = append(n.Remotes, id)
+			}
+		}
+		if len(n.Remotes) > 0 {
+			n.External = r.IntN(len(n.Remotes) + 1)
+		}
+		p.Networks[vni] = n
+		for _, addr := range append(slices.Clone(duelAddrs), duelOwn4, duelOwn6) {
+			if r.IntN(3) > 0 {
+				p.Accepts[oracle.Accept{VNI: vni, Addr: addr}] = true
+			}
+		}
+		for i := range 16 {
+			k := oracle.FDBKey{VNI: vni, MAC: d.macOf(i)}
+			e := oracle.FDBEntry{}
+			switch r.IntN(5) {
+			case 0:
+				continue
+			case 1, 2:
+				e.VTEP = uint32(1 + r.IntN(9))
+			default:
+				e.Ifindex = d.ports[i%4].ifindex
+				if o, ok := p.Ports[e.Ifindex]; ok && o.VNI != vni && r.IntN(4) > 0 {
+					continue
+				}
+				e.ByKernel, e.AggregatesByKernel = r.IntN(6) == 0, r.IntN(3) == 0
+				if r.IntN(20) == 0 {
+					e.Ifindex = 1
+				}
+			}
+			p.FDB[k] = e
+		}
+	}
+	return p
+}
+
+// macOf is one of the MACs that plans and packets use: the ports' own come first.
+func (d *duel) macOf(i int) wire.MAC { return wire.MAC{2, 0, 0, 0, 0, byte(i%16 + 1)} }
+
+// apply makes the tables what the plan says, and nothing else.
+func (d *duel) apply(p *oracle.Plan) {
+	t, dp := d.t, d.a.dp
+	t.Helper()
+	must(t, dp.SetLocal(Local{Addr4: p.Addr4, Addr6: p.Addr6, UDPPort: p.UDPPort, UplinkMTU: p.UplinkMTU}))
+	var vteps []VTEP
+	var gone []VTEPID
+	for id := uint32(1); id <= 9; id++ {
+		if v, ok := p.VTEPs[id]; ok {
+			vteps = append(vteps, VTEP{ID: VTEPID(id), Addr: v.Addr, UDPPort: v.UDPPort, OuterChecksum: v.OuterChecksum})
+		} else {
+			gone = append(gone, VTEPID(id))
+		}
+	}
+	must(t, dp.DeleteVTEPs(gone))
+	must(t, dp.PutVTEPs(vteps))
+	for _, vni := range duelVNIs {
+		n, ok := p.Networks[vni]
+		if !ok {
+			must(t, dp.DeleteNetwork(vni))
+			continue
+		}
+		e := Network{VNI: vni, MTU: n.MTU, Unknown: UnknownUnicast(n.Unknown), LocalPorts: n.LocalPorts, External: n.External}
+		for _, id := range n.Remotes {
+			e.Remotes = append(e.Remotes, VTEPID(id))
+		}
+		must(t, dp.PutNetwork(e))
+	}
+	for _, w := range d.ports {
+		o, ok := p.Ports[w.ifindex]
+		if !ok {
+			must(t, dp.DetachPort(w.ifindex))
+			continue
+		}
+		must(t, dp.AttachPort(Port{Ifindex: w.ifindex, ID: w.id, UID: "uid", VNI: o.VNI, Held: o.Held, Unguarded: o.Unguarded, MACs: o.MACs}))
+	}
+	d.applyKeys(p)
+}
+
+func (d *duel) applyKeys(p *oracle.Plan) {
+	t, dp := d.t, d.a.dp
+	t.Helper()
+	var deleted []FDBKey
+	var entries []FDBEntry
+	have, err := dp.FDB()
+	must(t, err)
+	for _, e := range have {
+		if _, ok := p.FDB[oracle.FDBKey(e.FDBKey)]; !ok {
+			deleted = append(deleted, e.FDBKey)
+		}
+	}
+	for k, e := range p.FDB {
+		f := FDBEntry{FDBKey: FDBKey(k), VTEP: VTEPID(e.VTEP), Ifindex: e.Ifindex}
+		if e.Ifindex > 1 {
+			f.Flags = FDBPeer
+		}
+		if e.ByKernel {
+			f.Flags |= FDBAllByKernel
+		}
+		if e.AggregatesByKernel {
+			f.Flags |= FDBAggregatesByKernel
+		}
+		entries = append(entries, f)
+	}
+	must(t, dp.DeleteFDB(deleted))
+	must(t, dp.PutFDB(entries))
+	accepts, err := dp.Accepts()
+	must(t, err)
+	must(t, dp.DeleteAccepts(slices.DeleteFunc(accepts, func(a Accept) bool { return p.Accepts[oracle.Accept(a)] })))
+	var wanted []Accept
+	for a := range p.Accepts {
+		wanted = append(wanted, Accept(a))
+	}
+	must(t, dp.PutAccepts(wanted))
+	d.nextJiffy()
+}
+
+// nextJiffy waits until the programs ask the kernel for next hops again, which they do once a jiffy.
+func (d *duel) nextJiffy() {
+	tick := func() int64 {
+		var ts unix.Timespec
+		must(d.t, unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &ts))
+		return ts.Nano()
+	}
+	for begin := tick(); tick() == begin; {
+		runtime.Gosched()
+	}
+}
