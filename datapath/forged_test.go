@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"maps"
@@ -287,7 +288,7 @@ func (s *forgeScene) send(t *testing.T, f forgery, n int) {
 			echoes = 0
 		}
 	}
-	t.Logf("%d in %s", n, time.Since(begin).Round(time.Millisecond))
+	took := time.Since(begin)
 	if got := counted() - base; got != uint64(n) {
 		t.Errorf("%d were sent, and %d counted", n, got)
 	}
@@ -302,11 +303,15 @@ func (s *forgeScene) send(t *testing.T, f forgery, n int) {
 	if now := s.allDrops(f.at); !maps.Equal(now, before) {
 		t.Errorf("drops are %v, want %v", now, before)
 	}
+	delivered := 0
 	for name, w := range s.witnesses {
-		if got := w.count(t); got != 0 {
+		got := w.count(t)
+		delivered += got
+		if got != 0 {
 			t.Errorf("%s was given %d forged packets", name, got)
 		}
 	}
+	t.Logf("%d sent in %s, %d counted as %s, %d delivered", n, took.Round(time.Millisecond), counted()-base, cmp.Or(f.kernel, f.reason.String()), delivered)
 }
 
 // allDrops counts every reason that is about whole packets.

@@ -17,8 +17,13 @@ import (
 	"github.com/weftnet/weft/wire"
 )
 
-// packetsPerPlan is how long a random plan lasts.
-const packetsPerPlan = 100
+// packetsPerPlan is how long a random plan lasts. A new one costs a jiffy.
+func packetsPerPlan() int {
+	if *oraclePackets >= 1_000_000 {
+		return 1000
+	}
+	return 100
+}
 
 // duel is one host with four ports, and what listens at every place where a packet may come out:
 //
@@ -35,8 +40,16 @@ type duel struct {
 	host  uint32 // the uplink
 	// kernel: more packets are for the kernel lane.
 	kernel bool
-	// copies are the counts of copies dropped when they were last looked at: a packet that drops some unasked shows at the next flood.
+	// copies are how many copies the oracle says went nowhere, by reason: from what settle found.
 	copies map[string]int
+	// polled are the taps' sockets.
+	polled []unix.PollFd
+	// xdp: the XDP lane is compared, too. Every port then counts as in it, or out of it, by the plan.
+	xdp bool
+	// out is where a test run writes to.
+	out [4096]byte
+	// far is the silent namespace.
+	far *netdev.Handle
 	// covered counts the outcomes, so that a test that meets only drops is noticed.
 	covered map[string]int
 }
@@ -108,11 +121,12 @@ func newDuel(t *testing.T, seed uint64) *duel {
 	must(t, err)
 	must(t, nsB.SetAddresses("up0", nil))
 	must(t, nsB.Quiet("up0"))
-	d := &duel{t: t, taps: map[uint32]*tap{}, hops: map[netip.Addr]wire.MAC{}, flows: map[string]uint16{}, covered: map[string]int{},
+	d := &duel{t: t, taps: map[uint32]*tap{}, hops: map[netip.Addr]wire.MAC{}, flows: map[string]uint16{}, copies: map[string]int{}, covered: map[string]int{},
 		rng: rand.New(rand.NewPCG(seed, 1))}
 	d.a = newHost(t, nsA, "a", Local{Addr4: duelOwn4, Addr6: duelOwn6, UDPPort: 4789, UplinkMTU: 1600})
 	up, err := nsA.LinkByName("up0")
 	must(t, err)
+	d.far = nsB
 	d.mac, d.host = up.MAC, uint32(up.Index)
 	for i, addr := range duelAddrs[:4] {
 		d.hops[addr] = far.MAC
@@ -183,6 +197,7 @@ func (d *duel) plan() *oracle.Plan {
 				n.Remotes = append(n.Remotes, id)
 			}
 		}
+		n.Uniform = r.IntN(3) == 0
 		if len(n.Remotes) > 0 {
 			n.External = r.IntN(len(n.Remotes) + 1)
 		}
@@ -241,7 +256,7 @@ func (d *duel) apply(p *oracle.Plan) {
 			must(t, dp.DeleteNetwork(vni))
 			continue
 		}
-		e := Network{VNI: vni, MTU: n.MTU, Unknown: UnknownUnicast(n.Unknown), LocalPorts: n.LocalPorts, External: n.External}
+		e := Network{VNI: vni, MTU: n.MTU, Unknown: UnknownUnicast(n.Unknown), LocalPorts: n.LocalPorts, External: n.External, DSCPUniform: n.Uniform}
 		for _, id := range n.Remotes {
 			e.Remotes = append(e.Remotes, VTEPID(id))
 		}
@@ -253,7 +268,11 @@ func (d *duel) apply(p *oracle.Plan) {
 			must(t, dp.DetachPort(w.ifindex))
 			continue
 		}
-		must(t, dp.AttachPort(Port{Ifindex: w.ifindex, ID: w.id, UID: "uid", VNI: o.VNI, Held: o.Held, Unguarded: o.Unguarded, MACs: o.MACs}))
+		port := Port{Ifindex: w.ifindex, ID: w.id, UID: "uid", VNI: o.VNI, Held: o.Held, Unguarded: o.Unguarded, MACs: o.MACs}
+		must(t, dp.AttachPort(port))
+		if port.FastPath = d.xdp && w != d.ports[3]; port.FastPath { // the entry alone: nothing is attached
+			must(t, dp.putPort(port))
+		}
 	}
 	d.applyKeys(p)
 }

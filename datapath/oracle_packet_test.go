@@ -117,9 +117,6 @@ func (d *duel) outer(p *oracle.Plan, at *int) []byte {
 	if keep := r.IntN(8); keep > 0 && !d.kernel || keep > 5 {
 		b[*at+6], b[*at+7] = 0, 0
 	}
-	if d.kernel {
-		b = clearTOS(b)
-	}
 	return b
 }
 
@@ -165,16 +162,6 @@ func (d *duel) mutate(b []byte, at int) []byte {
 		binary.BigEndian.PutUint16(b[at+6:], wire.TransportChecksum(src, dst, wire.ProtoUDP, b[at:]))
 	}
 	return append(b, make([]byte, padding)...)
-}
-
-// clearTOS: the kernel's device does what RFC 6040 says with the outer ECN, and the other lanes do not yet.
-func clearTOS(b []byte) []byte {
-	if b[12] == 0x86 {
-		b[14], b[15] = 0x60, b[15]&0x0f
-		return b
-	}
-	b[15] = 0
-	return b
 }
 
 // twist breaks or bends the outer headers in one way that random octets seldom find, and leaves the rest right.

@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"bytes"
+	"cmp"
 	"flag"
 	"fmt"
 	"maps"
@@ -40,14 +41,18 @@ func TestOracle(t *testing.T) {
 	}
 	t.Logf("seed %d: repeat with -oracle.seed %d or WEFT_ORACLE_SEED", seed, seed)
 	d := newDuel(t, seed)
+	d.readyXDP(t, d.far)
 	must(t, d.a.ns.Lock()) // BPF_PROG_TEST_RUN looks for interfaces in the caller's namespace
 	const most = 8
 	failures := 0
-	for n := 0; n < *oraclePackets && failures < most; n += packetsPerPlan {
+	begin := time.Now()
+	for n := 0; n < *oraclePackets && failures < most; n += packetsPerPlan() {
 		p := d.plan()
 		d.apply(p)
-		for i := range packetsPerPlan {
+		var shots []shot
+		for i := range packetsPerPlan() {
 			s := d.packet(p)
+			shots = append(shots, s)
 			why := d.compare(p, s)
 			if why == "" {
 				continue
@@ -59,8 +64,17 @@ func TestOracle(t *testing.T) {
 				break
 			}
 		}
+		if why := d.settle(); why != "" {
+			failures++
+			t.Errorf("packets %d to %d: %s", n, n+len(shots), d.explain(p, d.culprit(p, shots), why))
+		}
 	}
+	took := time.Since(begin)
+	t.Logf("%d packets in %s: %.0f a second", *oraclePackets, took.Round(time.Second), float64(*oraclePackets)/took.Seconds())
 	d.a.balanced()
+	if *oraclePackets >= 10_000 {
+		d.fairXDP(t)
+	}
 	for _, k := range []string{"delivered", "encapsulated", "flooded", "passed checksum"} {
 		if *oraclePackets >= 10_000 && d.covered[k] == 0 {
 			t.Errorf("no packet was %s: the generator is broken", k)
@@ -71,19 +85,35 @@ func TestOracle(t *testing.T) {
 	}
 }
 
+// differ is compare and settle at once.
+func (d *duel) differ(p *oracle.Plan, s shot) string {
+	why := d.compare(p, s)
+	return cmp.Or(why, d.settle())
+}
+
+// culprit finds the packet whose copies differ.
+func (d *duel) culprit(p *oracle.Plan, shots []shot) shot {
+	for _, s := range shots {
+		if d.differ(p, s) != "" {
+			return s
+		}
+	}
+	return shots[0]
+}
+
 // explain makes a difference as small as it gets, and shows it.
 func (d *duel) explain(p *oracle.Plan, s shot, why string) string {
 	differs := func(p *oracle.Plan, s shot) bool {
 		d.apply(p)
-		d.copies = d.copyDrops()
-		return d.compare(p, s) != ""
+		d.settle()
+		return d.differ(p, s) != ""
 	}
 	if differs(p, s) {
 		p = shrinkPlan(p, func(q *oracle.Plan) bool { return differs(q, s) })
 		s = shrinkPacket(s, func(q shot) bool { return differs(p, q) })
 		d.apply(p)
-		d.copies = d.copyDrops()
-		if now := d.compare(p, s); now != "" {
+		d.settle()
+		if now := d.differ(p, s); now != "" {
 			why = now
 		}
 	} else {

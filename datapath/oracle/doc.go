@@ -15,6 +15,8 @@
 //
 //	from_vxlan   unmarked, then as from_uplink from own_source on
 //
+// The XDP lane has the verdicts and octets of the tc lane, or passes a packet on as it came.
+//
 // too_big is too_big_no_df where the packet is IPv4 without DF. The ICMP messages about the others are not modelled.
 //
 // A plan is consistent: entries of the FDB and of the accept table are of networks that are there. What the programs do with

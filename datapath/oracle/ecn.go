@@ -31,30 +31,34 @@ func tosOf(frame []byte) (tos byte, ok bool) {
 	return 0, false
 }
 
-// leaveTunnel is RFC 6040, section 4.2, figure 4: the frame as it leaves the tunnel, or nil where it must not.
-func leaveTunnel(frame []byte, outer byte) []byte {
+// leaveTunnel is the frame as it leaves the tunnel, or nil where it must not: RFC 6040, section 4.2, figure 4, and RFC 2983.
+func leaveTunnel(frame []byte, outer byte, uniform bool) []byte {
 	tos, ok := tosOf(frame)
 	if !ok {
 		return frame
 	}
-	inner := tos & maskECN
-	outer &= maskECN
-	switch {
-	case inner == notECT && outer == congestionMet:
+	old, ecn := tos, tos&maskECN
+	switch mark := outer & maskECN; {
+	case ecn == notECT && mark == congestionMet:
 		return nil
-	case inner == notECT || inner == congestionMet || outer != congestionMet && outer != ect1:
+	case ecn != notECT && ecn != congestionMet && (mark == congestionMet || mark == ect1):
+		tos = tos&^maskECN | mark
+	}
+	if uniform {
+		tos = outer&^maskECN | tos&maskECN
+	}
+	if tos == old {
 		return frame
 	}
-	tos = tos&^maskECN | outer
 	out := bytes.Clone(frame)
 	b := out[wire.EthernetLen:]
 	if binary.BigEndian.Uint16(frame[12:]) == typeIPv6 {
 		b[0], b[1] = b[0]&0xf0|tos>>4, tos<<4|b[1]&15
 		return out
 	}
-	old := binary.BigEndian.Uint16(b)
+	word := binary.BigEndian.Uint16(b)
 	b[1] = tos
-	binary.BigEndian.PutUint16(b[10:], update(binary.BigEndian.Uint16(b[10:]), old, binary.BigEndian.Uint16(b)))
+	binary.BigEndian.PutUint16(b[10:], update(binary.BigEndian.Uint16(b[10:]), word, binary.BigEndian.Uint16(b)))
 	return out
 }
 

@@ -54,6 +54,8 @@ type Network struct {
 	// Remotes are VTEPs, of which the last External are external.
 	Remotes  []uint32
 	External int
+	// Uniform: the outer DSCP is the inner one, both ways (RFC 2983); else it is 0, and ignored.
+	Uniform bool
 }
 
 // FDBKey is a MAC in a network.

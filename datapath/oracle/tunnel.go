@@ -45,6 +45,9 @@ func (p *Plan) outer(hop wire.MAC, src netip.Addr, v VTEP, vni wire.VNI, port ui
 	outside := byte(0)
 	if tos, ok := tosOf(inner); ok {
 		outside = tos & maskECN // RFC 6040, normal mode; RFC 2983, pipe
+		if p.Networks[vni].Uniform {
+			outside = tos
+		}
 	}
 	if src.Is4() {
 		b = append(b, 0x08, 0x00)

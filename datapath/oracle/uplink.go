@@ -61,8 +61,8 @@ func (p *Plan) FromUplink(in Packet) Result {
 
 // arrive is the end of a tunnel packet that may come in. What goes by the kernel lane comes back as an inner frame, at FromVXLAN.
 func (p *Plan) arrive(in Packet, a arrival, vni wire.VNI, network Network, inner []byte) Result {
-	e := p.FDB[FDBKey{vni, wire.MAC(inner[:6])}]
-	frame := leaveTunnel(inner, a.tos)
+	e, original := p.FDB[FDBKey{vni, wire.MAC(inner[:6])}], inner
+	frame := leaveTunnel(inner, a.tos, network.Uniform)
 	r := p.inside(vni, network, inner)
 	if r.Verdict == Dropped {
 		return r
@@ -94,6 +94,7 @@ func (p *Plan) arrive(in Packet, a arrival, vni wire.VNI, network Network, inner
 		}
 		return r
 	}
+	inner = leaveTunnel(original, a.tos, false) // the DSCP is for FromVXLAN
 	// The kernel refuses reserved bits, which the RFC has us ignore: they are cleared, and a checksum is kept right or wrong.
 	data := bytes.Clone(in.Data)
 	if lane == "no_room" {
@@ -105,7 +106,7 @@ func (p *Plan) arrive(in Packet, a arrival, vni wire.VNI, network Network, inner
 		delta := sum(append(binary.BigEndian.AppendUint16(nil, ^sum(udp[8:16])), a.udp[8:16]...))
 		binary.BigEndian.PutUint16(udp[6:], sum(append(binary.BigEndian.AppendUint16(nil, delta), udp[6:8]...)))
 	}
-	return Result{Verdict: Passed, Lane: lane, Data: data, Key: Key{vni, a.src, true}, Inner: inner}
+	return Result{Verdict: Passed, Lane: lane, Data: data, Key: Key{vni, a.src, a.tos, true}, Inner: inner}
 }
 
 // inside finds who gets the inner frame. A flood may yet turn out to have nobody to go to.
@@ -136,6 +137,8 @@ func (p *Plan) inside(vni wire.VNI, network Network, inner []byte) Result {
 type Key struct {
 	VNI wire.VNI
 	Src netip.Addr
+	// TOS is the outer ToS octet or traffic class. The kernel has merged its ECN.
+	TOS byte
 	// Marked: it carries the secret mark, so the programs on the uplink have let it in.
 	Marked bool
 }
@@ -156,7 +159,7 @@ func (p *Plan) FromVXLAN(in Packet, k Key) Result {
 	if reason := p.badFrame(in.Data, in.Tagged, func(wire.MAC) bool { return true }); reason != "" {
 		return drop(reason)
 	}
-	r := p.inside(k.VNI, network, in.Data)
+	r := p.inside(k.VNI, network, leaveTunnel(in.Data, k.TOS&^maskECN, network.Uniform))
 	if r.Verdict == Flooded {
 		return r.orNobody()
 	}
