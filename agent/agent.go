@@ -49,6 +49,8 @@ type Agent struct {
 	can []datapath.Capability
 	// xdpEvents are the indexes of interfaces whose XDP features changed.
 	xdpEvents <-chan int
+	// looks are the ports that wait for their turn to be looked at, see lookAround.
+	looks []string
 
 	work chan func()
 	// ended is closed when the loop is over: nothing is done any more.
@@ -295,17 +297,18 @@ func (a *Agent) loop(ctx context.Context, events <-chan netdev.Event) error {
 				return errors.New("the kernel's interface events ended")
 			}
 			a.event(e)
-		case _, ok := <-a.xdpEvents:
+		case index, ok := <-a.xdpEvents:
 			if !ok {
 				a.xdpEvents = nil
+				continue
 			}
-			a.checkXDP()
+			a.xdpChanged(index)
 		case <-report.C:
 			a.report()
 		case <-audit.C:
 			a.audit()
 		case <-retry.C:
-			a.checkFastPaths(true)
+			a.lookAround()
 			if a.rec.anyFailed() || a.rec.Dirty() {
 				a.rec.Retry()
 				a.reconcile()
@@ -462,7 +465,7 @@ func (a *Agent) reconcile() {
 		a.adopt()
 		a.remake()
 	}
-	a.checkFastPaths(false)
+	a.checkFastPaths()
 	for range 3 { // an eviction makes a second round, its detachment none
 		if !a.rec.Dirty() {
 			break

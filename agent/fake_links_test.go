@@ -32,6 +32,8 @@ type fakeLinks struct {
 	unsafe  []string
 	// peers are the features of veths' other ends; fast reports whether an interface is in the XDP lane.
 	peers map[string]map[netdev.Feature]bool
+	// looks are how often PeerFeatures was asked, by interface.
+	looks map[string]int
 	fast  func(index int) bool
 	xdp   chan int
 	// noXDP is what the driver of every interface cannot do.
@@ -42,7 +44,7 @@ func newFakeLinks() *fakeLinks {
 	f := &fakeLinks{
 		next: 10, links: map[string]netdev.Link{}, far: map[string]map[string]bool{}, managed: map[netdev.Hop]bool{},
 		events: make(chan netdev.Event, 64), veths: map[string]veth{},
-		peers: map[string]map[netdev.Feature]bool{}, xdp: make(chan int, 64),
+		peers: map[string]map[netdev.Feature]bool{}, looks: map[string]int{}, xdp: make(chan int, 64),
 	}
 	f.links["eth1"] = netdev.Link{Index: 2, Name: "eth1", Kind: "device", MTU: 1500, Up: true}
 	f.links["lo"] = netdev.Link{Index: 1, Name: "lo", Kind: "device", MTU: 65536, Up: true}
@@ -110,6 +112,7 @@ func (f *fakeLinks) MakeVeth(v veth) (netdev.Link, error) {
 func (f *fakeLinks) PeerFeatures(name, _ string) (map[netdev.Feature]bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.looks[name]++
 	if f.peers[name] == nil {
 		return nil, fmt.Errorf("interface %s: %w", name, netdev.ErrNoPeer)
 	}
@@ -129,6 +132,12 @@ func (f *fakeLinks) SetPeerFeatures(name, _ string, want map[netdev.Feature]bool
 		f.peers[name][feature] = on
 	}
 	return nil
+}
+
+func (f *fakeLinks) looked(name string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.looks[name]
 }
 
 // workload changes its own end.

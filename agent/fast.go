@@ -12,8 +12,8 @@ import (
 
 // A port whose plan says so is put in the XDP lane, if its interface is a veth whose other end is fit for it (netdev.FeaturesForXDP). The
 // agent makes it so once, in the workload's namespace, and writes down what it changed. From then on it only looks: a workload
-// may change its own interface, and its port is then in the tc lane until that is as it must be. Looking is every two seconds, and
-// at once where the kernel tells of a change.
+// may change its own interface, and its port is then in the tc lane until that is as it must be. Looking is at once where the kernel tells
+// of a change, and else in turns: so many ports every two seconds.
 
 // fastPath is what is known of a port that is to be in the XDP lane.
 type fastPath struct {
@@ -45,16 +45,29 @@ func (a *Agent) inFastPath(uid string) bool {
 	return l != nil && l.ifindex != 0 && a.rec.tables.ports[l.ifindex].UID == uid && a.rec.tables.ports[l.ifindex].FastPath
 }
 
-// checkXDP is checkFastPaths after a change, and a look at the uplinks.
+// xdpChanged follows an event of what an interface can do with XDP: one port's, or an uplink's; 0 is any, of which the ports have their turns.
+func (a *Agent) xdpChanged(index int) {
+	if a.swept && index != 0 {
+		// Of a port that was not made fit there is nothing to see, and making it fit must not follow its own events.
+		uid := a.rec.tables.ports[uint32(index)].UID
+		if at, attached := a.atts.byUID[uid]; attached {
+			if at.Fitted != nil && a.look(uid, at) {
+				a.reconcile()
+			}
+			return
+		}
+	}
+	if index == 0 || slices.Contains(a.uplink.indexes, index) {
+		a.checkXDP()
+	}
+}
+
+// checkXDP looks at the uplinks.
 func (a *Agent) checkXDP() {
 	if err := a.kernel.CheckXDP(); err != nil {
 		a.log.Error("what the uplinks can do for the XDP lane cannot be written", "err", err)
 	}
 	a.probe()
-	a.checkFastPaths(true)
-	if a.rec.Dirty() {
-		a.reconcile()
-	}
 }
 
 // probe asks what kernel and uplinks can do, and says what is new of it.
@@ -69,29 +82,56 @@ func (a *Agent) probe() {
 	}
 }
 
-// checkFastPaths looks at the interfaces of ports that are to be in the XDP lane: at those that are new, or at all. Nothing is written to
-// the kernel's tables before the next Flush.
-func (a *Agent) checkFastPaths(all bool) {
-	changed := false
+// checkFastPaths looks at the interfaces of ports that are new to the XDP lane, and forgets those that are not to be there any more. Nothing is
+// written to the kernel's tables before the next Flush.
+func (a *Agent) checkFastPaths() {
 	for uid := range a.rec.fast {
 		if _, attached := a.atts.byUID[uid]; !attached || !a.wantsFast(uid) {
-			changed = a.rec.SetFast(uid, fastPath{}) || changed
+			if a.rec.SetFast(uid, fastPath{}) {
+				later(&a.reportAt, reportDelay)
+			}
 		}
 	}
 	for uid, at := range a.atts.byUID {
-		l := a.rec.locals[uid]
-		if !a.wantsFast(uid) || l == nil || l.ifindex == 0 {
-			continue
+		if l := a.rec.locals[uid]; l != nil && a.rec.fast[uid].ifindex != l.ifindex {
+			a.look(uid, at)
 		}
-		have := a.rec.fast[uid]
-		if have.ifindex == l.ifindex && (!all || have.refused) {
-			continue
-		}
-		changed = a.rec.SetFast(uid, fastPath{ifindex: l.ifindex, why: a.fit(at, l)}) || changed
 	}
+}
+
+// looksATurn bounds what a turn takes: a look is half a millisecond in another namespace, in which the loop does nothing else.
+const looksATurn = 200
+
+// lookAround looks again at ports that are to be in the XDP lane, all in their turns.
+func (a *Agent) lookAround() {
+	for _, uid := range a.nextLooks() {
+		if at, attached := a.atts.byUID[uid]; attached {
+			a.look(uid, at)
+		}
+	}
+}
+
+// nextLooks are the ports of the next turn.
+func (a *Agent) nextLooks() (turn []string) {
+	if len(a.looks) == 0 {
+		a.looks = slices.Collect(maps.Keys(a.rec.fast))
+	}
+	n := min(len(a.looks), looksATurn)
+	turn, a.looks = a.looks[:n], a.looks[n:]
+	return turn
+}
+
+// look looks at one port's interface, if the port is to be in the XDP lane, and reports a change.
+func (a *Agent) look(uid string, at attachment) bool {
+	l, have := a.rec.locals[uid], a.rec.fast[uid]
+	if !a.wantsFast(uid) || l == nil || l.ifindex == 0 || have.refused && have.ifindex == l.ifindex {
+		return false
+	}
+	changed := a.rec.SetFast(uid, fastPath{ifindex: l.ifindex, why: a.fit(at, l)})
 	if changed {
 		later(&a.reportAt, reportDelay)
 	}
+	return changed
 }
 
 // forgiveFastPaths has the kernel asked again where it refused a program.

@@ -3,6 +3,7 @@ package agent
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -150,7 +151,8 @@ func TestFastPathRefused(t *testing.T) {
 	}
 	r.until("a look changes nothing", func() bool {
 		writes := r.kernel.writes
-		r.agent.checkXDP()
+		r.agent.lookAround()
+		r.agent.reconcile()
 		return r.kernel.writes == writes
 	})
 	r.kernel.noXDP = false
@@ -158,4 +160,53 @@ func TestFastPathRefused(t *testing.T) {
 		r.agent.audit()
 		return r.agent.inFastPath("p1")
 	})
+}
+
+// TestLooksTakeTurns: with many ports in the XDP lane each is looked at, and at most so many at a time. Red when nextLooks returns all of them
+// (the loop does nothing else for seconds), or begins anew each time (some are never looked at).
+func TestLooksTakeTurns(t *testing.T) {
+	const all = 3*looksATurn + 1
+	a := &Agent{rec: &Reconciler{fast: map[string]fastPath{}}}
+	for i := range all {
+		a.rec.fast[strconv.Itoa(i)] = fastPath{ifindex: 1}
+	}
+	for range 2 {
+		looked := map[string]bool{}
+		for range 4 {
+			turn := a.nextLooks()
+			if len(turn) > looksATurn {
+				t.Fatalf("%d ports in one turn", len(turn))
+			}
+			for _, uid := range turn {
+				looked[uid] = true
+			}
+		}
+		if len(looked) != all {
+			t.Errorf("%d of %d ports had a turn", len(looked), all)
+		}
+	}
+}
+
+// TestXDPEventIsOfOnePort: the kernel's word about one port's interface costs one look. Red when xdpChanged looks at every port: then a thousand
+// ports that enter the lane cost a million looks.
+func TestXDPEventIsOfOnePort(t *testing.T) {
+	r, ifname, setFast := fastRig(t)
+	setFast(true)
+	r.wants("open xdp")
+	if err := r.agent.do(r.ctx, func() {
+		before := r.links.looked(ifname)
+		index := r.links.links[ifname].Index
+		r.agent.xdpChanged(index + 1000)
+		r.agent.xdpChanged(r.links.links["eth1"].Index)
+		r.agent.xdpChanged(0)
+		if n := r.links.looked(ifname) - before; n != 0 {
+			t.Errorf("%d looks for events of other interfaces", n)
+		}
+		r.agent.xdpChanged(index)
+		if n := r.links.looked(ifname) - before; n != 1 {
+			t.Errorf("%d looks for an event of its own, want one", n)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
 }

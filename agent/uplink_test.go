@@ -69,7 +69,7 @@ func TestUplinkMadeAgain(t *testing.T) {
 	})
 }
 
-// TestEqualNextHops turns red when the datapath is not told of a second way to a VTEP, of one whose link has lost its carrier, or or of one
+// TestEqualNextHops turns red when the datapath is not told of a second way to a VTEP, of one whose link has lost its carrier, or of one
 // that went.
 func TestEqualNextHops(t *testing.T) {
 	r := newRig(t)
