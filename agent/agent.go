@@ -81,7 +81,8 @@ type Datapath interface {
 	Books() ([]datapath.Books, error)
 	Lanes() ([]datapath.LaneCount, error)
 	Tables() []datapath.TableUse
-	Programs() []string
+	// Programs are what is attached where, a line each, with at most so many of ports'.
+	Programs(most int) []string
 	// Capabilities are what the kernel and the uplinks can do now.
 	Capabilities() []datapath.Capability
 	// SetHops says which next hops to a VTEP are equal.

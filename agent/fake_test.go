@@ -274,7 +274,7 @@ func (f *fakeKernel) Lanes() ([]datapath.LaneCount, error) {
 	return []datapath.LaneCount{{Reason: datapath.LaneChecksum, Packets: 4}}, nil
 }
 func (f *fakeKernel) Tables() []datapath.TableUse { return nil }
-func (f *fakeKernel) Programs() []string          { return []string{"from_port on veth7, tcx, program 9"} }
+func (f *fakeKernel) Programs(int) []string       { return []string{"from_port on veth7, tcx, program 9"} }
 func (f *fakeKernel) Capabilities() []datapath.Capability {
 	return []datapath.Capability{{Name: "tcx links", Present: true}, {Name: "GRO", Interface: "eth1", Detail: "gro"}}
 }

@@ -134,7 +134,7 @@ func (a *Agent) status(res *localv1.GetStatusResponse) error {
 	for _, e := range a.rec.Errors() {
 		res.Conditions = append(res.Conditions, &localv1.Condition{Name: "not applied", Message: e.Uid + ": " + e.Message})
 	}
-	res.Programs = a.kernel.Programs()
+	res.Programs = a.kernel.Programs(mostPrograms)
 	return nil
 }
 

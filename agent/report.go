@@ -41,9 +41,12 @@ func (a *Agent) report() {
 	a.server.Say(nil, nil, rep)
 }
 
+// mostPrograms of ports are said in a report: it is made in the loop.
+const mostPrograms = 100
+
 // reportBooks says what the programs did, and where they are attached.
 func (a *Agent) reportBooks(rep *planv1.Report) {
-	rep.Programs = a.kernel.Programs()
+	rep.Programs = a.kernel.Programs(mostPrograms)
 	for _, c := range a.can {
 		rep.Capabilities = append(rep.Capabilities, &planv1.Capability{Name: c.Name, Interface: c.Interface, Present: c.Present, Detail: c.Detail})
 	}

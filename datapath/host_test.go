@@ -127,7 +127,7 @@ func (h *testHost) explain() {
 	lanes, _ := h.dp.Lanes()
 	h.t.Logf("%s: books %+v", h.name, books)
 	h.t.Logf("%s: drops %v", h.name, drops)
-	h.t.Logf("%s: lanes %v\n%s", h.name, lanes, strings.Join(h.dp.Programs(), "\n"))
+	h.t.Logf("%s: lanes %v\n%s", h.name, lanes, strings.Join(h.dp.Programs(10), "\n"))
 }
 
 // twoHosts is the fixture with VTEPs of one IP version, each other's VTEP 1.

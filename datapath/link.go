@@ -244,19 +244,25 @@ func Remove(pinRoot string) error {
 	return nil
 }
 
-// Programs names what is attached where, one line each: program, interface, kernel's program id.
-func (d *Datapath) Programs() []string {
+// Programs names what is attached where, one line each: program, interface, kernel's program id. Each line asks the kernel three times: of the
+// ports' programs there are at most so many, and a last line says how many more there are.
+func (d *Datapath) Programs(most int) []string {
 	pins, err := os.ReadDir(filepath.Join(d.cfg.PinRoot, linkDir))
 	if err != nil {
 		return nil
 	}
-	var lines []string
+	var names []string
 	for _, p := range pins {
-		l, err := link.LoadPinnedLink(d.linkPath(p.Name()), nil)
+		names = append(names, p.Name())
+	}
+	names, more := fewPorts(names, most)
+	var lines []string
+	for _, name := range names {
+		l, err := link.LoadPinnedLink(d.linkPath(name), nil)
 		if err != nil {
 			continue
 		}
-		program, hook := strings.TrimRight(p.Name(), "_0123456789"), "tcx"
+		program, hook := programOf(name), "tcx"
 		if strings.HasPrefix(program, "xdp_") {
 			hook = "XDP"
 		}
@@ -270,7 +276,28 @@ func (d *Datapath) Programs() []string {
 		lines = append(lines, line)
 		l.Close()
 	}
+	if more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more on ports", more))
+	}
 	return lines
+}
+
+// programOf is linkName's opposite.
+func programOf(name string) string { return strings.TrimRight(name, "_0123456789") }
+
+// fewPorts keeps the links that are not of ports, and at most so many of those that are; more is how many it left out.
+func fewPorts(names []string, most int) (few []string, more int) {
+	ports := 0
+	for _, name := range names {
+		if strings.HasSuffix(programOf(name), "from_port") {
+			if ports++; ports > most {
+				more++
+				continue
+			}
+		}
+		few = append(few, name)
+	}
+	return few, more
 }
 
 func (d *Datapath) interfaceName(ifindex uint32) string {

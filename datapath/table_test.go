@@ -121,8 +121,8 @@ func TestTablesKeepWhatIsPut(t *testing.T) {
 	check()
 	h.reopen()
 	check()
-	if len(h.dp.Programs()) != 4 {
-		t.Errorf("programs: %q", h.dp.Programs())
+	if len(h.dp.Programs(10)) != 4 {
+		t.Errorf("programs: %q", h.dp.Programs(10))
 	}
 	for range 2 {
 		must(t, h.dp.DeleteVTEPs([]VTEPID{1, 200, 7}))
