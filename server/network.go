@@ -250,7 +250,7 @@ func (a *api) networkStatus(w *model.World, n *model.Network) *weftv1.NetworkSta
 	}
 	slices.Sort(out.Hosts)
 	for uid := range hosts {
-		if said, ok := a.heard.host(uid); ok && said.live() {
+		if said, ok := a.heard.host(uid); ok && said.live() && len(said.errors) > 0 {
 			out.Conditions = append(out.Conditions, networkConditions(w, n, w.HostName(uid), said.errors)...)
 		}
 	}

@@ -25,9 +25,11 @@ func (f *fixture) books(t testing.TB, host, program string) programBooks {
 	if err := json.Unmarshal([]byte(out), &list); err != nil {
 		t.Fatalf("read what weft drops --books says: %v\n%s", err, out)
 	}
-	for _, b := range list.Books[0].Books {
-		if b.Program == program {
-			return b
+	for _, h := range list.Books { // none before the first report
+		for _, b := range h.Books {
+			if b.Program == program {
+				return b
+			}
 		}
 	}
 	return programBooks{}
