@@ -238,12 +238,20 @@ func (a *Agent) unfitAll() {
 }
 
 func (a *Agent) restore(at attachment) {
-	if at.Fitted == nil || len(at.Fitted.Was) == 0 {
-		return
-	}
-	if err := a.links.SetPeerFeatures(at.Interface, at.Netns, at.Fitted.Was); err != nil && !isNotFound(err) {
+	if err := unfit(a.links, at); err != nil {
 		a.log.Warn("a workload's interface cannot be put back to what it was before the XDP lane", "port", at.Tenant+"/"+at.Port, "err", err)
 	}
+}
+
+// unfit puts a workload's end back, if it was changed and is still there.
+func unfit(links Links, at attachment) error {
+	if at.Fitted == nil || len(at.Fitted.Was) == 0 {
+		return nil
+	}
+	if err := links.SetPeerFeatures(at.Interface, at.Netns, at.Fitted.Was); err != nil && !isNotFound(err) {
+		return err
+	}
+	return nil
 }
 
 // mostSlowPorts are named in the condition.

@@ -15,7 +15,7 @@ import (
 )
 
 // Leave takes weft off this host: the interfaces that the agent made (workloads lose theirs), programs, tables and the vxlan
-// device, the nftables table, and what the agent keeps in its directory. It refuses while an agent runs there. Doing it again
+// device, the nftables table, what was changed at workloads' interfaces for the XDP lane, and what the agent keeps in its directory. It refuses while an agent runs there. Doing it again
 // changes nothing. The server is not asked: `weft host remove` tells it.
 func Leave(cfg Config) error {
 	if len(cfg.Servers) == 0 {
@@ -49,7 +49,30 @@ func Leave(cfg Config) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
-	return emptyDir(cfg.Dir)
+	links := &hostLinks{Handle: ns, instance: cfg.Instance}
+	return errors.Join(unfitLeft(links, cfg.Dir), emptyDir(cfg.Dir)) // what cannot be put back is said, and is the user's
+}
+
+// unfitLeft puts back what was changed for the XDP lane at the other ends of interfaces that stay, by the attachments in a directory.
+func unfitLeft(links Links, dir string) error {
+	atts, err := openAttachments(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, at := range atts.byUID {
+		if at.Kind == kindVeth || at.Fitted == nil { // those made by the agent are gone
+			continue
+		}
+		if l, err := links.Link(at.Interface); err != nil || uint32(l.Index) != at.Fitted.Ifindex {
+			continue
+		}
+		if err := unfit(links, at); err != nil {
+			errs = append(errs, fmt.Errorf("port %s/%s: the other end of interface %s is not as it was before the XDP lane (%w): %s there",
+				at.Tenant, at.Port, at.Interface, err, ethtool(at.Fitted.Was)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // nftTables is what removeWall asks of the kernel's nftables.

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"strings"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/weftnet/weft/datapath/netdev"
 )
 
 // oneWall is a kernel whose nftables has the agent's table and another's of the same name.
@@ -85,5 +88,43 @@ func TestLockOfALeftDirectory(t *testing.T) {
 	}
 	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
 		t.Errorf("files stayed: %v %v", files, err)
+	}
+}
+
+// TestLeavePutsBackWorkloadsEnds: an interface that stays gets back what the XDP lane changed at its other end; one that was made again under
+// its name is left alone, and one that cannot be put back is told with the command. Red when unfitLeft takes every attachment, or none.
+func TestLeavePutsBackWorkloadsEnds(t *testing.T) {
+	links := newFakeLinks()
+	links.fast = func(int) bool { return false }
+	dir := t.TempDir()
+	atts, err := openAttachments(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fit := map[netdev.Feature]bool{netdev.TX: false, netdev.GRO: true}
+	for i, name := range []string{"same", "again", "lost"} {
+		links.add(name, "veth")
+		links.peers[name] = maps.Clone(fit)
+		index := uint32(links.links[name].Index)
+		if name == "again" {
+			index++
+		}
+		at := attachment{UID: fmt.Sprint(i), Tenant: "acme", Port: name, Kind: kindDevice, Interface: name,
+			Fitted: &fitted{Ifindex: index, Was: map[netdev.Feature]bool{netdev.TX: true, netdev.GRO: false}}}
+		if err := atts.put(at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	delete(links.peers, "lost")
+	err = unfitLeft(links, dir)
+	if err == nil || !strings.Contains(err.Error(), "port acme/lost") || !strings.Contains(err.Error(), "`ethtool -K IFNAME gro off tx on` there") ||
+		strings.Contains(err.Error(), "same") {
+		t.Errorf("said %v", err)
+	}
+	if p := links.peers["same"]; !p[netdev.TX] || p[netdev.GRO] {
+		t.Errorf("the end that stays has %v", p)
+	}
+	if p := links.peers["again"]; !maps.Equal(p, fit) {
+		t.Errorf("another interface of the name has %v", p)
 	}
 }
