@@ -142,7 +142,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer ns.Close()
-	a.links = &hostLinks{Handle: ns, instance: a.cfg.Instance}
+	a.links = &hostLinks{Handle: ns, instance: a.cfg.Instance, peers: map[string]string{}}
 	if a.uplink, err = waitUplink(ctx, a.cfg, a.links); err != nil {
 		return err
 	}

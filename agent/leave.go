@@ -49,7 +49,7 @@ func Leave(cfg Config) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
-	links := &hostLinks{Handle: ns, instance: cfg.Instance}
+	links := &hostLinks{Handle: ns, instance: cfg.Instance, peers: map[string]string{}}
 	return errors.Join(unfitLeft(links, cfg.Dir), emptyDir(cfg.Dir)) // what cannot be put back is said, and is the user's
 }
 

@@ -59,6 +59,21 @@ type veth struct {
 type hostLinks struct {
 	*netdev.Handle
 	instance string
+	// peers are the paths by which the other ends of veths were found last, by interface. Only the loop has them.
+	peers map[string]string
+}
+
+// peer finds a veth's other end, where it was the last time first: whoever looks every two seconds must not search every process.
+func (h *hostLinks) peer(name, netns string) (*netdev.Peer, error) {
+	p, err := h.FindPeer(name, netns, h.peers[name])
+	if err != nil {
+		delete(h.peers, name)
+		return nil, err
+	}
+	if netns == "" {
+		h.peers[name] = p.Path
+	}
+	return p, nil
 }
 
 func (h *hostLinks) Link(name string) (netdev.Link, error) { return h.LinkByName(name) }
@@ -96,7 +111,7 @@ func (h *hostLinks) MakeOAM(near, far wire.MAC, mtu int) (netdev.Link, error) {
 }
 
 func (h *hostLinks) PeerFeatures(name, netns string) (map[netdev.Feature]bool, error) {
-	p, err := h.FindPeer(name, netns)
+	p, err := h.peer(name, netns)
 	if err != nil {
 		return nil, err
 	}
@@ -111,11 +126,12 @@ func (h *hostLinks) PeerFeatures(name, netns string) (map[netdev.Feature]bool, e
 }
 
 func (h *hostLinks) SetPeerFeatures(name, netns string, want map[netdev.Feature]bool) error {
-	p, err := h.FindPeer(name, netns)
+	p, err := h.peer(name, netns)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
+	delete(h.peers, name) // it may be the last that is asked of it
 	for f, on := range want {
 		err = errors.Join(err, p.Namespace.SetFeature(p.Link.Name, f, on))
 	}

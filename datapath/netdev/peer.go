@@ -18,6 +18,8 @@ var ErrNoPeer = errors.New("it is no veth whose other end is in another network 
 type Peer struct {
 	Namespace *Handle
 	Link      Link
+	// Path that led to the namespace: the quickest hint for the next time, as searching costs a look at every process.
+	Path string
 }
 
 // Close lets go of the namespace.
@@ -50,7 +52,7 @@ func (h *Handle) FindPeer(name string, first ...string) (*Peer, error) {
 				ns.Close()
 				return nil, fmt.Errorf("the other end of %s in %s: %w", name, path, err)
 			}
-			return &Peer{Namespace: ns, Link: far}, nil
+			return &Peer{Namespace: ns, Link: far, Path: path}, nil
 		}
 	}
 	return nil, fmt.Errorf("the namespace of the other end of %s has no name under %s and no process: %w", name, NamespaceDir, fs.ErrNotExist)

@@ -33,8 +33,8 @@ func TestFindPeer(t *testing.T) {
 	must(t, err)
 	unnamed.Close()
 	p := try(a.FindPeer("p0"))(t)
-	if p.Link.Name != "inside" {
-		t.Errorf("found %s", p.Link.Name)
+	if want := fmt.Sprintf("/proc/%d/ns/net", sleeper.Process.Pid); p.Link.Name != "inside" || p.Path != want {
+		t.Errorf("found %s by %s, want inside by %s", p.Link.Name, p.Path, want)
 	}
 	p.Close()
 }
