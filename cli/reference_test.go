@@ -22,8 +22,8 @@ func TestReference(t *testing.T) {
 	var b bytes.Buffer
 	b.WriteString(`# The client commands
 
-Generated from the commands themselves: ` + "`go test ./cli -run TestReference -update`" + `. ` + "`weft server`, `weft agent`, `weft up` and `weft lab`" + `
-explain themselves with ` + "`--help`" + `.
+Generated from the commands themselves: ` + "`go test ./cli -run TestReference -update`" + `. ` + "`weft server`, `weft agent`, `weft up`, `weft lab`, `weft conform` and" + `
+` + "`weft bench`" + ` explain themselves with ` + "`--help`" + `.
 
 Whom a command asks: ` + "`--socket` or `--server`" + `, then WEFT_SOCKET, WEFT_SERVER, the context file (` + "`weft context`" + `, in
 ~/.config/weft/config.yaml), the server on this machine (/run/weft/server.sock, root only), a running lab. A server by address needs an API token:
