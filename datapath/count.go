@@ -143,7 +143,7 @@ func (d *Datapath) Tables() []TableUse {
 		use(d.fdb, func(bpf.TCFdbEntry) bool { return true }),
 		use(d.accepts, func(uint32) bool { return true }),
 		use(d.networks, func(bpf.TCNetwork) bool { return true }),
-		use(d.floods, func(uint32) bool { return true }),
+		use(d.floods, func(bpf.TCFloodBlock) bool { return true }),
 		use(d.vteps, func(v bpf.TCVtep) bool { return v.Flags != 0 }),
 		use(d.ports, func(p bpf.TCPort) bool { return p.Ifindex != 0 }),
 		d.dropKeyUse(),

@@ -49,7 +49,7 @@ type Datapath struct {
 	vteps      *table.Table[uint32, bpf.TCVtep]
 	hops       *table.Table[uint32, bpf.TCHops]
 	networks   *table.Table[uint32, bpf.TCNetwork]
-	floods     *table.Table[bpf.TCFloodKey, uint32]
+	floods     *table.Table[bpf.TCFloodKey, bpf.TCFloodBlock]
 	fdb        *table.Table[bpf.TCFdbKey, bpf.TCFdbEntry]
 	accepts    *table.Table[bpf.TCAcceptKey, uint32]
 	portIDs    *table.Table[uint32, uint32]
@@ -164,7 +164,7 @@ func (d *Datapath) openMaps(spec *ebpf.CollectionSpec) error {
 	d.vteps = table.New[uint32, bpf.TCVtep]("vteps", d.maps["vteps"], l.VTEPs)
 	d.hops = table.New[uint32, bpf.TCHops]("next hops", d.maps["equal_hops"], l.VTEPs)
 	d.networks = table.New[uint32, bpf.TCNetwork]("networks", d.maps["networks"], l.Networks)
-	d.floods = table.New[bpf.TCFloodKey, uint32]("flood entries", d.maps["floods"], l.FloodEntries)
+	d.floods = table.New[bpf.TCFloodKey, bpf.TCFloodBlock]("flood blocks", d.maps["floods"], l.FloodBlocks)
 	d.fdb = table.New[bpf.TCFdbKey, bpf.TCFdbEntry]("fdb", d.maps["fdb"], l.FDB)
 	d.accepts = table.New[bpf.TCAcceptKey, uint32]("accepts", d.maps["accepts"], l.Accepts)
 	d.portIDs = table.New[uint32, uint32]("interfaces", d.maps["port_ids"], l.Ports)

@@ -18,9 +18,9 @@ type Limits struct {
 	VTEPs int
 	// Ports: 184 octets each, and 32 for each CPU for their counters, taken at Open.
 	Ports int
-	// FloodEntries: receivers of all flood lists together, 72 octets each, taken as they come. A changed list is there
-	// twice for a moment.
-	FloodEntries int
+	// FloodBlocks: all flood lists together, in blocks of 16 receivers, 128 octets each, taken as they come. A network's ports here
+	// begin a block, and so do its VTEPs. A changed list is there twice for a moment.
+	FloodBlocks int
 	// DropKeys: (port, reason) pairs that are counted, 72 octets each and 8 for each CPU, taken as they come. A pair that does
 	// not fit is counted under port 0.
 	DropKeys int
@@ -35,15 +35,15 @@ const MaxFlood = 4096
 // MaxPortMACs is the largest number of MACs that a port may send from.
 const MaxPortMACs = len(bpf.TCPort{}.Macs)
 
-// DefaultLimits are those of a production host: 4 MB, 2 MB for each CPU, and up to 270 MB as the tables fill.
+// DefaultLimits are those of a production host: 4 MB, 2 MB for each CPU, and up to 210 MB as the tables fill.
 func DefaultLimits() Limits {
-	return Limits{FDB: 1 << 20, Accepts: 1 << 18, Networks: 10240, VTEPs: 4096, Ports: 10240, FloodEntries: 1 << 20,
+	return Limits{FDB: 1 << 20, Accepts: 1 << 18, Networks: 10240, VTEPs: 4096, Ports: 10240, FloodBlocks: 1 << 17,
 		DropKeys: 1 << 16, DropSources: 4096}
 }
 
 // LabLimits are those of a small lab host: 0.3 MB and 0.2 MB for each CPU.
 func LabLimits() Limits {
-	return Limits{FDB: 65536, Accepts: 16384, Networks: 1024, VTEPs: 256, Ports: 1024, FloodEntries: 65536,
+	return Limits{FDB: 65536, Accepts: 16384, Networks: 1024, VTEPs: 256, Ports: 1024, FloodBlocks: 8192,
 		DropKeys: 8192, DropSources: 256}
 }
 
@@ -53,7 +53,7 @@ func (l Limits) withDefaults() Limits {
 		have *int
 		def  int
 	}{{&l.FDB, d.FDB}, {&l.Accepts, d.Accepts}, {&l.Networks, d.Networks}, {&l.VTEPs, d.VTEPs}, {&l.Ports, d.Ports},
-		{&l.FloodEntries, d.FloodEntries}, {&l.DropKeys, d.DropKeys}, {&l.DropSources, d.DropSources}} {
+		{&l.FloodBlocks, d.FloodBlocks}, {&l.DropKeys, d.DropKeys}, {&l.DropSources, d.DropSources}} {
 		if *f.have == 0 {
 			*f.have = f.def
 		}
@@ -69,7 +69,7 @@ func (l Limits) apply(spec *ebpf.CollectionSpec) {
 	for name, n := range map[string]int{
 		"fdb": l.FDB, "accepts": l.Accepts, "networks": l.Networks, "vteps": l.VTEPs + 1, "equal_hops": l.VTEPs + 1,
 		"nexthops": (l.VTEPs + 1) * nexthopBuckets, "ports": l.Ports + 1, "port_ids": l.Ports, "port_counts": l.Ports + 1, "answer_times": l.Ports + 1,
-		"floods": l.FloodEntries, "drops": l.DropKeys, "drop_sources": l.DropSources,
+		"floods": l.FloodBlocks, "drops": l.DropKeys, "drop_sources": l.DropSources,
 	} {
 		spec.Maps[name].MaxEntries = uint32(n)
 	}

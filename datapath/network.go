@@ -2,7 +2,6 @@ package datapath
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/weftnet/weft/datapath/bpf"
 	"github.com/weftnet/weft/wire"
@@ -98,15 +97,18 @@ func (d *Datapath) Networks() ([]Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = d.floods.All(func(k bpf.TCFloodKey, v uint32) {
+	err = d.floods.All(func(k bpf.TCFloodKey, v bpf.TCFloodBlock) {
 		n := lists[k.List]
 		if n == nil {
 			return
 		}
-		if i := int(k.Index); i < len(n.LocalPorts) {
-			n.LocalPorts[i] = v
-		} else if i -= len(n.LocalPorts); i < len(n.Remotes) {
-			n.Remotes[i] = VTEPID(v)
+		remote := int(k.Block) - blocks(len(n.LocalPorts))
+		for i, to := range v.To {
+			if at := int(k.Block)*floodBlock + i; remote < 0 && at < len(n.LocalPorts) {
+				n.LocalPorts[at] = to
+			} else if at = remote*floodBlock + i; remote >= 0 && at < len(n.Remotes) {
+				n.Remotes[at] = VTEPID(to)
+			}
 		}
 	})
 	if err != nil {
@@ -119,18 +121,29 @@ func (d *Datapath) Networks() ([]Network, error) {
 	return out, nil
 }
 
+// floodBlock is how many receivers a block of a flood list holds.
+const floodBlock = len(bpf.TCFloodBlock{}.To)
+
+// blocks is how many blocks so many receivers take.
+func blocks(receivers int) int { return (receivers + floodBlock - 1) / floodBlock }
+
 func listKeys(list, n uint32) []bpf.TCFloodKey {
 	keys := make([]bpf.TCFloodKey, n)
 	for i := range keys {
-		keys[i] = bpf.TCFloodKey{List: list, Index: uint32(i)}
+		keys[i] = bpf.TCFloodKey{List: list, Block: uint32(i)}
 	}
 	return keys
 }
 
-func listValues(n Network) []uint32 {
-	values := slices.Clone(n.LocalPorts)
-	for _, id := range n.Remotes {
-		values = append(values, uint32(id))
+// listValues are the blocks of a list: of interfaces, then of VTEPs.
+func listValues(n Network) []bpf.TCFloodBlock {
+	values := make([]bpf.TCFloodBlock, blocks(len(n.LocalPorts))+blocks(len(n.Remotes)))
+	for i, ifindex := range n.LocalPorts {
+		values[i/floodBlock].To[i%floodBlock] = ifindex
+	}
+	remote := values[blocks(len(n.LocalPorts)):]
+	for i, id := range n.Remotes {
+		remote[i/floodBlock].To[i%floodBlock] = uint32(id)
 	}
 	return values
 }
@@ -141,7 +154,7 @@ func (d *Datapath) sameList(have bpf.TCNetwork, n Network) bool {
 		return false
 	}
 	for i, want := range listValues(n) {
-		v, ok, err := d.floods.Get(bpf.TCFloodKey{List: have.List, Index: uint32(i)})
+		v, ok, err := d.floods.Get(bpf.TCFloodKey{List: have.List, Block: uint32(i)})
 		if err != nil || !ok || v != want {
 			return false
 		}

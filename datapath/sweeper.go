@@ -11,12 +11,12 @@ import (
 )
 
 // retiredList is a flood list that no network names any more.
-type retiredList struct{ list, entries uint32 }
+type retiredList struct{ list, blocks uint32 }
 
 // retire hands a network's list to the sweeper. d.mu is held.
 func (d *Datapath) retire(n bpf.TCNetwork) {
-	if entries := n.Local + n.Remote; entries > 0 {
-		d.retired = append(d.retired, retiredList{n.List, entries})
+	if all := uint32(blocks(int(n.Local)) + blocks(int(n.Remote))); all > 0 {
+		d.retired = append(d.retired, retiredList{n.List, all})
 		d.sweeper.wake()
 	}
 }
@@ -28,7 +28,7 @@ func (d *Datapath) recallLists() error {
 		return err
 	}
 	var stale []bpf.TCFloodKey
-	err := d.floods.All(func(k bpf.TCFloodKey, _ uint32) {
+	err := d.floods.All(func(k bpf.TCFloodKey, _ bpf.TCFloodBlock) {
 		d.lists = max(d.lists, k.List)
 		if !used[k.List] {
 			stale = append(stale, k)
@@ -83,7 +83,7 @@ func (s *sweeper) run() {
 			return
 		}
 		for _, r := range retired {
-			if err := s.d.floods.Delete(listKeys(r.list, r.entries)); err != nil {
+			if err := s.d.floods.Delete(listKeys(r.list, r.blocks)); err != nil {
 				s.d.log.Error("could not delete a retired flood list", "err", err)
 			}
 		}

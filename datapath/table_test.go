@@ -190,7 +190,7 @@ func TestMTUFollowsTheNetwork(t *testing.T) {
 func TestFullTables(t *testing.T) {
 	h := alone(t)
 	must(t, h.dp.Close())
-	h.cfg.Limits = Limits{FDB: 100, Accepts: 10, Networks: 4, VTEPs: 5, Ports: 3, FloodEntries: 20, DropKeys: 100, DropSources: 16}
+	h.cfg.Limits = Limits{FDB: 100, Accepts: 10, Networks: 4, VTEPs: 5, Ports: 3, FloodBlocks: 3, DropKeys: 100, DropSources: 16}
 	h.open()
 	full := func(what string, err error, name string, limit, refused int) {
 		t.Helper()
@@ -227,7 +227,7 @@ func TestFullTables(t *testing.T) {
 	must(t, h.dp.PutNetwork(old))
 	var f *table.FullError
 	bigger := Network{VNI: 7, LocalPorts: make([]uint32, 18), Remotes: []VTEPID{}}
-	if err := h.dp.PutNetwork(bigger); !errors.As(err, &f) || f.Table != "flood entries" {
+	if err := h.dp.PutNetwork(bigger); !errors.As(err, &f) || f.Table != "flood blocks" {
 		t.Errorf("a flood list that does not fit: %v", err)
 	}
 	n, err := h.dp.Networks()

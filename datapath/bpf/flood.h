@@ -13,11 +13,12 @@ struct flood {
 
 static long local_copy(__u32 i, struct flood *f)
 {
-	struct flood_key k = { .list = f->state->list, .index = i };
-	__u32 id = 0, *ifindex = bpf_map_lookup_elem(&floods, &k);
-	if (!ifindex || *ifindex == f->state->sender)
+	struct flood_key k = { .list = f->state->list, .block = i / FLOOD_BLOCK };
+	struct flood_block *block = bpf_map_lookup_elem(&floods, &k);
+	__u32 id = 0, ifindex = block ? block->to[i % FLOOD_BLOCK] : 0;
+	if (!ifindex || ifindex == f->state->sender)
 		return 0;
-	struct port *port = port_at(*ifindex, 0, &id);
+	struct port *port = port_at(ifindex, 0, &id);
 	if (!port || port->vni != f->state->vni) {
 		count_drop(f->state->id, DROP_COPY_NO_PORT);
 		return 0;
@@ -27,7 +28,7 @@ static long local_copy(__u32 i, struct flood *f)
 		return 0;
 	}
 	/* Never redirect_peer: it would hand the frame over as if it were addressed to the workload. */
-	if (bpf_clone_redirect(f->skb, *ifindex, 0)) {
+	if (bpf_clone_redirect(f->skb, ifindex, 0)) {
 		count_drop(id, DROP_COPY_FAILED);
 		return 0;
 	}
@@ -92,17 +93,35 @@ static __always_inline int prepare(struct flood *f, __u32 i, __u32 id)
 	return 0;
 }
 
+/* The list is read once, a block at a time: a lookup for every copy would be a tenth of what a copy costs. */
+static long load_block(__u32 i, struct flood *f)
+{
+	struct flood_key k = { .list = f->state->list, .block = f->state->first_block + i };
+	struct flood_block none = {}, *block = bpf_map_lookup_elem(&floods, &k);
+	if (i >= FLOOD_MAX / FLOOD_BLOCK)
+		return 1;
+	f->state->vteps[i] = block ? *block : none;
+	return 0;
+}
+
+/* The VTEP of a round. */
+static __always_inline __u32 *receiver(struct flood *f, __u32 i)
+{
+	i += f->state->first;
+	return i < FLOOD_MAX ? &f->state->vteps[i / FLOOD_BLOCK].to[i % FLOOD_BLOCK] : NULL;
+}
+
 static long prepare_remote(__u32 i, struct flood *f)
 {
-	struct flood_key k = { .list = f->state->list, .index = f->state->first + i };
-	__u32 *id = bpf_map_lookup_elem(&floods, &k);
+	__u32 *id = receiver(f, i);
 	int r;
-	if (i >= FLOOD_MAX)
+	if (!id)
 		return 1;
-	r = id ? prepare(f, i, *id) : DROP_COPY_UNKNOWN_VTEP;
+	r = prepare(f, i, *id);
 	if (r > 0)
 		count_drop(f->state->id, r);
-	f->state->vteps[i] = r ? 0 : *id;
+	if (r)
+		*id = 0;
 	return 0;
 }
 
@@ -122,14 +141,13 @@ static __noinline int aim(struct flood *f, __u32 id, __u32 *ifindex)
 
 static long remote_copy(__u32 i, struct flood *f)
 {
-	__u32 id, ifindex = 0;
+	__u32 ifindex = 0, *id = receiver(f, i);
 	int r;
-	if (i >= f->state->last || i >= FLOOD_MAX)
+	if (i >= f->state->last || !id)
 		return 1;
-	id = f->state->vteps[i];
-	if (!id)
+	if (!*id)
 		return 0;
-	r = aim(f, id, &ifindex);
+	r = aim(f, *id, &ifindex);
 	if (!r && bpf_clone_redirect(f->skb, ifindex, 0))
 		r = DROP_COPY_FAILED;
 	if (r)
@@ -142,13 +160,13 @@ static long remote_copy(__u32 i, struct flood *f)
 /* When the kernel gave no room after all: what is left goes by the kernel lane. */
 static long remaining_copy(__u32 i, struct flood *f)
 {
+	__u32 *id = receiver(f, i);
 	int r = DROP_COPY_UNKNOWN_VTEP;
-	if (i >= FLOOD_MAX)
-		return 1;
-	__u32 id = f->state->vteps[i];
 	if (!id)
+		return 1;
+	if (!*id)
 		return 0;
-	struct vtep *vtep = vtep_of(id);
+	struct vtep *vtep = vtep_of(*id);
 	if (vtep)
 		r = flood_by_kernel(f, vtep, LANE_NO_ROOM);
 	if (r)
@@ -167,12 +185,13 @@ enum flood_scope { FLOOD_LOCAL = 1, FLOOD_REMOTE = 2, FLOOD_EXTERNAL = 4 };
 
 static __noinline int flood_remote(struct flood *f, struct pkt *p, __u32 n)
 {
-	__u32 ifindex = 0, last;
+	__u32 ifindex = 0, *last;
 	int r;
 	if (!f || !p)
 		return -DROP_INTERNAL;
 	if (f->skb->gso_size && !is_ip(f->skb->protocol))
 		f->state->by_kernel = LANE_GSO_NON_IP;
+	bpf_loop(flood_blocks(f->state->first + n), load_block, f, 0);
 	bpf_loop(n, prepare_remote, f, 0);
 	if (!f->state->left)
 		return V_NEXT;
@@ -185,10 +204,10 @@ static __noinline int flood_remote(struct flood *f, struct pkt *p, __u32 n)
 	seal_out(f->skb, f->local, f->local->mark);
 	if (f->state->left > 1)
 		bpf_loop(n, remote_copy, f, 0);
-	last = f->state->last;
-	if (last >= FLOOD_MAX)
+	last = receiver(f, f->state->last);
+	if (!last)
 		return -DROP_INTERNAL;
-	r = aim(f, f->state->vteps[last], &ifindex);
+	r = aim(f, *last, &ifindex);
 	if (r) {
 		count_drop(f->state->id, r);
 		return V_NEXT;
@@ -220,7 +239,8 @@ static __always_inline int flood(struct __sk_buff *skb, struct pkt *p, struct ne
 	local = state->copies;
 	if (scope & (FLOOD_REMOTE | FLOOD_EXTERNAL)) {
 		n = scope & FLOOD_REMOTE ? net->remote : net->external;
-		state->first = net->local + net->remote - n;
+		state->first_block = flood_blocks(net->local);
+		state->first = net->remote - n;
 		if (n > 0) {
 			linear(skb, ETH_LEN + IP6_LEN + 20);
 			p->hash = state->hash = flood_hash(skb, p);

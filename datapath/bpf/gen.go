@@ -5,5 +5,5 @@
 package bpf
 
 //go:generate go run ./dropgen
-//go:generate bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types -output-stem tc -type addr -type uplink -type local -type port -type fdb_key -type fdb_entry -type vtep -type hop -type hops -type network -type flood_key -type accept_key -type nexthop -type port_counters -type program_books -type drop_key -type drop_source_key -type verdict -type drop_reason -type lane_reason -type program -type verdict_kind -type port_flags -type uplink_flags -type fdb_flags -type vtep_flags -type hop_flags -type unknown_unicast TC tc.c -- -O2 -g -Wall -Werror -mcpu=v3
+//go:generate bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types -output-stem tc -type addr -type uplink -type local -type port -type fdb_key -type fdb_entry -type vtep -type hop -type hops -type network -type flood_key -type flood_block -type accept_key -type nexthop -type port_counters -type program_books -type drop_key -type drop_source_key -type verdict -type drop_reason -type lane_reason -type program -type verdict_kind -type port_flags -type uplink_flags -type fdb_flags -type vtep_flags -type hop_flags -type unknown_unicast TC tc.c -- -O2 -g -Wall -Werror -mcpu=v3
 //go:generate bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types -output-stem xdp XDP xdp.c -- -O2 -g -Wall -Werror -mcpu=v3

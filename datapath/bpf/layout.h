@@ -76,8 +76,8 @@ struct vtep {
 
 enum unknown_unicast { UNKNOWN_EXTERNAL, UNKNOWN_FLOOD, UNKNOWN_DROP } __attribute__((packed));
 
-/* A network's flood list is {list, 0 .. local-1}: interfaces, then {list, local .. local+remote-1}: VTEPs, the last
- * `external` of them run by others. A changed list is a new list number. */
+/* A network's flood list is blocks of receivers: first those of interfaces, `local` of them, then those of VTEPs, `remote` of them, the
+ * last `external` run by others. What is left of a block is 0. A changed list is a new list number. */
 struct network {
 	__u32 list;
 	__u32 local;
@@ -91,8 +91,18 @@ struct network {
 
 struct flood_key {
 	__u32 list;
-	__u32 index;
+	__u32 block;
 };
+
+enum { FLOOD_BLOCK = 16 };
+struct flood_block {
+	__u32 to[FLOOD_BLOCK] __attribute__((aligned(8)));
+};
+
+static __always_inline __u32 flood_blocks(__u32 receivers)
+{
+	return (receivers + FLOOD_BLOCK - 1) / FLOOD_BLOCK;
+}
 
 struct accept_key {
 	__u32 vni;

@@ -60,8 +60,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct flood_key);
-	__type(value, __u32);
-	__uint(max_entries, 1048576);
+	__type(value, struct flood_block);
+	__uint(max_entries, 131072);
 } floods SEC(".maps");
 
 /* (VNI, outer source) -> 1. Writer: Go. Reader: from_uplink, from_vxlan. Full: Go refuses the entry. */
@@ -161,7 +161,8 @@ struct scratch {
 	__u32 narrow;		      /* smallest path MTU so far */
 	struct bpf_tunnel_key tunnel; /* for set_tunnel */
 	__u32 list;
-	__u32 first; /* index in the list of loop round 0 */
+	__u32 first_block; /* of the list's VTEPs */
+	__u32 first;	   /* which of them is loop round 0 */
 	__u32 vni;
 	__u32 sender; /* ifindex that gets no copy */
 	__u32 id;     /* port that failed copies are counted for */
@@ -173,8 +174,8 @@ struct scratch {
 	__u32 left;	 /* for the fast path, after prepare_remote */
 	__u32 last;	 /* round of the last of them */
 	__u32 family6;	 /* of the first of them */
-	__u32 vteps
-		[FLOOD_MAX]; /* by round: ids of those left, 0 where the copy needs no outer headers written here any more */
+	/* The list; 0 where no outer headers are written here any more. */
+	struct flood_block vteps[FLOOD_MAX / FLOOD_BLOCK];
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

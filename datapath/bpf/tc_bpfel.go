@@ -104,10 +104,15 @@ type TCFdbKey struct {
 	Pad uint16
 }
 
+type TCFloodBlock struct {
+	_  structs.HostLayout
+	To [16]uint32
+}
+
 type TCFloodKey struct {
 	_     structs.HostLayout
 	List  uint32
-	Index uint32
+	Block uint32
 }
 
 type TCHop struct {

@@ -198,15 +198,21 @@ func (f *fixture) tables(t testing.TB, host string) []string {
 		}
 		lists[n.List], sizes[n.List] = fmt.Sprint(vni), n
 	})
-	each(t, f.pinned(t, host, "floods"), func(k bpf.TCFloodKey, v uint32) {
-		switch n := sizes[k.List]; {
-		case lists[k.List] == "":
+	each(t, f.pinned(t, host, "floods"), func(k bpf.TCFloodKey, v bpf.TCFloodBlock) {
+		names := vteps
+		if room := uint32(len(v.To)); k.Block < (sizes[k.List].Local+room-1)/room {
+			names = links
+		}
+		switch vni := lists[k.List]; vni {
+		case "":
 			add("flood list %d, which no network names", k.List)
-		case lists[k.List] == fmt.Sprint(uint32(wire.OAMVNI)):
-		case k.Index < n.Local:
-			add("flood vni %s to %s", lists[k.List], links[v])
+		case fmt.Sprint(uint32(wire.OAMVNI)):
 		default:
-			add("flood vni %s to %s", lists[k.List], vteps[v])
+			for _, to := range v.To {
+				if to != 0 {
+					add("flood vni %s to %s", vni, names[to])
+				}
+			}
 		}
 	})
 	slices.Sort(out)
