@@ -14,7 +14,7 @@ type Limits struct {
 	Accepts int
 	// Networks: 96 octets each, taken as they come.
 	Networks int
-	// VTEPs: 24 octets each, and 448 for each CPU for their next hops, taken at Open.
+	// VTEPs: 224 octets each, and 576 for each CPU for their next hops, taken at Open.
 	VTEPs int
 	// Ports: 184 octets each, and 32 for each CPU for their counters, taken at Open.
 	Ports int
@@ -35,7 +35,7 @@ const MaxFlood = 4096
 // MaxPortMACs is the largest number of MACs that a port may send from.
 const MaxPortMACs = len(bpf.TCPort{}.Macs)
 
-// DefaultLimits are those of a production host: 4 MB, 2 MB for each CPU, and up to 210 MB as the tables fill.
+// DefaultLimits are those of a production host: 4 MB, 3 MB for each CPU, and up to 210 MB as the tables fill.
 func DefaultLimits() Limits {
 	return Limits{FDB: 1 << 20, Accepts: 1 << 18, Networks: 10240, VTEPs: 4096, Ports: 10240, FloodBlocks: 1 << 17,
 		DropKeys: 1 << 16, DropSources: 4096}
