@@ -179,6 +179,11 @@ func (d *Datapath) Publish() error {
 		}
 		if err := do(linkName("xdp_from_port", ifindex), "xdp_from_port", ebpf.AttachXDP, ifindex); err != nil {
 			d.log.Warn("a port leaves the XDP lane", "err", err) // Ports says so, too
+			delete(keep, linkName("xdp_from_port", ifindex))     // over the tables of another layout it would go on for ever
+			e.Flags &^= bpf.TCPortFlagsPORT_XDP
+			if err := d.ports.PutOne(ref.id, e); err != nil {
+				return err
+			}
 		}
 	}
 	if err := d.prune(keep); err != nil {

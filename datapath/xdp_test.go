@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/cilium/ebpf/link"
+
+	"github.com/weftnet/weft/datapath/bpf"
 	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/wire"
 )
@@ -144,6 +147,33 @@ func TestXDPSurvives(t *testing.T) {
 	must(t, a.dp.DetachPort(w.ifindex))
 	if a.dp.attached(linkName("xdp_from_port", w.ifindex), w.ifindex) {
 		t.Error("a detached port kept its XDP program")
+	}
+}
+
+// TestXDPRefusedByPublish: a port that was in the lane in the old layout, and whose interface has another's XDP program when the new one
+// is published, is not marked as one that takes frames from XDP. Red when Publish leaves the mark.
+func TestXDPRefusedByPublish(t *testing.T) {
+	a, b := xdpHosts(t, false)
+	join(t, 5001, a, b)
+	w := a.workload(5001, 1, b)
+	p := w.fast()
+	must(t, a.dp.Close())
+	a.cfg.Limits.FDB++
+	a.open()
+	must(t, a.dp.PutNetwork(a.networks[5001]))
+	must(t, a.dp.AttachPort(p))
+	must(t, a.dp.detach(linkName("xdp_from_port", p.Ifindex)))
+	var foreign link.Link
+	must(t, a.ns.Run(func() (err error) {
+		foreign, err = link.AttachXDP(link.XDPOptions{Interface: int(p.Ifindex), Program: a.dp.progs["xdp_from_port"], Flags: link.XDPDriverMode})
+		return err
+	}))
+	defer foreign.Close()
+	must(t, a.dp.Publish())
+	e, _, err := a.dp.ports.Get(uint32(p.ID))
+	must(t, err)
+	if e.Ifindex != p.Ifindex || e.Flags&bpf.TCPortFlagsPORT_XDP != 0 {
+		t.Errorf("the entry says that XDP serves it: %+v", e)
 	}
 }
 
