@@ -78,7 +78,8 @@ func TestPortsForgetsWhatIsGone(t *testing.T) {
 	}
 }
 
-// An uplink that was deleted and made again gets its programs by Publish, and nothing is left of the old one.
+// An uplink that was deleted and made again gets its programs by Publish, and nothing is left of the old one. Red when describeUplinks
+// does not ask for the guard.
 func TestUplinkMadeAgain(t *testing.T) {
 	h := alone(t)
 	l, err := h.ns.LinkByName("up0")
@@ -90,7 +91,14 @@ func TestUplinkMadeAgain(t *testing.T) {
 	must(t, h.ns.AddTAP("up0"))
 	again, err := h.ns.LinkByName("up0")
 	must(t, err)
+	must(t, h.dp.CheckXDP())
+	if have, _, err := h.dp.locals.Get(0); err != nil || have.Uplinks[0].Ifindex != 0 {
+		t.Errorf("packets may leave by an interface without a guard: %+v (%v)", have.Uplinks, err)
+	}
 	must(t, h.dp.Publish())
+	if have, _, err := h.dp.locals.Get(0); err != nil || have.Uplinks[0].Ifindex != uint32(again.Index) {
+		t.Errorf("no packet may leave by the new interface: %+v (%v)", have.Uplinks, err)
+	}
 	for _, program := range []string{"from_uplink", "to_uplink"} {
 		if !h.dp.attached(linkName(program, uint32(again.Index)), uint32(again.Index)) {
 			t.Errorf("%s is not on the new interface", program)

@@ -124,12 +124,12 @@ func (d *Datapath) CheckXDP() error {
 	return d.locals.PutOne(0, l)
 }
 
-// describeUplinks is what is known of them; one that cannot be asked is left out, and its packets take the tc lane.
+// describeUplinks is what is known of them. One that cannot be asked, or has no guard yet, is left out: nothing is sent by it.
 func (d *Datapath) describeUplinks() (list [len(bpf.TCLocal{}.Uplinks)]bpf.TCUplink) {
 	names := strings.Split(d.cfg.Uplink, ",")
 	for i := range min(len(names), len(list)) {
 		l, err := d.ns.LinkByName(names[i])
-		if err != nil {
+		if err != nil || !d.attached(linkName("to_uplink", uint32(l.Index)), uint32(l.Index)) {
 			continue
 		}
 		list[i] = bpf.TCUplink{Mac: wordOf(l.MAC), Ifindex: uint32(l.Index)}
