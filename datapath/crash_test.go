@@ -130,3 +130,33 @@ func TestNetworkThatCannotBeWrittenKeepsItsList(t *testing.T) {
 		t.Errorf("networks %+v, %d lists retired; the list of a live network is lost", have, retired)
 	}
 }
+
+// The kernel lane's device is shut while nothing guards it: another UDP port makes another device, and in a new layout the guard comes with
+// Publish. Red when openVXLAN does not ask for the guard, or Publish does not call it.
+func TestKernelLaneIsShutUntilGuarded(t *testing.T) {
+	h := alone(t)
+	up := func() bool {
+		l, err := h.ns.LinkByName(VXLANDevice)
+		must(t, err)
+		return l.Up
+	}
+	if !up() {
+		t.Error("the device is down after Open")
+	}
+	must(t, h.dp.Close())
+	h.cfg.Limits.FDB++
+	h.cfg.Local.UDPPort = 4790
+	h.open()
+	if up() {
+		t.Error("the device is up without from_vxlan")
+	}
+	must(t, h.dp.Publish())
+	if !up() || !h.dp.attached(linkName("from_vxlan", 0), h.dp.local.VxlanIfindex) {
+		t.Error("the device is down, or without from_vxlan, after Publish")
+	}
+	h.cfg.Local.UDPPort = 4791
+	must(t, h.dp.SetLocal(h.cfg.Local))
+	if !up() || !h.dp.attached(linkName("from_vxlan", 0), h.dp.local.VxlanIfindex) {
+		t.Error("the device is down, or without from_vxlan, on another UDP port")
+	}
+}

@@ -103,8 +103,8 @@ func addVXLAN(nl *netlink.Handle, port uint16, alias string) error {
 	return nl.LinkSetAlias(l, alias)
 }
 
-// settleVXLAN brings the device up, silent, and able to look up next hops: bpf_fib_lookup wants forwarding on where the
-// lookup starts. No packet is ever forwarded there: from_vxlan takes all.
+// settleVXLAN makes the device silent, and able to look up next hops: bpf_fib_lookup wants forwarding on where the
+// lookup starts. No packet is ever forwarded there: from_vxlan takes all, and until it is attached the device is down.
 func settleVXLAN(nl *netlink.Handle) (int, error) {
 	for _, s := range []struct {
 		key, value string
@@ -124,10 +124,19 @@ func settleVXLAN(nl *netlink.Handle) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := nl.LinkSetUp(l); err != nil {
-		return 0, fmt.Errorf("bring %s up (is its UDP port taken by another program?): %w", VXLANDevice, err)
-	}
 	return l.Attrs().Index, nil
+}
+
+// openVXLAN brings the device up, once from_vxlan is there: without it everybody who reaches the UDP port would have his frames in the
+// host's own stack, past all checks. d.mu is held.
+func (d *Datapath) openVXLAN() error {
+	if !d.attached(linkName("from_vxlan", 0), d.local.VxlanIfindex) {
+		return nil
+	}
+	if err := d.ns.SetUp(VXLANDevice); err != nil {
+		return fmt.Errorf("kernel lane: bring %s up (is its UDP port taken by another program?): %w", VXLANDevice, err)
+	}
+	return nil
 }
 
 // removeVXLAN deletes the device if it is this instance's.

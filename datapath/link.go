@@ -143,6 +143,9 @@ func (d *Datapath) Publish() error {
 	if err := do(linkName("from_vxlan", 0), "from_vxlan", ebpf.AttachTCXIngress, d.local.VxlanIfindex); err != nil {
 		return err
 	}
+	if err := d.openVXLAN(); err != nil {
+		return err
+	}
 	for _, up := range ups {
 		if err := do(linkName("to_uplink", up), "to_uplink", ebpf.AttachTCXEgress, up); err != nil {
 			return err

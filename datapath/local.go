@@ -50,9 +50,11 @@ func (d *Datapath) SetLocal(l Local) error {
 		return err
 	}
 	if moved && !d.pending {
-		return d.attachTo(linkName("from_vxlan", 0), "from_vxlan", ebpf.AttachTCXIngress, index)
+		if err := d.attachTo(linkName("from_vxlan", 0), "from_vxlan", ebpf.AttachTCXIngress, index); err != nil {
+			return err
+		}
 	}
-	return nil
+	return d.openVXLAN()
 }
 
 // addrOf is an address as the maps hold it: 16 octets, IPv4 as ::ffff:a.b.c.d, none as zero.
