@@ -13,7 +13,7 @@ import (
 // TestFlowsSpreadOverNextHops: of equal next hops each takes its part of the flows, whatever the host's policy says, and one that is
 // away gives up its own flows and no others. What the kernel does not say of the VTEP's route is never taken, however old the table is.
 // Red when the first answer is taken, when a next hop is taken that is down, not resolved or not of the route (distance leaving out the
-// comparison of gateways), or when the kernel's first answer is given up for the table's.
+// comparison of gateways, or find_uplink), or when the kernel's first answer is given up for the table's.
 func TestFlowsSpreadOverNextHops(t *testing.T) {
 	for _, ip6 := range []bool{false, true} {
 		t.Run(map[bool]string{false: "underlay4", true: "underlay6"}[ip6], func(t *testing.T) {
@@ -101,6 +101,20 @@ func TestFlowsSpreadOverNextHops(t *testing.T) {
 			hops(-1, 4, 1)
 			if _, count = ways(); count[1] != 400 {
 				t.Errorf("next hop 4 is not resolved: %v", count)
+			}
+			// An equal way that is no uplink's: nothing leaves by it, and nothing is lost for it.
+			foreign, gate := netip.MustParsePrefix("10.98.0.1/24"), netip.MustParseAddr("10.98.0.2")
+			if ip6 {
+				foreign, gate = netip.MustParsePrefix("fd98::1/64"), netip.MustParseAddr("fd98::2")
+			}
+			mgmt, _, err := s.a.ns.EnsureVeth(netdev.Veth{Name: "mgmt0", MTU: 1600, Addresses: []netip.Prefix{foreign},
+				Peer: netdev.VethPeer{Namespace: namespace(t, "mgmt"), Name: "mgmt0"}})
+			must(t, err)
+			must(t, s.a.ns.SetNeighbour(mgmt.Index, gate, wire.MAC{2, 0, 0, 0, 9, 7}))
+			must(t, s.a.ns.ReplaceRoute(netdev.Route{Dst: far, Hops: []netdev.Hop{{Gateway: gateway(1), Index: up}, {Gateway: gate, Index: mgmt.Index}}}))
+			must(t, s.a.dp.SetHops(1, []Hop{{Ifindex: uint32(up), Gateway: gateway(1)}, {Ifindex: uint32(mgmt.Index), Gateway: gate}}))
+			if _, count = ways(); count[1] != 400 {
+				t.Errorf("one of two equal next hops is no uplink's: %v", count)
 			}
 		})
 	}

@@ -120,8 +120,11 @@ func (d *Datapath) CheckXDP() error {
 	if l == d.local {
 		return nil
 	}
+	if err := d.locals.PutOne(0, l); err != nil {
+		return err
+	}
 	d.local = l
-	return d.locals.PutOne(0, l)
+	return nil
 }
 
 // describeUplinks is what is known of them. One that cannot be asked, or has no guard yet, is left out: nothing is sent by it.

@@ -12,7 +12,7 @@ struct {
 	__uint(max_entries, 1);
 } locals SEC(".maps");
 
-/* ifindex -> port id. Writer: Go. Reader: from_port. Full: Go refuses the port. */
+/* ifindex -> port id. Writer: Go. Reader: from_port, xdp_from_port. Full: Go refuses the port. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -38,7 +38,7 @@ struct {
 	__uint(max_entries, 1048576);
 } fdb SEC(".maps");
 
-/* VTEP id -> VTEP. Writer: Go. Reader: from_port. */
+/* VTEP id -> VTEP. Writer: Go. Reader: from_port, xdp_from_port. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);

@@ -91,11 +91,11 @@ static __noinline int keep_answer(struct nexthop *nh, struct scratch *s, struct 
 	return 0;
 }
 
-/* How far the answer's next hop is from the one that the bucket wants: 0 is the one, HOPS_MAX is one to avoid, -1 is none of the set,
- * or there is nothing to choose. */
-static __noinline int distance(struct scratch *s)
+/* How far the answer's next hop is from the one that the bucket wants: 0 is the one, HOPS_MAX is one to avoid (its link is down, or is no
+ * uplink), -1 is none of the set, or there is nothing to choose. */
+static __noinline int distance(struct scratch *s, struct local *local)
 {
-	if (!s)
+	if (!s || !local)
 		return -1;
 	__u32 id = s->vtep;
 	struct bpf_fib_lookup *f = &s->fib;
@@ -111,7 +111,7 @@ static __noinline int distance(struct scratch *s)
 			    : h->gateway.w[0] != f->ipv6_dst[0] || h->gateway.w[1] != f->ipv6_dst[1] ||
 				      h->gateway.w[2] != f->ipv6_dst[2] || h->gateway.w[3] != f->ipv6_dst[3])
 			continue;
-		if (h->flags & HOP_DOWN)
+		if (h->flags & HOP_DOWN || !find_uplink(local, h->ifindex))
 			return HOPS_MAX;
 		return (i + set->count - s->bucket % set->count) % set->count;
 	}
@@ -122,8 +122,8 @@ static __noinline int distance(struct scratch *s)
 static __always_inline void consider(ctx_t *ctx, struct nexthop *nh, struct scratch *s, struct vtep *vtep,
 				     struct local *local)
 {
-	int r = ask(ctx, s, vtep, local), d = distance(s);
-	if (r || d < 0)
+	int r = ask(ctx, s, vtep, local), d = distance(s, local);
+	if (r || d < 0 || d == HOPS_MAX)
 		return;
 	if (s->fib.mtu_result < s->narrow)
 		s->narrow = s->fib.mtu_result;
@@ -163,9 +163,9 @@ __noinline int choose_hop(ctx_t *ctx, struct nexthop *nh, struct vtep *vtep, str
 	s->vtep = i / NEXTHOP_BUCKETS;
 	s->bucket = s->question = i % NEXTHOP_BUCKETS;
 	r = ask(ctx, s, vtep, local);
-	d = distance(s);
+	d = distance(s, local);
 	keep_answer(nh, s, local, r);
-	if (d < 0 || (nh->state != NEXTHOP_READY && nh->state != NEXTHOP_RESOLVE))
+	if (d < 0 || (r != BPF_FIB_LKUP_RET_SUCCESS && r != BPF_FIB_LKUP_RET_NO_NEIGH))
 		return 0;
 	s->best = nh->state == NEXTHOP_READY ? d : HOPS_MAX;
 	s->narrow = nh->state == NEXTHOP_READY ? nh->mtu : local->uplink_mtu;

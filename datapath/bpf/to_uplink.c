@@ -31,6 +31,8 @@ static __noinline int is_tunnel_packet(struct __sk_buff *skb, struct pkt *p)
 			return 0;
 		off += 4;
 	}
+	if (is_vlan(proto))
+		return 1; /* nothing honest has so many tags */
 	if (proto == bpf_htons(ETH_P_IP)) {
 		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)))
 			return 0;
