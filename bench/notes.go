@@ -27,7 +27,7 @@ small part of the sample. Aggregates take the kernel lane here (decision 6), who
 kernel's way to the uplink (__dev_queue_xmit), and the rest is weft's: next hop, addresses and checksum of the outer header. The first two parts
 are the kernel's for every contender. Tried: counting copies as they leave the host, not behind the underlay, which diluted the ratio; anchoring
 the generator, whose restart took three quarters of the time; one look-up of a VTEP for a copy; the flood list in
-blocks of 16, read once a flood and not once a copy (1.7 - 2.0 x before, 2.2 x after).`,
+blocks of 16, read once a flood and not once a copy.`,
 	{"plan of 1,000,000 entries, received to read back", ""}: `The plan is networks with MACs behind an external VTEP. Profile of the agent: two thirds of its own time are Go's maps of what is claimed,
 what has to be compared and what the kernel holds, whose every look-up misses the caches; decoding is a tenth. The kernel's map takes 1.0 to 1.2 million
 entries a second on a core (two write at once), and reading back 0.3 s. Tried: larger maps before they are filled, one look at an entry
