@@ -40,7 +40,7 @@ func (a *Agent) listen() (*socket, error) {
 		return nil, fmt.Errorf("open the agent's socket: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle(localv1connect.NewLocalServiceHandler(&localService{a}))
+	mux.Handle(localv1connect.NewLocalServiceHandler(&localService{agent: a}))
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -67,7 +67,10 @@ func (s *socket) serve(ctx context.Context) {
 }
 
 // localService is local.v1.LocalService.
-type localService struct{ agent *Agent }
+type localService struct {
+	localv1connect.UnimplementedLocalServiceHandler
+	agent *Agent
+}
 
 var _ localv1connect.LocalServiceHandler = (*localService)(nil)
 

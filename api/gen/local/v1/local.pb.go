@@ -23,6 +23,56 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type CommitOn int32
+
+const (
+	// The first frame of a TAP, nothing else of other interfaces: a namespace's own stack sends before the workload does.
+	CommitOn_COMMIT_ON_DEFAULT     CommitOn = 0
+	CommitOn_COMMIT_ON_FIRST_FRAME CommitOn = 1
+	CommitOn_COMMIT_ON_COMMAND     CommitOn = 2
+)
+
+// Enum value maps for CommitOn.
+var (
+	CommitOn_name = map[int32]string{
+		0: "COMMIT_ON_DEFAULT",
+		1: "COMMIT_ON_FIRST_FRAME",
+		2: "COMMIT_ON_COMMAND",
+	}
+	CommitOn_value = map[string]int32{
+		"COMMIT_ON_DEFAULT":     0,
+		"COMMIT_ON_FIRST_FRAME": 1,
+		"COMMIT_ON_COMMAND":     2,
+	}
+)
+
+func (x CommitOn) Enum() *CommitOn {
+	p := new(CommitOn)
+	*p = x
+	return p
+}
+
+func (x CommitOn) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CommitOn) Descriptor() protoreflect.EnumDescriptor {
+	return file_local_v1_local_proto_enumTypes[0].Descriptor()
+}
+
+func (CommitOn) Type() protoreflect.EnumType {
+	return &file_local_v1_local_proto_enumTypes[0]
+}
+
+func (x CommitOn) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CommitOn.Descriptor instead.
+func (CommitOn) EnumDescriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{0}
+}
+
 type AttachRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -32,7 +82,13 @@ type AttachRequest struct {
 	//	*AttachRequest_Netns
 	//	*AttachRequest_Tap
 	//	*AttachRequest_Device
-	Interface     isAttachRequest_Interface `protobuf_oneof:"interface"`
+	Interface isAttachRequest_Interface `protobuf_oneof:"interface"`
+	// Of a port that is bound to another host: makes it incoming here, if both hosts may (HostSpec.migrates).
+	Take bool `protobuf:"varint,6,opt,name=take,proto3" json:"take,omitempty"`
+	// What commits the move of an incoming port beside Commit.
+	CommitOn CommitOn `protobuf:"varint,7,opt,name=commit_on,json=commitOn,proto3,enum=local.v1.CommitOn" json:"commit_on,omitempty"`
+	// For tap: makes the device, persistent, with virtio headers, if there is none. It is removed when the port is detached.
+	MakeTap       *MakeTap `protobuf:"bytes,8,opt,name=make_tap,json=makeTap,proto3" json:"make_tap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -115,6 +171,27 @@ func (x *AttachRequest) GetDevice() string {
 	return ""
 }
 
+func (x *AttachRequest) GetTake() bool {
+	if x != nil {
+		return x.Take
+	}
+	return false
+}
+
+func (x *AttachRequest) GetCommitOn() CommitOn {
+	if x != nil {
+		return x.CommitOn
+	}
+	return CommitOn_COMMIT_ON_DEFAULT
+}
+
+func (x *AttachRequest) GetMakeTap() *MakeTap {
+	if x != nil {
+		return x.MakeTap
+	}
+	return nil
+}
+
 type isAttachRequest_Interface interface {
 	isAttachRequest_Interface()
 }
@@ -139,6 +216,68 @@ func (*AttachRequest_Tap) isAttachRequest_Interface() {}
 
 func (*AttachRequest_Device) isAttachRequest_Interface() {}
 
+type MakeTap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0 is 1.
+	Queues uint32 `protobuf:"varint,1,opt,name=queues,proto3" json:"queues,omitempty"`
+	// User and group that may open it; empty is root.
+	Owner         string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	Group         string `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MakeTap) Reset() {
+	*x = MakeTap{}
+	mi := &file_local_v1_local_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MakeTap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MakeTap) ProtoMessage() {}
+
+func (x *MakeTap) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MakeTap.ProtoReflect.Descriptor instead.
+func (*MakeTap) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *MakeTap) GetQueues() uint32 {
+	if x != nil {
+		return x.Queues
+	}
+	return 0
+}
+
+func (x *MakeTap) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *MakeTap) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
 // NetnsInterface: the agent makes a veth, one end here, one in that network namespace.
 type NetnsInterface struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -152,7 +291,7 @@ type NetnsInterface struct {
 
 func (x *NetnsInterface) Reset() {
 	*x = NetnsInterface{}
-	mi := &file_local_v1_local_proto_msgTypes[1]
+	mi := &file_local_v1_local_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -164,7 +303,7 @@ func (x *NetnsInterface) String() string {
 func (*NetnsInterface) ProtoMessage() {}
 
 func (x *NetnsInterface) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[1]
+	mi := &file_local_v1_local_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -177,7 +316,7 @@ func (x *NetnsInterface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetnsInterface.ProtoReflect.Descriptor instead.
 func (*NetnsInterface) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{1}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *NetnsInterface) GetNetns() string {
@@ -203,7 +342,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_local_v1_local_proto_msgTypes[2]
+	mi := &file_local_v1_local_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -215,7 +354,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[2]
+	mi := &file_local_v1_local_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -228,7 +367,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{2}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *AttachResponse) GetAttachment() *Attachment {
@@ -255,15 +394,21 @@ type Attachment struct {
 	Vni       uint32   `protobuf:"varint,11,opt,name=vni,proto3" json:"vni,omitempty"`
 	Epoch     int64    `protobuf:"varint,12,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// detached, held or active.
-	State         string `protobuf:"bytes,13,opt,name=state,proto3" json:"state,omitempty"`
-	Message       string `protobuf:"bytes,14,opt,name=message,proto3" json:"message,omitempty"`
+	State   string `protobuf:"bytes,13,opt,name=state,proto3" json:"state,omitempty"`
+	Message string `protobuf:"bytes,14,opt,name=message,proto3" json:"message,omitempty"`
+	// Empty when the port is not moving: incoming, committed (no server has confirmed it yet) or draining.
+	Move string `protobuf:"bytes,15,opt,name=move,proto3" json:"move,omitempty"`
+	// The last commit's, by this host's clock: until the source said that it forwards.
+	DarkNanoseconds int64 `protobuf:"varint,16,opt,name=dark_nanoseconds,json=darkNanoseconds,proto3" json:"dark_nanoseconds,omitempty"`
+	// Of a TAP made here.
+	Queues        uint32 `protobuf:"varint,17,opt,name=queues,proto3" json:"queues,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Attachment) Reset() {
 	*x = Attachment{}
-	mi := &file_local_v1_local_proto_msgTypes[3]
+	mi := &file_local_v1_local_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -275,7 +420,7 @@ func (x *Attachment) String() string {
 func (*Attachment) ProtoMessage() {}
 
 func (x *Attachment) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[3]
+	mi := &file_local_v1_local_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -288,7 +433,7 @@ func (x *Attachment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
 func (*Attachment) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{3}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Attachment) GetPortUid() string {
@@ -389,6 +534,219 @@ func (x *Attachment) GetMessage() string {
 	return ""
 }
 
+func (x *Attachment) GetMove() string {
+	if x != nil {
+		return x.Move
+	}
+	return ""
+}
+
+func (x *Attachment) GetDarkNanoseconds() int64 {
+	if x != nil {
+		return x.DarkNanoseconds
+	}
+	return 0
+}
+
+func (x *Attachment) GetQueues() uint32 {
+	if x != nil {
+		return x.Queues
+	}
+	return 0
+}
+
+type CommitRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Port          string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitRequest) Reset() {
+	*x = CommitRequest{}
+	mi := &file_local_v1_local_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitRequest) ProtoMessage() {}
+
+func (x *CommitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
+func (*CommitRequest) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CommitRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *CommitRequest) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+type CommitResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attachment    *Attachment            `protobuf:"bytes,1,opt,name=attachment,proto3" json:"attachment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitResponse) Reset() {
+	*x = CommitResponse{}
+	mi := &file_local_v1_local_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitResponse) ProtoMessage() {}
+
+func (x *CommitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
+func (*CommitResponse) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CommitResponse) GetAttachment() *Attachment {
+	if x != nil {
+		return x.Attachment
+	}
+	return nil
+}
+
+type AbortRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Port          string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbortRequest) Reset() {
+	*x = AbortRequest{}
+	mi := &file_local_v1_local_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbortRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbortRequest) ProtoMessage() {}
+
+func (x *AbortRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbortRequest.ProtoReflect.Descriptor instead.
+func (*AbortRequest) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AbortRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *AbortRequest) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *AbortRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type AbortResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbortResponse) Reset() {
+	*x = AbortResponse{}
+	mi := &file_local_v1_local_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbortResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbortResponse) ProtoMessage() {}
+
+func (x *AbortResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbortResponse.ProtoReflect.Descriptor instead.
+func (*AbortResponse) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{8}
+}
+
 type DetachRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -399,7 +757,7 @@ type DetachRequest struct {
 
 func (x *DetachRequest) Reset() {
 	*x = DetachRequest{}
-	mi := &file_local_v1_local_proto_msgTypes[4]
+	mi := &file_local_v1_local_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +769,7 @@ func (x *DetachRequest) String() string {
 func (*DetachRequest) ProtoMessage() {}
 
 func (x *DetachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[4]
+	mi := &file_local_v1_local_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +782,7 @@ func (x *DetachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
 func (*DetachRequest) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{4}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DetachRequest) GetTenant() string {
@@ -449,7 +807,7 @@ type DetachResponse struct {
 
 func (x *DetachResponse) Reset() {
 	*x = DetachResponse{}
-	mi := &file_local_v1_local_proto_msgTypes[5]
+	mi := &file_local_v1_local_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +819,7 @@ func (x *DetachResponse) String() string {
 func (*DetachResponse) ProtoMessage() {}
 
 func (x *DetachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[5]
+	mi := &file_local_v1_local_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +832,7 @@ func (x *DetachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachResponse.ProtoReflect.Descriptor instead.
 func (*DetachResponse) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{5}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{10}
 }
 
 type ListAttachmentsRequest struct {
@@ -485,7 +843,7 @@ type ListAttachmentsRequest struct {
 
 func (x *ListAttachmentsRequest) Reset() {
 	*x = ListAttachmentsRequest{}
-	mi := &file_local_v1_local_proto_msgTypes[6]
+	mi := &file_local_v1_local_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -497,7 +855,7 @@ func (x *ListAttachmentsRequest) String() string {
 func (*ListAttachmentsRequest) ProtoMessage() {}
 
 func (x *ListAttachmentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[6]
+	mi := &file_local_v1_local_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -510,7 +868,7 @@ func (x *ListAttachmentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttachmentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAttachmentsRequest) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{6}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{11}
 }
 
 type ListAttachmentsResponse struct {
@@ -522,7 +880,7 @@ type ListAttachmentsResponse struct {
 
 func (x *ListAttachmentsResponse) Reset() {
 	*x = ListAttachmentsResponse{}
-	mi := &file_local_v1_local_proto_msgTypes[7]
+	mi := &file_local_v1_local_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -534,7 +892,7 @@ func (x *ListAttachmentsResponse) String() string {
 func (*ListAttachmentsResponse) ProtoMessage() {}
 
 func (x *ListAttachmentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[7]
+	mi := &file_local_v1_local_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -547,7 +905,7 @@ func (x *ListAttachmentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttachmentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAttachmentsResponse) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{7}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListAttachmentsResponse) GetAttachments() []*Attachment {
@@ -565,7 +923,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_local_v1_local_proto_msgTypes[8]
+	mi := &file_local_v1_local_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +935,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[8]
+	mi := &file_local_v1_local_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +948,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{8}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{13}
 }
 
 type GetStatusResponse struct {
@@ -615,7 +973,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_local_v1_local_proto_msgTypes[9]
+	mi := &file_local_v1_local_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +985,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[9]
+	mi := &file_local_v1_local_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +998,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{9}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetStatusResponse) GetHost() string {
@@ -746,7 +1104,7 @@ type Table struct {
 
 func (x *Table) Reset() {
 	*x = Table{}
-	mi := &file_local_v1_local_proto_msgTypes[10]
+	mi := &file_local_v1_local_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +1116,7 @@ func (x *Table) String() string {
 func (*Table) ProtoMessage() {}
 
 func (x *Table) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[10]
+	mi := &file_local_v1_local_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +1129,7 @@ func (x *Table) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Table.ProtoReflect.Descriptor instead.
 func (*Table) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{10}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Table) GetName() string {
@@ -814,7 +1172,7 @@ type Drop struct {
 
 func (x *Drop) Reset() {
 	*x = Drop{}
-	mi := &file_local_v1_local_proto_msgTypes[11]
+	mi := &file_local_v1_local_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +1184,7 @@ func (x *Drop) String() string {
 func (*Drop) ProtoMessage() {}
 
 func (x *Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[11]
+	mi := &file_local_v1_local_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +1197,7 @@ func (x *Drop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drop.ProtoReflect.Descriptor instead.
 func (*Drop) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{11}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Drop) GetPortUid() string {
@@ -880,7 +1238,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_local_v1_local_proto_msgTypes[12]
+	mi := &file_local_v1_local_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +1250,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[12]
+	mi := &file_local_v1_local_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1263,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{12}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Condition) GetName() string {
@@ -926,21 +1284,28 @@ var File_local_v1_local_proto protoreflect.FileDescriptor
 
 const file_local_v1_local_proto_rawDesc = "" +
 	"\n" +
-	"\x14local/v1/local.proto\x12\blocal.v1\"\xa8\x01\n" +
+	"\x14local/v1/local.proto\x12\blocal.v1\"\x9b\x02\n" +
 	"\rAttachRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\tR\x04port\x120\n" +
 	"\x05netns\x18\x03 \x01(\v2\x18.local.v1.NetnsInterfaceH\x00R\x05netns\x12\x12\n" +
 	"\x03tap\x18\x04 \x01(\tH\x00R\x03tap\x12\x18\n" +
-	"\x06device\x18\x05 \x01(\tH\x00R\x06deviceB\v\n" +
-	"\tinterface\">\n" +
+	"\x06device\x18\x05 \x01(\tH\x00R\x06device\x12\x12\n" +
+	"\x04take\x18\x06 \x01(\bR\x04take\x12/\n" +
+	"\tcommit_on\x18\a \x01(\x0e2\x12.local.v1.CommitOnR\bcommitOn\x12,\n" +
+	"\bmake_tap\x18\b \x01(\v2\x11.local.v1.MakeTapR\amakeTapB\v\n" +
+	"\tinterface\"M\n" +
+	"\aMakeTap\x12\x16\n" +
+	"\x06queues\x18\x01 \x01(\rR\x06queues\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x14\n" +
+	"\x05group\x18\x03 \x01(\tR\x05group\">\n" +
 	"\x0eNetnsInterface\x12\x14\n" +
 	"\x05netns\x18\x01 \x01(\tR\x05netns\x12\x16\n" +
 	"\x06ifname\x18\x02 \x01(\tR\x06ifname\"F\n" +
 	"\x0eAttachResponse\x124\n" +
 	"\n" +
 	"attachment\x18\x01 \x01(\v2\x14.local.v1.AttachmentR\n" +
-	"attachment\"\xc3\x02\n" +
+	"attachment\"\x9a\x03\n" +
 	"\n" +
 	"Attachment\x12\x19\n" +
 	"\bport_uid\x18\x01 \x01(\tR\aportUid\x12\x16\n" +
@@ -957,7 +1322,22 @@ const file_local_v1_local_proto_rawDesc = "" +
 	"\x03vni\x18\v \x01(\rR\x03vni\x12\x14\n" +
 	"\x05epoch\x18\f \x01(\x03R\x05epoch\x12\x14\n" +
 	"\x05state\x18\r \x01(\tR\x05state\x12\x18\n" +
-	"\amessage\x18\x0e \x01(\tR\amessage\";\n" +
+	"\amessage\x18\x0e \x01(\tR\amessage\x12\x12\n" +
+	"\x04move\x18\x0f \x01(\tR\x04move\x12)\n" +
+	"\x10dark_nanoseconds\x18\x10 \x01(\x03R\x0fdarkNanoseconds\x12\x16\n" +
+	"\x06queues\x18\x11 \x01(\rR\x06queues\";\n" +
+	"\rCommitRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\"F\n" +
+	"\x0eCommitResponse\x124\n" +
+	"\n" +
+	"attachment\x18\x01 \x01(\v2\x14.local.v1.AttachmentR\n" +
+	"attachment\"R\n" +
+	"\fAbortRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x0f\n" +
+	"\rAbortResponse\";\n" +
 	"\rDetachRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\tR\x04port\"\x10\n" +
@@ -995,10 +1375,16 @@ const file_local_v1_local_proto_rawDesc = "" +
 	"\x06source\x18\x04 \x01(\tR\x06source\"9\n" +
 	"\tCondition\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage2\xa6\x02\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage*S\n" +
+	"\bCommitOn\x12\x15\n" +
+	"\x11COMMIT_ON_DEFAULT\x10\x00\x12\x19\n" +
+	"\x15COMMIT_ON_FIRST_FRAME\x10\x01\x12\x15\n" +
+	"\x11COMMIT_ON_COMMAND\x10\x022\x9d\x03\n" +
 	"\fLocalService\x12;\n" +
 	"\x06Attach\x12\x17.local.v1.AttachRequest\x1a\x18.local.v1.AttachResponse\x12;\n" +
-	"\x06Detach\x12\x17.local.v1.DetachRequest\x1a\x18.local.v1.DetachResponse\x12V\n" +
+	"\x06Detach\x12\x17.local.v1.DetachRequest\x1a\x18.local.v1.DetachResponse\x12;\n" +
+	"\x06Commit\x12\x17.local.v1.CommitRequest\x1a\x18.local.v1.CommitResponse\x128\n" +
+	"\x05Abort\x12\x16.local.v1.AbortRequest\x1a\x17.local.v1.AbortResponse\x12V\n" +
 	"\x0fListAttachments\x12 .local.v1.ListAttachmentsRequest\x1a!.local.v1.ListAttachmentsResponse\x12D\n" +
 	"\tGetStatus\x12\x1a.local.v1.GetStatusRequest\x1a\x1b.local.v1.GetStatusResponseB2Z0github.com/weftnet/weft/api/gen/local/v1;localv1b\x06proto3"
 
@@ -1014,42 +1400,56 @@ func file_local_v1_local_proto_rawDescGZIP() []byte {
 	return file_local_v1_local_proto_rawDescData
 }
 
-var file_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_local_v1_local_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_local_v1_local_proto_goTypes = []any{
-	(*AttachRequest)(nil),           // 0: local.v1.AttachRequest
-	(*NetnsInterface)(nil),          // 1: local.v1.NetnsInterface
-	(*AttachResponse)(nil),          // 2: local.v1.AttachResponse
-	(*Attachment)(nil),              // 3: local.v1.Attachment
-	(*DetachRequest)(nil),           // 4: local.v1.DetachRequest
-	(*DetachResponse)(nil),          // 5: local.v1.DetachResponse
-	(*ListAttachmentsRequest)(nil),  // 6: local.v1.ListAttachmentsRequest
-	(*ListAttachmentsResponse)(nil), // 7: local.v1.ListAttachmentsResponse
-	(*GetStatusRequest)(nil),        // 8: local.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),       // 9: local.v1.GetStatusResponse
-	(*Table)(nil),                   // 10: local.v1.Table
-	(*Drop)(nil),                    // 11: local.v1.Drop
-	(*Condition)(nil),               // 12: local.v1.Condition
+	(CommitOn)(0),                   // 0: local.v1.CommitOn
+	(*AttachRequest)(nil),           // 1: local.v1.AttachRequest
+	(*MakeTap)(nil),                 // 2: local.v1.MakeTap
+	(*NetnsInterface)(nil),          // 3: local.v1.NetnsInterface
+	(*AttachResponse)(nil),          // 4: local.v1.AttachResponse
+	(*Attachment)(nil),              // 5: local.v1.Attachment
+	(*CommitRequest)(nil),           // 6: local.v1.CommitRequest
+	(*CommitResponse)(nil),          // 7: local.v1.CommitResponse
+	(*AbortRequest)(nil),            // 8: local.v1.AbortRequest
+	(*AbortResponse)(nil),           // 9: local.v1.AbortResponse
+	(*DetachRequest)(nil),           // 10: local.v1.DetachRequest
+	(*DetachResponse)(nil),          // 11: local.v1.DetachResponse
+	(*ListAttachmentsRequest)(nil),  // 12: local.v1.ListAttachmentsRequest
+	(*ListAttachmentsResponse)(nil), // 13: local.v1.ListAttachmentsResponse
+	(*GetStatusRequest)(nil),        // 14: local.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),       // 15: local.v1.GetStatusResponse
+	(*Table)(nil),                   // 16: local.v1.Table
+	(*Drop)(nil),                    // 17: local.v1.Drop
+	(*Condition)(nil),               // 18: local.v1.Condition
 }
 var file_local_v1_local_proto_depIdxs = []int32{
-	1,  // 0: local.v1.AttachRequest.netns:type_name -> local.v1.NetnsInterface
-	3,  // 1: local.v1.AttachResponse.attachment:type_name -> local.v1.Attachment
-	3,  // 2: local.v1.ListAttachmentsResponse.attachments:type_name -> local.v1.Attachment
-	10, // 3: local.v1.GetStatusResponse.tables:type_name -> local.v1.Table
-	11, // 4: local.v1.GetStatusResponse.drops:type_name -> local.v1.Drop
-	12, // 5: local.v1.GetStatusResponse.conditions:type_name -> local.v1.Condition
-	0,  // 6: local.v1.LocalService.Attach:input_type -> local.v1.AttachRequest
-	4,  // 7: local.v1.LocalService.Detach:input_type -> local.v1.DetachRequest
-	6,  // 8: local.v1.LocalService.ListAttachments:input_type -> local.v1.ListAttachmentsRequest
-	8,  // 9: local.v1.LocalService.GetStatus:input_type -> local.v1.GetStatusRequest
-	2,  // 10: local.v1.LocalService.Attach:output_type -> local.v1.AttachResponse
-	5,  // 11: local.v1.LocalService.Detach:output_type -> local.v1.DetachResponse
-	7,  // 12: local.v1.LocalService.ListAttachments:output_type -> local.v1.ListAttachmentsResponse
-	9,  // 13: local.v1.LocalService.GetStatus:output_type -> local.v1.GetStatusResponse
-	10, // [10:14] is the sub-list for method output_type
-	6,  // [6:10] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	3,  // 0: local.v1.AttachRequest.netns:type_name -> local.v1.NetnsInterface
+	0,  // 1: local.v1.AttachRequest.commit_on:type_name -> local.v1.CommitOn
+	2,  // 2: local.v1.AttachRequest.make_tap:type_name -> local.v1.MakeTap
+	5,  // 3: local.v1.AttachResponse.attachment:type_name -> local.v1.Attachment
+	5,  // 4: local.v1.CommitResponse.attachment:type_name -> local.v1.Attachment
+	5,  // 5: local.v1.ListAttachmentsResponse.attachments:type_name -> local.v1.Attachment
+	16, // 6: local.v1.GetStatusResponse.tables:type_name -> local.v1.Table
+	17, // 7: local.v1.GetStatusResponse.drops:type_name -> local.v1.Drop
+	18, // 8: local.v1.GetStatusResponse.conditions:type_name -> local.v1.Condition
+	1,  // 9: local.v1.LocalService.Attach:input_type -> local.v1.AttachRequest
+	10, // 10: local.v1.LocalService.Detach:input_type -> local.v1.DetachRequest
+	6,  // 11: local.v1.LocalService.Commit:input_type -> local.v1.CommitRequest
+	8,  // 12: local.v1.LocalService.Abort:input_type -> local.v1.AbortRequest
+	12, // 13: local.v1.LocalService.ListAttachments:input_type -> local.v1.ListAttachmentsRequest
+	14, // 14: local.v1.LocalService.GetStatus:input_type -> local.v1.GetStatusRequest
+	4,  // 15: local.v1.LocalService.Attach:output_type -> local.v1.AttachResponse
+	11, // 16: local.v1.LocalService.Detach:output_type -> local.v1.DetachResponse
+	7,  // 17: local.v1.LocalService.Commit:output_type -> local.v1.CommitResponse
+	9,  // 18: local.v1.LocalService.Abort:output_type -> local.v1.AbortResponse
+	13, // 19: local.v1.LocalService.ListAttachments:output_type -> local.v1.ListAttachmentsResponse
+	15, // 20: local.v1.LocalService.GetStatus:output_type -> local.v1.GetStatusResponse
+	15, // [15:21] is the sub-list for method output_type
+	9,  // [9:15] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_local_v1_local_proto_init() }
@@ -1067,13 +1467,14 @@ func file_local_v1_local_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_local_v1_local_proto_rawDesc), len(file_local_v1_local_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   13,
+			NumEnums:      1,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_local_v1_local_proto_goTypes,
 		DependencyIndexes: file_local_v1_local_proto_depIdxs,
+		EnumInfos:         file_local_v1_local_proto_enumTypes,
 		MessageInfos:      file_local_v1_local_proto_msgTypes,
 	}.Build()
 	File_local_v1_local_proto = out.File

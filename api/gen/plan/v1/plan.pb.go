@@ -24,6 +24,61 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type CommitCause int32
+
+const (
+	CommitCause_COMMIT_CAUSE_UNSPECIFIED CommitCause = 0
+	// A user's command.
+	CommitCause_COMMIT_CAUSE_COMMAND CommitCause = 1
+	// The hypervisor, or whoever runs the workload, told the agent.
+	CommitCause_COMMIT_CAUSE_EVENT CommitCause = 2
+	// The workload's first frame on the target.
+	CommitCause_COMMIT_CAUSE_FIRST_FRAME CommitCause = 3
+)
+
+// Enum value maps for CommitCause.
+var (
+	CommitCause_name = map[int32]string{
+		0: "COMMIT_CAUSE_UNSPECIFIED",
+		1: "COMMIT_CAUSE_COMMAND",
+		2: "COMMIT_CAUSE_EVENT",
+		3: "COMMIT_CAUSE_FIRST_FRAME",
+	}
+	CommitCause_value = map[string]int32{
+		"COMMIT_CAUSE_UNSPECIFIED": 0,
+		"COMMIT_CAUSE_COMMAND":     1,
+		"COMMIT_CAUSE_EVENT":       2,
+		"COMMIT_CAUSE_FIRST_FRAME": 3,
+	}
+)
+
+func (x CommitCause) Enum() *CommitCause {
+	p := new(CommitCause)
+	*p = x
+	return p
+}
+
+func (x CommitCause) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CommitCause) Descriptor() protoreflect.EnumDescriptor {
+	return file_plan_v1_plan_proto_enumTypes[0].Descriptor()
+}
+
+func (CommitCause) Type() protoreflect.EnumType {
+	return &file_plan_v1_plan_proto_enumTypes[0]
+}
+
+func (x CommitCause) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CommitCause.Descriptor instead.
+func (CommitCause) EnumDescriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{0}
+}
+
 type PortState int32
 
 const (
@@ -60,11 +115,11 @@ func (x PortState) String() string {
 }
 
 func (PortState) Descriptor() protoreflect.EnumDescriptor {
-	return file_plan_v1_plan_proto_enumTypes[0].Descriptor()
+	return file_plan_v1_plan_proto_enumTypes[1].Descriptor()
 }
 
 func (PortState) Type() protoreflect.EnumType {
-	return &file_plan_v1_plan_proto_enumTypes[0]
+	return &file_plan_v1_plan_proto_enumTypes[1]
 }
 
 func (x PortState) Number() protoreflect.EnumNumber {
@@ -73,7 +128,7 @@ func (x PortState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortState.Descriptor instead.
 func (PortState) EnumDescriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{0}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{1}
 }
 
 type Kind int32
@@ -115,11 +170,11 @@ func (x Kind) String() string {
 }
 
 func (Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_plan_v1_plan_proto_enumTypes[1].Descriptor()
+	return file_plan_v1_plan_proto_enumTypes[2].Descriptor()
 }
 
 func (Kind) Type() protoreflect.EnumType {
-	return &file_plan_v1_plan_proto_enumTypes[1]
+	return &file_plan_v1_plan_proto_enumTypes[2]
 }
 
 func (x Kind) Number() protoreflect.EnumNumber {
@@ -128,7 +183,7 @@ func (x Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Kind.Descriptor instead.
 func (Kind) EnumDescriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{1}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{2}
 }
 
 type UnknownUnicast int32
@@ -164,11 +219,11 @@ func (x UnknownUnicast) String() string {
 }
 
 func (UnknownUnicast) Descriptor() protoreflect.EnumDescriptor {
-	return file_plan_v1_plan_proto_enumTypes[2].Descriptor()
+	return file_plan_v1_plan_proto_enumTypes[3].Descriptor()
 }
 
 func (UnknownUnicast) Type() protoreflect.EnumType {
-	return &file_plan_v1_plan_proto_enumTypes[2]
+	return &file_plan_v1_plan_proto_enumTypes[3]
 }
 
 func (x UnknownUnicast) Number() protoreflect.EnumNumber {
@@ -177,7 +232,7 @@ func (x UnknownUnicast) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UnknownUnicast.Descriptor instead.
 func (UnknownUnicast) EnumDescriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{2}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{3}
 }
 
 type JoinRequest struct {
@@ -614,6 +669,457 @@ func (x *UnbindResponse) GetRevision() int64 {
 	return 0
 }
 
+type PrepareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Port          string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareRequest) Reset() {
+	*x = PrepareRequest{}
+	mi := &file_plan_v1_plan_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareRequest) ProtoMessage() {}
+
+func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
+func (*PrepareRequest) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PrepareRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *PrepareRequest) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+type PrepareResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PortUid       string                 `protobuf:"bytes,1,opt,name=port_uid,json=portUid,proto3" json:"port_uid,omitempty"`
+	NetworkUid    string                 `protobuf:"bytes,2,opt,name=network_uid,json=networkUid,proto3" json:"network_uid,omitempty"`
+	Epoch         int64                  `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareResponse) Reset() {
+	*x = PrepareResponse{}
+	mi := &file_plan_v1_plan_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareResponse) ProtoMessage() {}
+
+func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareResponse.ProtoReflect.Descriptor instead.
+func (*PrepareResponse) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PrepareResponse) GetPortUid() string {
+	if x != nil {
+		return x.PortUid
+	}
+	return ""
+}
+
+func (x *PrepareResponse) GetNetworkUid() string {
+	if x != nil {
+		return x.NetworkUid
+	}
+	return ""
+}
+
+func (x *PrepareResponse) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+type CommitRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	PortUid string                 `protobuf:"bytes,1,opt,name=port_uid,json=portUid,proto3" json:"port_uid,omitempty"`
+	// Of the binding in which the port became incoming here.
+	Epoch int64       `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Cause CommitCause `protobuf:"varint,3,opt,name=cause,proto3,enum=plan.v1.CommitCause" json:"cause,omitempty"`
+	// From the commit on this host until the source said that it forwards, by this host's clock; 0: not known (yet).
+	DarkNanoseconds int64 `protobuf:"varint,4,opt,name=dark_nanoseconds,json=darkNanoseconds,proto3" json:"dark_nanoseconds,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *CommitRequest) Reset() {
+	*x = CommitRequest{}
+	mi := &file_plan_v1_plan_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitRequest) ProtoMessage() {}
+
+func (x *CommitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
+func (*CommitRequest) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CommitRequest) GetPortUid() string {
+	if x != nil {
+		return x.PortUid
+	}
+	return ""
+}
+
+func (x *CommitRequest) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *CommitRequest) GetCause() CommitCause {
+	if x != nil {
+		return x.Cause
+	}
+	return CommitCause_COMMIT_CAUSE_UNSPECIFIED
+}
+
+func (x *CommitRequest) GetDarkNanoseconds() int64 {
+	if x != nil {
+		return x.DarkNanoseconds
+	}
+	return 0
+}
+
+type CommitResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         int64                  `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitResponse) Reset() {
+	*x = CommitResponse{}
+	mi := &file_plan_v1_plan_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitResponse) ProtoMessage() {}
+
+func (x *CommitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
+func (*CommitResponse) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CommitResponse) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+type AbortRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PortUid       string                 `protobuf:"bytes,1,opt,name=port_uid,json=portUid,proto3" json:"port_uid,omitempty"`
+	Epoch         int64                  `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbortRequest) Reset() {
+	*x = AbortRequest{}
+	mi := &file_plan_v1_plan_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbortRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbortRequest) ProtoMessage() {}
+
+func (x *AbortRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbortRequest.ProtoReflect.Descriptor instead.
+func (*AbortRequest) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AbortRequest) GetPortUid() string {
+	if x != nil {
+		return x.PortUid
+	}
+	return ""
+}
+
+func (x *AbortRequest) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *AbortRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type AbortResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         int64                  `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbortResponse) Reset() {
+	*x = AbortResponse{}
+	mi := &file_plan_v1_plan_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbortResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbortResponse) ProtoMessage() {}
+
+func (x *AbortResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbortResponse.ProtoReflect.Descriptor instead.
+func (*AbortResponse) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AbortResponse) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+type SettleRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	PortUid string                 `protobuf:"bytes,1,opt,name=port_uid,json=portUid,proto3" json:"port_uid,omitempty"`
+	// Of the binding that ended the host's part: settled once for each.
+	Epoch          int64  `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	IngressPackets uint64 `protobuf:"varint,3,opt,name=ingress_packets,json=ingressPackets,proto3" json:"ingress_packets,omitempty"`
+	IngressOctets  uint64 `protobuf:"varint,4,opt,name=ingress_octets,json=ingressOctets,proto3" json:"ingress_octets,omitempty"`
+	EgressPackets  uint64 `protobuf:"varint,5,opt,name=egress_packets,json=egressPackets,proto3" json:"egress_packets,omitempty"`
+	EgressOctets   uint64 `protobuf:"varint,6,opt,name=egress_octets,json=egressOctets,proto3" json:"egress_octets,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *SettleRequest) Reset() {
+	*x = SettleRequest{}
+	mi := &file_plan_v1_plan_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleRequest) ProtoMessage() {}
+
+func (x *SettleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleRequest.ProtoReflect.Descriptor instead.
+func (*SettleRequest) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SettleRequest) GetPortUid() string {
+	if x != nil {
+		return x.PortUid
+	}
+	return ""
+}
+
+func (x *SettleRequest) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *SettleRequest) GetIngressPackets() uint64 {
+	if x != nil {
+		return x.IngressPackets
+	}
+	return 0
+}
+
+func (x *SettleRequest) GetIngressOctets() uint64 {
+	if x != nil {
+		return x.IngressOctets
+	}
+	return 0
+}
+
+func (x *SettleRequest) GetEgressPackets() uint64 {
+	if x != nil {
+		return x.EgressPackets
+	}
+	return 0
+}
+
+func (x *SettleRequest) GetEgressOctets() uint64 {
+	if x != nil {
+		return x.EgressOctets
+	}
+	return 0
+}
+
+type SettleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettleResponse) Reset() {
+	*x = SettleResponse{}
+	mi := &file_plan_v1_plan_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleResponse) ProtoMessage() {}
+
+func (x *SettleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleResponse.ProtoReflect.Descriptor instead.
+func (*SettleResponse) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{15}
+}
+
 type AgentMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -629,7 +1135,7 @@ type AgentMessage struct {
 
 func (x *AgentMessage) Reset() {
 	*x = AgentMessage{}
-	mi := &file_plan_v1_plan_proto_msgTypes[8]
+	mi := &file_plan_v1_plan_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +1147,7 @@ func (x *AgentMessage) String() string {
 func (*AgentMessage) ProtoMessage() {}
 
 func (x *AgentMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[8]
+	mi := &file_plan_v1_plan_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +1160,7 @@ func (x *AgentMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentMessage.ProtoReflect.Descriptor instead.
 func (*AgentMessage) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{8}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AgentMessage) GetMessage() isAgentMessage_Message {
@@ -745,7 +1251,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_plan_v1_plan_proto_msgTypes[9]
+	mi := &file_plan_v1_plan_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -757,7 +1263,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[9]
+	mi := &file_plan_v1_plan_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -770,7 +1276,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{9}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Hello) GetVersion() string {
@@ -827,7 +1333,7 @@ type ScopeDigest struct {
 
 func (x *ScopeDigest) Reset() {
 	*x = ScopeDigest{}
-	mi := &file_plan_v1_plan_proto_msgTypes[10]
+	mi := &file_plan_v1_plan_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +1345,7 @@ func (x *ScopeDigest) String() string {
 func (*ScopeDigest) ProtoMessage() {}
 
 func (x *ScopeDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[10]
+	mi := &file_plan_v1_plan_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +1358,7 @@ func (x *ScopeDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeDigest.ProtoReflect.Descriptor instead.
 func (*ScopeDigest) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{10}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ScopeDigest) GetScope() string {
@@ -890,7 +1396,7 @@ type Facts struct {
 
 func (x *Facts) Reset() {
 	*x = Facts{}
-	mi := &file_plan_v1_plan_proto_msgTypes[11]
+	mi := &file_plan_v1_plan_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1408,7 @@ func (x *Facts) String() string {
 func (*Facts) ProtoMessage() {}
 
 func (x *Facts) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[11]
+	mi := &file_plan_v1_plan_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1421,7 @@ func (x *Facts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Facts.ProtoReflect.Descriptor instead.
 func (*Facts) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{11}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Facts) GetVtepAddresses() []string {
@@ -967,7 +1473,7 @@ type Applied struct {
 
 func (x *Applied) Reset() {
 	*x = Applied{}
-	mi := &file_plan_v1_plan_proto_msgTypes[12]
+	mi := &file_plan_v1_plan_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1485,7 @@ func (x *Applied) String() string {
 func (*Applied) ProtoMessage() {}
 
 func (x *Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[12]
+	mi := &file_plan_v1_plan_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1498,7 @@ func (x *Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Applied.ProtoReflect.Descriptor instead.
 func (*Applied) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{12}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Applied) GetStoreId() string {
@@ -1034,7 +1540,7 @@ type ResourceError struct {
 
 func (x *ResourceError) Reset() {
 	*x = ResourceError{}
-	mi := &file_plan_v1_plan_proto_msgTypes[13]
+	mi := &file_plan_v1_plan_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1046,7 +1552,7 @@ func (x *ResourceError) String() string {
 func (*ResourceError) ProtoMessage() {}
 
 func (x *ResourceError) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[13]
+	mi := &file_plan_v1_plan_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1059,7 +1565,7 @@ func (x *ResourceError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceError.ProtoReflect.Descriptor instead.
 func (*ResourceError) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{13}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ResourceError) GetKind() Kind {
@@ -1097,14 +1603,16 @@ type Report struct {
 	// What is attached where, a line each.
 	Programs []string `protobuf:"bytes,6,rep,name=programs,proto3" json:"programs,omitempty"`
 	// What kernel and uplinks were found to be able to do.
-	Capabilities  []*Capability `protobuf:"bytes,7,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	Capabilities []*Capability `protobuf:"bytes,7,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	// VTEPs that this host watches and has not heard of for too long.
+	Silent        []*SilentVtep `protobuf:"bytes,8,rep,name=silent,proto3" json:"silent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_plan_v1_plan_proto_msgTypes[14]
+	mi := &file_plan_v1_plan_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1116,7 +1624,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[14]
+	mi := &file_plan_v1_plan_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1129,7 +1637,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{14}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Report) GetPorts() []*PortReport {
@@ -1181,6 +1689,65 @@ func (x *Report) GetCapabilities() []*Capability {
 	return nil
 }
 
+func (x *Report) GetSilent() []*SilentVtep {
+	if x != nil {
+		return x.Silent
+	}
+	return nil
+}
+
+type SilentVtep struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Vtep              string                 `protobuf:"bytes,1,opt,name=vtep,proto3" json:"vtep,omitempty"`
+	SilentNanoseconds int64                  `protobuf:"varint,2,opt,name=silent_nanoseconds,json=silentNanoseconds,proto3" json:"silent_nanoseconds,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *SilentVtep) Reset() {
+	*x = SilentVtep{}
+	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SilentVtep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SilentVtep) ProtoMessage() {}
+
+func (x *SilentVtep) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SilentVtep.ProtoReflect.Descriptor instead.
+func (*SilentVtep) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SilentVtep) GetVtep() string {
+	if x != nil {
+		return x.Vtep
+	}
+	return ""
+}
+
+func (x *SilentVtep) GetSilentNanoseconds() int64 {
+	if x != nil {
+		return x.SilentNanoseconds
+	}
+	return 0
+}
+
 // Capability of the kernel, or of an uplink where interface names one.
 type Capability struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1194,7 +1761,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_plan_v1_plan_proto_msgTypes[15]
+	mi := &file_plan_v1_plan_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1773,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[15]
+	mi := &file_plan_v1_plan_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1786,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{15}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Capability) GetName() string {
@@ -1268,7 +1835,7 @@ type ProgramBooks struct {
 
 func (x *ProgramBooks) Reset() {
 	*x = ProgramBooks{}
-	mi := &file_plan_v1_plan_proto_msgTypes[16]
+	mi := &file_plan_v1_plan_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1847,7 @@ func (x *ProgramBooks) String() string {
 func (*ProgramBooks) ProtoMessage() {}
 
 func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[16]
+	mi := &file_plan_v1_plan_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1860,7 @@ func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgramBooks.ProtoReflect.Descriptor instead.
 func (*ProgramBooks) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{16}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProgramBooks) GetProgram() string {
@@ -1362,7 +1929,7 @@ type LaneCount struct {
 
 func (x *LaneCount) Reset() {
 	*x = LaneCount{}
-	mi := &file_plan_v1_plan_proto_msgTypes[17]
+	mi := &file_plan_v1_plan_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1941,7 @@ func (x *LaneCount) String() string {
 func (*LaneCount) ProtoMessage() {}
 
 func (x *LaneCount) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[17]
+	mi := &file_plan_v1_plan_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1954,7 @@ func (x *LaneCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneCount.ProtoReflect.Descriptor instead.
 func (*LaneCount) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{17}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LaneCount) GetReason() string {
@@ -1420,13 +1987,15 @@ type PortReport struct {
 	FastPath bool `protobuf:"varint,11,opt,name=fast_path,json=fastPath,proto3" json:"fast_path,omitempty"`
 	// Why it is not, where the plan wants it there.
 	FastPathMessage string `protobuf:"bytes,12,opt,name=fast_path_message,json=fastPathMessage,proto3" json:"fast_path_message,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The port is incoming here, and everything it needs is in the kernel: only the commit is missing. message says what else is.
+	Prepared      bool `protobuf:"varint,13,opt,name=prepared,proto3" json:"prepared,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PortReport) Reset() {
 	*x = PortReport{}
-	mi := &file_plan_v1_plan_proto_msgTypes[18]
+	mi := &file_plan_v1_plan_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +2007,7 @@ func (x *PortReport) String() string {
 func (*PortReport) ProtoMessage() {}
 
 func (x *PortReport) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[18]
+	mi := &file_plan_v1_plan_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +2020,7 @@ func (x *PortReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortReport.ProtoReflect.Descriptor instead.
 func (*PortReport) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{18}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PortReport) GetUid() string {
@@ -1538,6 +2107,13 @@ func (x *PortReport) GetFastPathMessage() string {
 	return ""
 }
 
+func (x *PortReport) GetPrepared() bool {
+	if x != nil {
+		return x.Prepared
+	}
+	return false
+}
+
 type Drop struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -1549,7 +2125,7 @@ type Drop struct {
 
 func (x *Drop) Reset() {
 	*x = Drop{}
-	mi := &file_plan_v1_plan_proto_msgTypes[19]
+	mi := &file_plan_v1_plan_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1561,7 +2137,7 @@ func (x *Drop) String() string {
 func (*Drop) ProtoMessage() {}
 
 func (x *Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[19]
+	mi := &file_plan_v1_plan_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1574,7 +2150,7 @@ func (x *Drop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drop.ProtoReflect.Descriptor instead.
 func (*Drop) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{19}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Drop) GetReason() string {
@@ -1608,7 +2184,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_plan_v1_plan_proto_msgTypes[20]
+	mi := &file_plan_v1_plan_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +2196,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[20]
+	mi := &file_plan_v1_plan_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +2209,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{20}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Condition) GetName() string {
@@ -1662,7 +2238,7 @@ type ServerMessage struct {
 
 func (x *ServerMessage) Reset() {
 	*x = ServerMessage{}
-	mi := &file_plan_v1_plan_proto_msgTypes[21]
+	mi := &file_plan_v1_plan_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +2250,7 @@ func (x *ServerMessage) String() string {
 func (*ServerMessage) ProtoMessage() {}
 
 func (x *ServerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[21]
+	mi := &file_plan_v1_plan_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +2263,7 @@ func (x *ServerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMessage.ProtoReflect.Descriptor instead.
 func (*ServerMessage) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{21}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ServerMessage) GetMessage() isServerMessage_Message {
@@ -1735,7 +2311,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_plan_v1_plan_proto_msgTypes[22]
+	mi := &file_plan_v1_plan_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +2323,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[22]
+	mi := &file_plan_v1_plan_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +2336,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{22}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Update) GetStoreId() string {
@@ -1833,7 +2409,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	mi := &file_plan_v1_plan_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +2421,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	mi := &file_plan_v1_plan_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +2434,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{23}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Resource) GetScope() string {
@@ -1924,7 +2500,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_plan_v1_plan_proto_msgTypes[24]
+	mi := &file_plan_v1_plan_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1936,7 +2512,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[24]
+	mi := &file_plan_v1_plan_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1949,7 +2525,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{24}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Removal) GetScope() string {
@@ -1997,7 +2573,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_plan_v1_plan_proto_msgTypes[25]
+	mi := &file_plan_v1_plan_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2585,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[25]
+	mi := &file_plan_v1_plan_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2598,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{25}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Host) GetUid() string {
@@ -2081,7 +2657,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_plan_v1_plan_proto_msgTypes[26]
+	mi := &file_plan_v1_plan_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2093,7 +2669,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[26]
+	mi := &file_plan_v1_plan_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2106,7 +2682,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{26}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Network) GetUid() string {
@@ -2176,7 +2752,7 @@ type ExternalVtep struct {
 
 func (x *ExternalVtep) Reset() {
 	*x = ExternalVtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[27]
+	mi := &file_plan_v1_plan_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +2764,7 @@ func (x *ExternalVtep) String() string {
 func (*ExternalVtep) ProtoMessage() {}
 
 func (x *ExternalVtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[27]
+	mi := &file_plan_v1_plan_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2201,7 +2777,7 @@ func (x *ExternalVtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExternalVtep.ProtoReflect.Descriptor instead.
 func (*ExternalVtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{27}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExternalVtep) GetVtep() string {
@@ -2247,7 +2823,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_plan_v1_plan_proto_msgTypes[28]
+	mi := &file_plan_v1_plan_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2259,7 +2835,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[28]
+	mi := &file_plan_v1_plan_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2272,7 +2848,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{28}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Port) GetUid() string {
@@ -2390,7 +2966,7 @@ type AddressPair struct {
 
 func (x *AddressPair) Reset() {
 	*x = AddressPair{}
-	mi := &file_plan_v1_plan_proto_msgTypes[29]
+	mi := &file_plan_v1_plan_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2978,7 @@ func (x *AddressPair) String() string {
 func (*AddressPair) ProtoMessage() {}
 
 func (x *AddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[29]
+	mi := &file_plan_v1_plan_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2991,7 @@ func (x *AddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressPair.ProtoReflect.Descriptor instead.
 func (*AddressPair) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{29}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AddressPair) GetMac() []byte {
@@ -2449,7 +3025,7 @@ type Vtep struct {
 
 func (x *Vtep) Reset() {
 	*x = Vtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[30]
+	mi := &file_plan_v1_plan_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2461,7 +3037,7 @@ func (x *Vtep) String() string {
 func (*Vtep) ProtoMessage() {}
 
 func (x *Vtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[30]
+	mi := &file_plan_v1_plan_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2474,7 +3050,7 @@ func (x *Vtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vtep.ProtoReflect.Descriptor instead.
 func (*Vtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{30}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Vtep) GetUid() string {
@@ -2534,7 +3110,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_plan_v1_plan_proto_msgTypes[31]
+	mi := &file_plan_v1_plan_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2546,7 +3122,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[31]
+	mi := &file_plan_v1_plan_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2559,7 +3135,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{31}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Snapshot) GetStoreId() string {
@@ -2628,7 +3204,36 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\bport_uid\x18\x03 \x01(\tR\aportUid\"B\n" +
 	"\x0eUnbindResponse\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\xc2\x01\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"<\n" +
+	"\x0ePrepareRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\"c\n" +
+	"\x0fPrepareResponse\x12\x19\n" +
+	"\bport_uid\x18\x01 \x01(\tR\aportUid\x12\x1f\n" +
+	"\vnetwork_uid\x18\x02 \x01(\tR\n" +
+	"networkUid\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\"\x97\x01\n" +
+	"\rCommitRequest\x12\x19\n" +
+	"\bport_uid\x18\x01 \x01(\tR\aportUid\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12*\n" +
+	"\x05cause\x18\x03 \x01(\x0e2\x14.plan.v1.CommitCauseR\x05cause\x12)\n" +
+	"\x10dark_nanoseconds\x18\x04 \x01(\x03R\x0fdarkNanoseconds\"&\n" +
+	"\x0eCommitResponse\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\"W\n" +
+	"\fAbortRequest\x12\x19\n" +
+	"\bport_uid\x18\x01 \x01(\tR\aportUid\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"%\n" +
+	"\rAbortResponse\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\"\xdc\x01\n" +
+	"\rSettleRequest\x12\x19\n" +
+	"\bport_uid\x18\x01 \x01(\tR\aportUid\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12'\n" +
+	"\x0fingress_packets\x18\x03 \x01(\x04R\x0eingressPackets\x12%\n" +
+	"\x0eingress_octets\x18\x04 \x01(\x04R\ringressOctets\x12%\n" +
+	"\x0eegress_packets\x18\x05 \x01(\x04R\regressPackets\x12#\n" +
+	"\regress_octets\x18\x06 \x01(\x04R\fegressOctets\"\x10\n" +
+	"\x0eSettleResponse\"\xc2\x01\n" +
 	"\fAgentMessage\x12&\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0e.plan.v1.HelloH\x00R\x05hello\x12,\n" +
 	"\aapplied\x18\x02 \x01(\v2\x10.plan.v1.AppliedH\x00R\aapplied\x12)\n" +
@@ -2661,7 +3266,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\rResourceError\x12!\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\r.plan.v1.KindR\x04kind\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xb8\x02\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xe5\x02\n" +
 	"\x06Report\x12)\n" +
 	"\x05ports\x18\x01 \x03(\v2\x13.plan.v1.PortReportR\x05ports\x122\n" +
 	"\n" +
@@ -2671,7 +3276,12 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x05books\x18\x04 \x03(\v2\x15.plan.v1.ProgramBooksR\x05books\x12(\n" +
 	"\x05lanes\x18\x05 \x03(\v2\x12.plan.v1.LaneCountR\x05lanes\x12\x1a\n" +
 	"\bprograms\x18\x06 \x03(\tR\bprograms\x127\n" +
-	"\fcapabilities\x18\a \x03(\v2\x13.plan.v1.CapabilityR\fcapabilities\"p\n" +
+	"\fcapabilities\x18\a \x03(\v2\x13.plan.v1.CapabilityR\fcapabilities\x12+\n" +
+	"\x06silent\x18\b \x03(\v2\x13.plan.v1.SilentVtepR\x06silent\"O\n" +
+	"\n" +
+	"SilentVtep\x12\x12\n" +
+	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12-\n" +
+	"\x12silent_nanoseconds\x18\x02 \x01(\x03R\x11silentNanoseconds\"p\n" +
 	"\n" +
 	"Capability\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
@@ -2689,7 +3299,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\aanswers\x18\b \x01(\x04R\aanswers\"=\n" +
 	"\tLaneCount\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
-	"\apackets\x18\x02 \x01(\x04R\apackets\"\xa0\x03\n" +
+	"\apackets\x18\x02 \x01(\x04R\apackets\"\xbc\x03\n" +
 	"\n" +
 	"PortReport\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x14\n" +
@@ -2704,7 +3314,8 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x05drops\x18\n" +
 	" \x03(\v2\r.plan.v1.DropR\x05drops\x12\x1b\n" +
 	"\tfast_path\x18\v \x01(\bR\bfastPath\x12*\n" +
-	"\x11fast_path_message\x18\f \x01(\tR\x0ffastPathMessage\"P\n" +
+	"\x11fast_path_message\x18\f \x01(\tR\x0ffastPathMessage\x12\x1a\n" +
+	"\bprepared\x18\r \x01(\bR\bprepared\"P\n" +
 	"\x04Drop\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\apackets\x18\x02 \x01(\x04R\apackets\x12\x16\n" +
@@ -2793,7 +3404,12 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\awritten\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\awritten\x1a9\n" +
 	"\vEpochsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01*l\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01*{\n" +
+	"\vCommitCause\x12\x1c\n" +
+	"\x18COMMIT_CAUSE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14COMMIT_CAUSE_COMMAND\x10\x01\x12\x16\n" +
+	"\x12COMMIT_CAUSE_EVENT\x10\x02\x12\x1c\n" +
+	"\x18COMMIT_CAUSE_FIRST_FRAME\x10\x03*l\n" +
 	"\tPortState\x12\x1a\n" +
 	"\x16PORT_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13PORT_STATE_DETACHED\x10\x01\x12\x13\n" +
@@ -2808,12 +3424,16 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x0eUnknownUnicast\x12\x1c\n" +
 	"\x18UNKNOWN_UNICAST_EXTERNAL\x10\x00\x12\x19\n" +
 	"\x15UNKNOWN_UNICAST_FLOOD\x10\x01\x12\x18\n" +
-	"\x14UNKNOWN_UNICAST_DROP\x10\x022\xa8\x02\n" +
+	"\x14UNKNOWN_UNICAST_DROP\x10\x022\x94\x04\n" +
 	"\fAgentService\x123\n" +
 	"\x04Join\x12\x14.plan.v1.JoinRequest\x1a\x15.plan.v1.JoinResponse\x126\n" +
 	"\x05Renew\x12\x15.plan.v1.RenewRequest\x1a\x16.plan.v1.RenewResponse\x123\n" +
 	"\x04Bind\x12\x14.plan.v1.BindRequest\x1a\x15.plan.v1.BindResponse\x129\n" +
-	"\x06Unbind\x12\x16.plan.v1.UnbindRequest\x1a\x17.plan.v1.UnbindResponse\x12;\n" +
+	"\x06Unbind\x12\x16.plan.v1.UnbindRequest\x1a\x17.plan.v1.UnbindResponse\x12<\n" +
+	"\aPrepare\x12\x17.plan.v1.PrepareRequest\x1a\x18.plan.v1.PrepareResponse\x129\n" +
+	"\x06Commit\x12\x16.plan.v1.CommitRequest\x1a\x17.plan.v1.CommitResponse\x126\n" +
+	"\x05Abort\x12\x15.plan.v1.AbortRequest\x1a\x16.plan.v1.AbortResponse\x129\n" +
+	"\x06Settle\x12\x16.plan.v1.SettleRequest\x1a\x17.plan.v1.SettleResponse\x12;\n" +
 	"\x06Stream\x12\x15.plan.v1.AgentMessage\x1a\x16.plan.v1.ServerMessage(\x010\x01B0Z.github.com/weftnet/weft/api/gen/plan/v1;planv1b\x06proto3"
 
 var (
@@ -2828,90 +3448,110 @@ func file_plan_v1_plan_proto_rawDescGZIP() []byte {
 	return file_plan_v1_plan_proto_rawDescData
 }
 
-var file_plan_v1_plan_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_plan_v1_plan_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_plan_v1_plan_proto_goTypes = []any{
-	(PortState)(0),                // 0: plan.v1.PortState
-	(Kind)(0),                     // 1: plan.v1.Kind
-	(UnknownUnicast)(0),           // 2: plan.v1.UnknownUnicast
-	(*JoinRequest)(nil),           // 3: plan.v1.JoinRequest
-	(*JoinResponse)(nil),          // 4: plan.v1.JoinResponse
-	(*RenewRequest)(nil),          // 5: plan.v1.RenewRequest
-	(*RenewResponse)(nil),         // 6: plan.v1.RenewResponse
-	(*BindRequest)(nil),           // 7: plan.v1.BindRequest
-	(*BindResponse)(nil),          // 8: plan.v1.BindResponse
-	(*UnbindRequest)(nil),         // 9: plan.v1.UnbindRequest
-	(*UnbindResponse)(nil),        // 10: plan.v1.UnbindResponse
-	(*AgentMessage)(nil),          // 11: plan.v1.AgentMessage
-	(*Hello)(nil),                 // 12: plan.v1.Hello
-	(*ScopeDigest)(nil),           // 13: plan.v1.ScopeDigest
-	(*Facts)(nil),                 // 14: plan.v1.Facts
-	(*Applied)(nil),               // 15: plan.v1.Applied
-	(*ResourceError)(nil),         // 16: plan.v1.ResourceError
-	(*Report)(nil),                // 17: plan.v1.Report
-	(*Capability)(nil),            // 18: plan.v1.Capability
-	(*ProgramBooks)(nil),          // 19: plan.v1.ProgramBooks
-	(*LaneCount)(nil),             // 20: plan.v1.LaneCount
-	(*PortReport)(nil),            // 21: plan.v1.PortReport
-	(*Drop)(nil),                  // 22: plan.v1.Drop
-	(*Condition)(nil),             // 23: plan.v1.Condition
-	(*ServerMessage)(nil),         // 24: plan.v1.ServerMessage
-	(*Update)(nil),                // 25: plan.v1.Update
-	(*Resource)(nil),              // 26: plan.v1.Resource
-	(*Removal)(nil),               // 27: plan.v1.Removal
-	(*Host)(nil),                  // 28: plan.v1.Host
-	(*Network)(nil),               // 29: plan.v1.Network
-	(*ExternalVtep)(nil),          // 30: plan.v1.ExternalVtep
-	(*Port)(nil),                  // 31: plan.v1.Port
-	(*AddressPair)(nil),           // 32: plan.v1.AddressPair
-	(*Vtep)(nil),                  // 33: plan.v1.Vtep
-	(*Snapshot)(nil),              // 34: plan.v1.Snapshot
-	nil,                           // 35: plan.v1.Snapshot.EpochsEntry
-	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
+	(CommitCause)(0),              // 0: plan.v1.CommitCause
+	(PortState)(0),                // 1: plan.v1.PortState
+	(Kind)(0),                     // 2: plan.v1.Kind
+	(UnknownUnicast)(0),           // 3: plan.v1.UnknownUnicast
+	(*JoinRequest)(nil),           // 4: plan.v1.JoinRequest
+	(*JoinResponse)(nil),          // 5: plan.v1.JoinResponse
+	(*RenewRequest)(nil),          // 6: plan.v1.RenewRequest
+	(*RenewResponse)(nil),         // 7: plan.v1.RenewResponse
+	(*BindRequest)(nil),           // 8: plan.v1.BindRequest
+	(*BindResponse)(nil),          // 9: plan.v1.BindResponse
+	(*UnbindRequest)(nil),         // 10: plan.v1.UnbindRequest
+	(*UnbindResponse)(nil),        // 11: plan.v1.UnbindResponse
+	(*PrepareRequest)(nil),        // 12: plan.v1.PrepareRequest
+	(*PrepareResponse)(nil),       // 13: plan.v1.PrepareResponse
+	(*CommitRequest)(nil),         // 14: plan.v1.CommitRequest
+	(*CommitResponse)(nil),        // 15: plan.v1.CommitResponse
+	(*AbortRequest)(nil),          // 16: plan.v1.AbortRequest
+	(*AbortResponse)(nil),         // 17: plan.v1.AbortResponse
+	(*SettleRequest)(nil),         // 18: plan.v1.SettleRequest
+	(*SettleResponse)(nil),        // 19: plan.v1.SettleResponse
+	(*AgentMessage)(nil),          // 20: plan.v1.AgentMessage
+	(*Hello)(nil),                 // 21: plan.v1.Hello
+	(*ScopeDigest)(nil),           // 22: plan.v1.ScopeDigest
+	(*Facts)(nil),                 // 23: plan.v1.Facts
+	(*Applied)(nil),               // 24: plan.v1.Applied
+	(*ResourceError)(nil),         // 25: plan.v1.ResourceError
+	(*Report)(nil),                // 26: plan.v1.Report
+	(*SilentVtep)(nil),            // 27: plan.v1.SilentVtep
+	(*Capability)(nil),            // 28: plan.v1.Capability
+	(*ProgramBooks)(nil),          // 29: plan.v1.ProgramBooks
+	(*LaneCount)(nil),             // 30: plan.v1.LaneCount
+	(*PortReport)(nil),            // 31: plan.v1.PortReport
+	(*Drop)(nil),                  // 32: plan.v1.Drop
+	(*Condition)(nil),             // 33: plan.v1.Condition
+	(*ServerMessage)(nil),         // 34: plan.v1.ServerMessage
+	(*Update)(nil),                // 35: plan.v1.Update
+	(*Resource)(nil),              // 36: plan.v1.Resource
+	(*Removal)(nil),               // 37: plan.v1.Removal
+	(*Host)(nil),                  // 38: plan.v1.Host
+	(*Network)(nil),               // 39: plan.v1.Network
+	(*ExternalVtep)(nil),          // 40: plan.v1.ExternalVtep
+	(*Port)(nil),                  // 41: plan.v1.Port
+	(*AddressPair)(nil),           // 42: plan.v1.AddressPair
+	(*Vtep)(nil),                  // 43: plan.v1.Vtep
+	(*Snapshot)(nil),              // 44: plan.v1.Snapshot
+	nil,                           // 45: plan.v1.Snapshot.EpochsEntry
+	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
 }
 var file_plan_v1_plan_proto_depIdxs = []int32{
-	12, // 0: plan.v1.AgentMessage.hello:type_name -> plan.v1.Hello
-	15, // 1: plan.v1.AgentMessage.applied:type_name -> plan.v1.Applied
-	17, // 2: plan.v1.AgentMessage.report:type_name -> plan.v1.Report
-	14, // 3: plan.v1.AgentMessage.facts:type_name -> plan.v1.Facts
-	13, // 4: plan.v1.Hello.scopes:type_name -> plan.v1.ScopeDigest
-	14, // 5: plan.v1.Hello.facts:type_name -> plan.v1.Facts
-	16, // 6: plan.v1.Applied.errors:type_name -> plan.v1.ResourceError
-	1,  // 7: plan.v1.ResourceError.kind:type_name -> plan.v1.Kind
-	21, // 8: plan.v1.Report.ports:type_name -> plan.v1.PortReport
-	23, // 9: plan.v1.Report.conditions:type_name -> plan.v1.Condition
-	22, // 10: plan.v1.Report.drops:type_name -> plan.v1.Drop
-	19, // 11: plan.v1.Report.books:type_name -> plan.v1.ProgramBooks
-	20, // 12: plan.v1.Report.lanes:type_name -> plan.v1.LaneCount
-	18, // 13: plan.v1.Report.capabilities:type_name -> plan.v1.Capability
-	0,  // 14: plan.v1.PortReport.state:type_name -> plan.v1.PortState
-	22, // 15: plan.v1.PortReport.drops:type_name -> plan.v1.Drop
-	25, // 16: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
-	26, // 17: plan.v1.Update.upserts:type_name -> plan.v1.Resource
-	27, // 18: plan.v1.Update.removals:type_name -> plan.v1.Removal
-	1,  // 19: plan.v1.Resource.kind:type_name -> plan.v1.Kind
-	1,  // 20: plan.v1.Removal.kind:type_name -> plan.v1.Kind
-	2,  // 21: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
-	30, // 22: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
-	32, // 23: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
-	26, // 24: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
-	35, // 25: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
-	36, // 26: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
-	3,  // 27: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
-	5,  // 28: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
-	7,  // 29: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
-	9,  // 30: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
-	11, // 31: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
-	4,  // 32: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
-	6,  // 33: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
-	8,  // 34: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
-	10, // 35: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
-	24, // 36: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
-	32, // [32:37] is the sub-list for method output_type
-	27, // [27:32] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	0,  // 0: plan.v1.CommitRequest.cause:type_name -> plan.v1.CommitCause
+	21, // 1: plan.v1.AgentMessage.hello:type_name -> plan.v1.Hello
+	24, // 2: plan.v1.AgentMessage.applied:type_name -> plan.v1.Applied
+	26, // 3: plan.v1.AgentMessage.report:type_name -> plan.v1.Report
+	23, // 4: plan.v1.AgentMessage.facts:type_name -> plan.v1.Facts
+	22, // 5: plan.v1.Hello.scopes:type_name -> plan.v1.ScopeDigest
+	23, // 6: plan.v1.Hello.facts:type_name -> plan.v1.Facts
+	25, // 7: plan.v1.Applied.errors:type_name -> plan.v1.ResourceError
+	2,  // 8: plan.v1.ResourceError.kind:type_name -> plan.v1.Kind
+	31, // 9: plan.v1.Report.ports:type_name -> plan.v1.PortReport
+	33, // 10: plan.v1.Report.conditions:type_name -> plan.v1.Condition
+	32, // 11: plan.v1.Report.drops:type_name -> plan.v1.Drop
+	29, // 12: plan.v1.Report.books:type_name -> plan.v1.ProgramBooks
+	30, // 13: plan.v1.Report.lanes:type_name -> plan.v1.LaneCount
+	28, // 14: plan.v1.Report.capabilities:type_name -> plan.v1.Capability
+	27, // 15: plan.v1.Report.silent:type_name -> plan.v1.SilentVtep
+	1,  // 16: plan.v1.PortReport.state:type_name -> plan.v1.PortState
+	32, // 17: plan.v1.PortReport.drops:type_name -> plan.v1.Drop
+	35, // 18: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
+	36, // 19: plan.v1.Update.upserts:type_name -> plan.v1.Resource
+	37, // 20: plan.v1.Update.removals:type_name -> plan.v1.Removal
+	2,  // 21: plan.v1.Resource.kind:type_name -> plan.v1.Kind
+	2,  // 22: plan.v1.Removal.kind:type_name -> plan.v1.Kind
+	3,  // 23: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
+	40, // 24: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
+	42, // 25: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
+	36, // 26: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
+	45, // 27: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
+	46, // 28: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
+	4,  // 29: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
+	6,  // 30: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
+	8,  // 31: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
+	10, // 32: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
+	12, // 33: plan.v1.AgentService.Prepare:input_type -> plan.v1.PrepareRequest
+	14, // 34: plan.v1.AgentService.Commit:input_type -> plan.v1.CommitRequest
+	16, // 35: plan.v1.AgentService.Abort:input_type -> plan.v1.AbortRequest
+	18, // 36: plan.v1.AgentService.Settle:input_type -> plan.v1.SettleRequest
+	20, // 37: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
+	5,  // 38: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
+	7,  // 39: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
+	9,  // 40: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
+	11, // 41: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
+	13, // 42: plan.v1.AgentService.Prepare:output_type -> plan.v1.PrepareResponse
+	15, // 43: plan.v1.AgentService.Commit:output_type -> plan.v1.CommitResponse
+	17, // 44: plan.v1.AgentService.Abort:output_type -> plan.v1.AbortResponse
+	19, // 45: plan.v1.AgentService.Settle:output_type -> plan.v1.SettleResponse
+	34, // 46: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
+	38, // [38:47] is the sub-list for method output_type
+	29, // [29:38] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_plan_v1_plan_proto_init() }
@@ -2919,13 +3559,13 @@ func file_plan_v1_plan_proto_init() {
 	if File_plan_v1_plan_proto != nil {
 		return
 	}
-	file_plan_v1_plan_proto_msgTypes[8].OneofWrappers = []any{
+	file_plan_v1_plan_proto_msgTypes[16].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Applied)(nil),
 		(*AgentMessage_Report)(nil),
 		(*AgentMessage_Facts)(nil),
 	}
-	file_plan_v1_plan_proto_msgTypes[21].OneofWrappers = []any{
+	file_plan_v1_plan_proto_msgTypes[30].OneofWrappers = []any{
 		(*ServerMessage_Update)(nil),
 	}
 	type x struct{}
@@ -2933,8 +3573,8 @@ func file_plan_v1_plan_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plan_v1_plan_proto_rawDesc), len(file_plan_v1_plan_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   33,
+			NumEnums:      4,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1407,6 +1407,246 @@ func (x *MovePortRequest) GetEpoch() int64 {
 	return 0
 }
 
+type PrepareMoveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	Epoch         int64                  `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareMoveRequest) Reset() {
+	*x = PrepareMoveRequest{}
+	mi := &file_weft_v1_services_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareMoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareMoveRequest) ProtoMessage() {}
+
+func (x *PrepareMoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareMoveRequest.ProtoReflect.Descriptor instead.
+func (*PrepareMoveRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PrepareMoveRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *PrepareMoveRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PrepareMoveRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *PrepareMoveRequest) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+type CommitMoveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Epoch         int64                  `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitMoveRequest) Reset() {
+	*x = CommitMoveRequest{}
+	mi := &file_weft_v1_services_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitMoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitMoveRequest) ProtoMessage() {}
+
+func (x *CommitMoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitMoveRequest.ProtoReflect.Descriptor instead.
+func (*CommitMoveRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *CommitMoveRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *CommitMoveRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CommitMoveRequest) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+type AbortMoveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Epoch         int64                  `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbortMoveRequest) Reset() {
+	*x = AbortMoveRequest{}
+	mi := &file_weft_v1_services_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbortMoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbortMoveRequest) ProtoMessage() {}
+
+func (x *AbortMoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbortMoveRequest.ProtoReflect.Descriptor instead.
+func (*AbortMoveRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *AbortMoveRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *AbortMoveRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AbortMoveRequest) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+type WatchMoveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchMoveRequest) Reset() {
+	*x = WatchMoveRequest{}
+	mi := &file_weft_v1_services_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchMoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchMoveRequest) ProtoMessage() {}
+
+func (x *WatchMoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchMoveRequest.ProtoReflect.Descriptor instead.
+func (*WatchMoveRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *WatchMoveRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *WatchMoveRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type UnbindPortRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -1418,7 +1658,7 @@ type UnbindPortRequest struct {
 
 func (x *UnbindPortRequest) Reset() {
 	*x = UnbindPortRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[26]
+	mi := &file_weft_v1_services_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1670,7 @@ func (x *UnbindPortRequest) String() string {
 func (*UnbindPortRequest) ProtoMessage() {}
 
 func (x *UnbindPortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[26]
+	mi := &file_weft_v1_services_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1683,7 @@ func (x *UnbindPortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnbindPortRequest.ProtoReflect.Descriptor instead.
 func (*UnbindPortRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{26}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UnbindPortRequest) GetTenant() string {
@@ -1477,7 +1717,7 @@ type CreateHostTokenRequest struct {
 
 func (x *CreateHostTokenRequest) Reset() {
 	*x = CreateHostTokenRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[27]
+	mi := &file_weft_v1_services_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +1729,7 @@ func (x *CreateHostTokenRequest) String() string {
 func (*CreateHostTokenRequest) ProtoMessage() {}
 
 func (x *CreateHostTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[27]
+	mi := &file_weft_v1_services_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +1742,7 @@ func (x *CreateHostTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateHostTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateHostTokenRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{27}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CreateHostTokenRequest) GetHost() string {
@@ -1529,7 +1769,7 @@ type CreateHostTokenResponse struct {
 
 func (x *CreateHostTokenResponse) Reset() {
 	*x = CreateHostTokenResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[28]
+	mi := &file_weft_v1_services_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +1781,7 @@ func (x *CreateHostTokenResponse) String() string {
 func (*CreateHostTokenResponse) ProtoMessage() {}
 
 func (x *CreateHostTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[28]
+	mi := &file_weft_v1_services_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +1794,7 @@ func (x *CreateHostTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateHostTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateHostTokenResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{28}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CreateHostTokenResponse) GetToken() string {
@@ -1580,7 +1820,7 @@ type GetHostRequest struct {
 
 func (x *GetHostRequest) Reset() {
 	*x = GetHostRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[29]
+	mi := &file_weft_v1_services_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +1832,7 @@ func (x *GetHostRequest) String() string {
 func (*GetHostRequest) ProtoMessage() {}
 
 func (x *GetHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[29]
+	mi := &file_weft_v1_services_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +1845,7 @@ func (x *GetHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHostRequest.ProtoReflect.Descriptor instead.
 func (*GetHostRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{29}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetHostRequest) GetName() string {
@@ -1623,7 +1863,7 @@ type ListHostsRequest struct {
 
 func (x *ListHostsRequest) Reset() {
 	*x = ListHostsRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[30]
+	mi := &file_weft_v1_services_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1875,7 @@ func (x *ListHostsRequest) String() string {
 func (*ListHostsRequest) ProtoMessage() {}
 
 func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[30]
+	mi := &file_weft_v1_services_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1888,7 @@ func (x *ListHostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsRequest.ProtoReflect.Descriptor instead.
 func (*ListHostsRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{30}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{34}
 }
 
 type ListHostsResponse struct {
@@ -1660,7 +1900,7 @@ type ListHostsResponse struct {
 
 func (x *ListHostsResponse) Reset() {
 	*x = ListHostsResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[31]
+	mi := &file_weft_v1_services_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1912,7 @@ func (x *ListHostsResponse) String() string {
 func (*ListHostsResponse) ProtoMessage() {}
 
 func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[31]
+	mi := &file_weft_v1_services_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1925,7 @@ func (x *ListHostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHostsResponse.ProtoReflect.Descriptor instead.
 func (*ListHostsResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{31}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListHostsResponse) GetHosts() []*Host {
@@ -1706,7 +1946,7 @@ type UpdateHostRequest struct {
 
 func (x *UpdateHostRequest) Reset() {
 	*x = UpdateHostRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[32]
+	mi := &file_weft_v1_services_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +1958,7 @@ func (x *UpdateHostRequest) String() string {
 func (*UpdateHostRequest) ProtoMessage() {}
 
 func (x *UpdateHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[32]
+	mi := &file_weft_v1_services_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +1971,7 @@ func (x *UpdateHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateHostRequest.ProtoReflect.Descriptor instead.
 func (*UpdateHostRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{32}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *UpdateHostRequest) GetName() string {
@@ -1765,7 +2005,7 @@ type RemoveHostRequest struct {
 
 func (x *RemoveHostRequest) Reset() {
 	*x = RemoveHostRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[33]
+	mi := &file_weft_v1_services_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +2017,7 @@ func (x *RemoveHostRequest) String() string {
 func (*RemoveHostRequest) ProtoMessage() {}
 
 func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[33]
+	mi := &file_weft_v1_services_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1790,7 +2030,7 @@ func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHostRequest.ProtoReflect.Descriptor instead.
 func (*RemoveHostRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{33}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RemoveHostRequest) GetName() string {
@@ -1807,6 +2047,251 @@ func (x *RemoveHostRequest) GetForce() bool {
 	return false
 }
 
+type DrainHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainHostRequest) Reset() {
+	*x = DrainHostRequest{}
+	mi := &file_weft_v1_services_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainHostRequest) ProtoMessage() {}
+
+func (x *DrainHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainHostRequest.ProtoReflect.Descriptor instead.
+func (*DrainHostRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *DrainHostRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type DrainHostResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          *Host                  `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Ports         []*Port                `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainHostResponse) Reset() {
+	*x = DrainHostResponse{}
+	mi := &file_weft_v1_services_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainHostResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainHostResponse) ProtoMessage() {}
+
+func (x *DrainHostResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainHostResponse.ProtoReflect.Descriptor instead.
+func (*DrainHostResponse) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *DrainHostResponse) GetHost() *Host {
+	if x != nil {
+		return x.Host
+	}
+	return nil
+}
+
+func (x *DrainHostResponse) GetPorts() []*Port {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+type FailHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailHostRequest) Reset() {
+	*x = FailHostRequest{}
+	mi := &file_weft_v1_services_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailHostRequest) ProtoMessage() {}
+
+func (x *FailHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailHostRequest.ProtoReflect.Descriptor instead.
+func (*FailHostRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *FailHostRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FailHostRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// "tenant/port" of each port that was bound to it.
+type FailHostResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          *Host                  `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	UnboundPorts  []string               `protobuf:"bytes,2,rep,name=unbound_ports,json=unboundPorts,proto3" json:"unbound_ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailHostResponse) Reset() {
+	*x = FailHostResponse{}
+	mi := &file_weft_v1_services_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailHostResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailHostResponse) ProtoMessage() {}
+
+func (x *FailHostResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailHostResponse.ProtoReflect.Descriptor instead.
+func (*FailHostResponse) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *FailHostResponse) GetHost() *Host {
+	if x != nil {
+		return x.Host
+	}
+	return nil
+}
+
+func (x *FailHostResponse) GetUnboundPorts() []string {
+	if x != nil {
+		return x.UnboundPorts
+	}
+	return nil
+}
+
+type ReturnHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReturnHostRequest) Reset() {
+	*x = ReturnHostRequest{}
+	mi := &file_weft_v1_services_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReturnHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReturnHostRequest) ProtoMessage() {}
+
+func (x *ReturnHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReturnHostRequest.ProtoReflect.Descriptor instead.
+func (*ReturnHostRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ReturnHostRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type RemoveHostResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -1817,7 +2302,7 @@ type RemoveHostResponse struct {
 
 func (x *RemoveHostResponse) Reset() {
 	*x = RemoveHostResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[34]
+	mi := &file_weft_v1_services_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +2314,7 @@ func (x *RemoveHostResponse) String() string {
 func (*RemoveHostResponse) ProtoMessage() {}
 
 func (x *RemoveHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[34]
+	mi := &file_weft_v1_services_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +2327,7 @@ func (x *RemoveHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHostResponse.ProtoReflect.Descriptor instead.
 func (*RemoveHostResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{34}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RemoveHostResponse) GetRevision() int64 {
@@ -1869,7 +2354,7 @@ type CreateVTEPRequest struct {
 
 func (x *CreateVTEPRequest) Reset() {
 	*x = CreateVTEPRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[35]
+	mi := &file_weft_v1_services_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +2366,7 @@ func (x *CreateVTEPRequest) String() string {
 func (*CreateVTEPRequest) ProtoMessage() {}
 
 func (x *CreateVTEPRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[35]
+	mi := &file_weft_v1_services_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +2379,7 @@ func (x *CreateVTEPRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVTEPRequest.ProtoReflect.Descriptor instead.
 func (*CreateVTEPRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{35}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateVTEPRequest) GetName() string {
@@ -1920,7 +2405,7 @@ type GetVTEPRequest struct {
 
 func (x *GetVTEPRequest) Reset() {
 	*x = GetVTEPRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[36]
+	mi := &file_weft_v1_services_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2417,7 @@ func (x *GetVTEPRequest) String() string {
 func (*GetVTEPRequest) ProtoMessage() {}
 
 func (x *GetVTEPRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[36]
+	mi := &file_weft_v1_services_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2430,7 @@ func (x *GetVTEPRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVTEPRequest.ProtoReflect.Descriptor instead.
 func (*GetVTEPRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{36}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetVTEPRequest) GetName() string {
@@ -1963,7 +2448,7 @@ type ListVTEPsRequest struct {
 
 func (x *ListVTEPsRequest) Reset() {
 	*x = ListVTEPsRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[37]
+	mi := &file_weft_v1_services_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2460,7 @@ func (x *ListVTEPsRequest) String() string {
 func (*ListVTEPsRequest) ProtoMessage() {}
 
 func (x *ListVTEPsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[37]
+	mi := &file_weft_v1_services_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2473,7 @@ func (x *ListVTEPsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVTEPsRequest.ProtoReflect.Descriptor instead.
 func (*ListVTEPsRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{37}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{46}
 }
 
 type ListVTEPsResponse struct {
@@ -2000,7 +2485,7 @@ type ListVTEPsResponse struct {
 
 func (x *ListVTEPsResponse) Reset() {
 	*x = ListVTEPsResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[38]
+	mi := &file_weft_v1_services_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2497,7 @@ func (x *ListVTEPsResponse) String() string {
 func (*ListVTEPsResponse) ProtoMessage() {}
 
 func (x *ListVTEPsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[38]
+	mi := &file_weft_v1_services_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2510,7 @@ func (x *ListVTEPsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVTEPsResponse.ProtoReflect.Descriptor instead.
 func (*ListVTEPsResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{38}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListVTEPsResponse) GetVteps() []*VTEP {
@@ -2046,7 +2531,7 @@ type UpdateVTEPRequest struct {
 
 func (x *UpdateVTEPRequest) Reset() {
 	*x = UpdateVTEPRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[39]
+	mi := &file_weft_v1_services_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2543,7 @@ func (x *UpdateVTEPRequest) String() string {
 func (*UpdateVTEPRequest) ProtoMessage() {}
 
 func (x *UpdateVTEPRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[39]
+	mi := &file_weft_v1_services_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2556,7 @@ func (x *UpdateVTEPRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateVTEPRequest.ProtoReflect.Descriptor instead.
 func (*UpdateVTEPRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{39}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *UpdateVTEPRequest) GetName() string {
@@ -2104,7 +2589,7 @@ type DeleteVTEPRequest struct {
 
 func (x *DeleteVTEPRequest) Reset() {
 	*x = DeleteVTEPRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[40]
+	mi := &file_weft_v1_services_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2601,7 @@ func (x *DeleteVTEPRequest) String() string {
 func (*DeleteVTEPRequest) ProtoMessage() {}
 
 func (x *DeleteVTEPRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[40]
+	mi := &file_weft_v1_services_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2614,7 @@ func (x *DeleteVTEPRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVTEPRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVTEPRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{40}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DeleteVTEPRequest) GetName() string {
@@ -2148,7 +2633,7 @@ type DeleteVTEPResponse struct {
 
 func (x *DeleteVTEPResponse) Reset() {
 	*x = DeleteVTEPResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[41]
+	mi := &file_weft_v1_services_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2645,7 @@ func (x *DeleteVTEPResponse) String() string {
 func (*DeleteVTEPResponse) ProtoMessage() {}
 
 func (x *DeleteVTEPResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[41]
+	mi := &file_weft_v1_services_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2658,7 @@ func (x *DeleteVTEPResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVTEPResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVTEPResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{41}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DeleteVTEPResponse) GetRevision() int64 {
@@ -2193,7 +2678,7 @@ type CreateVNIPoolRequest struct {
 
 func (x *CreateVNIPoolRequest) Reset() {
 	*x = CreateVNIPoolRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[42]
+	mi := &file_weft_v1_services_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2205,7 +2690,7 @@ func (x *CreateVNIPoolRequest) String() string {
 func (*CreateVNIPoolRequest) ProtoMessage() {}
 
 func (x *CreateVNIPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[42]
+	mi := &file_weft_v1_services_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2218,7 +2703,7 @@ func (x *CreateVNIPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVNIPoolRequest.ProtoReflect.Descriptor instead.
 func (*CreateVNIPoolRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{42}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreateVNIPoolRequest) GetName() string {
@@ -2244,7 +2729,7 @@ type GetVNIPoolRequest struct {
 
 func (x *GetVNIPoolRequest) Reset() {
 	*x = GetVNIPoolRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[43]
+	mi := &file_weft_v1_services_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2741,7 @@ func (x *GetVNIPoolRequest) String() string {
 func (*GetVNIPoolRequest) ProtoMessage() {}
 
 func (x *GetVNIPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[43]
+	mi := &file_weft_v1_services_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2754,7 @@ func (x *GetVNIPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVNIPoolRequest.ProtoReflect.Descriptor instead.
 func (*GetVNIPoolRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{43}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetVNIPoolRequest) GetName() string {
@@ -2287,7 +2772,7 @@ type ListVNIPoolsRequest struct {
 
 func (x *ListVNIPoolsRequest) Reset() {
 	*x = ListVNIPoolsRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[44]
+	mi := &file_weft_v1_services_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2299,7 +2784,7 @@ func (x *ListVNIPoolsRequest) String() string {
 func (*ListVNIPoolsRequest) ProtoMessage() {}
 
 func (x *ListVNIPoolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[44]
+	mi := &file_weft_v1_services_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2312,7 +2797,7 @@ func (x *ListVNIPoolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVNIPoolsRequest.ProtoReflect.Descriptor instead.
 func (*ListVNIPoolsRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{44}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{53}
 }
 
 type ListVNIPoolsResponse struct {
@@ -2324,7 +2809,7 @@ type ListVNIPoolsResponse struct {
 
 func (x *ListVNIPoolsResponse) Reset() {
 	*x = ListVNIPoolsResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[45]
+	mi := &file_weft_v1_services_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2336,7 +2821,7 @@ func (x *ListVNIPoolsResponse) String() string {
 func (*ListVNIPoolsResponse) ProtoMessage() {}
 
 func (x *ListVNIPoolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[45]
+	mi := &file_weft_v1_services_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2349,7 +2834,7 @@ func (x *ListVNIPoolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVNIPoolsResponse.ProtoReflect.Descriptor instead.
 func (*ListVNIPoolsResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{45}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListVNIPoolsResponse) GetPools() []*VNIPool {
@@ -2370,7 +2855,7 @@ type UpdateVNIPoolRequest struct {
 
 func (x *UpdateVNIPoolRequest) Reset() {
 	*x = UpdateVNIPoolRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[46]
+	mi := &file_weft_v1_services_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2382,7 +2867,7 @@ func (x *UpdateVNIPoolRequest) String() string {
 func (*UpdateVNIPoolRequest) ProtoMessage() {}
 
 func (x *UpdateVNIPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[46]
+	mi := &file_weft_v1_services_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2395,7 +2880,7 @@ func (x *UpdateVNIPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateVNIPoolRequest.ProtoReflect.Descriptor instead.
 func (*UpdateVNIPoolRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{46}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *UpdateVNIPoolRequest) GetName() string {
@@ -2428,7 +2913,7 @@ type DeleteVNIPoolRequest struct {
 
 func (x *DeleteVNIPoolRequest) Reset() {
 	*x = DeleteVNIPoolRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[47]
+	mi := &file_weft_v1_services_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2440,7 +2925,7 @@ func (x *DeleteVNIPoolRequest) String() string {
 func (*DeleteVNIPoolRequest) ProtoMessage() {}
 
 func (x *DeleteVNIPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[47]
+	mi := &file_weft_v1_services_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2453,7 +2938,7 @@ func (x *DeleteVNIPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVNIPoolRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVNIPoolRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{47}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *DeleteVNIPoolRequest) GetName() string {
@@ -2472,7 +2957,7 @@ type DeleteVNIPoolResponse struct {
 
 func (x *DeleteVNIPoolResponse) Reset() {
 	*x = DeleteVNIPoolResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[48]
+	mi := &file_weft_v1_services_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2484,7 +2969,7 @@ func (x *DeleteVNIPoolResponse) String() string {
 func (*DeleteVNIPoolResponse) ProtoMessage() {}
 
 func (x *DeleteVNIPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[48]
+	mi := &file_weft_v1_services_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2497,7 +2982,7 @@ func (x *DeleteVNIPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVNIPoolResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVNIPoolResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{48}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DeleteVNIPoolResponse) GetRevision() int64 {
@@ -2515,7 +3000,7 @@ type GetVersionRequest struct {
 
 func (x *GetVersionRequest) Reset() {
 	*x = GetVersionRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[49]
+	mi := &file_weft_v1_services_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2527,7 +3012,7 @@ func (x *GetVersionRequest) String() string {
 func (*GetVersionRequest) ProtoMessage() {}
 
 func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[49]
+	mi := &file_weft_v1_services_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2540,7 +3025,7 @@ func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVersionRequest.ProtoReflect.Descriptor instead.
 func (*GetVersionRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{49}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{58}
 }
 
 type GetVersionResponse struct {
@@ -2554,7 +3039,7 @@ type GetVersionResponse struct {
 
 func (x *GetVersionResponse) Reset() {
 	*x = GetVersionResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[50]
+	mi := &file_weft_v1_services_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2566,7 +3051,7 @@ func (x *GetVersionResponse) String() string {
 func (*GetVersionResponse) ProtoMessage() {}
 
 func (x *GetVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[50]
+	mi := &file_weft_v1_services_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2579,7 +3064,7 @@ func (x *GetVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVersionResponse.ProtoReflect.Descriptor instead.
 func (*GetVersionResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{50}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *GetVersionResponse) GetVersion() string {
@@ -2611,7 +3096,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[51]
+	mi := &file_weft_v1_services_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2623,7 +3108,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[51]
+	mi := &file_weft_v1_services_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2636,7 +3121,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{51}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{60}
 }
 
 type GetStatusResponse struct {
@@ -2662,7 +3147,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[52]
+	mi := &file_weft_v1_services_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2674,7 +3159,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[52]
+	mi := &file_weft_v1_services_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2687,7 +3172,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{52}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetStatusResponse) GetVersion() string {
@@ -2792,7 +3277,7 @@ type ListDropsRequest struct {
 
 func (x *ListDropsRequest) Reset() {
 	*x = ListDropsRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[53]
+	mi := &file_weft_v1_services_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2804,7 +3289,7 @@ func (x *ListDropsRequest) String() string {
 func (*ListDropsRequest) ProtoMessage() {}
 
 func (x *ListDropsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[53]
+	mi := &file_weft_v1_services_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2817,7 +3302,7 @@ func (x *ListDropsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDropsRequest.ProtoReflect.Descriptor instead.
 func (*ListDropsRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{53}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListDropsRequest) GetTenant() string {
@@ -2852,7 +3337,7 @@ type ListDropsResponse struct {
 
 func (x *ListDropsResponse) Reset() {
 	*x = ListDropsResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[54]
+	mi := &file_weft_v1_services_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2864,7 +3349,7 @@ func (x *ListDropsResponse) String() string {
 func (*ListDropsResponse) ProtoMessage() {}
 
 func (x *ListDropsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[54]
+	mi := &file_weft_v1_services_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2877,7 +3362,7 @@ func (x *ListDropsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDropsResponse.ProtoReflect.Descriptor instead.
 func (*ListDropsResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{54}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListDropsResponse) GetDrops() []*Drop {
@@ -2904,7 +3389,7 @@ type HostBooks struct {
 
 func (x *HostBooks) Reset() {
 	*x = HostBooks{}
-	mi := &file_weft_v1_services_proto_msgTypes[55]
+	mi := &file_weft_v1_services_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2916,7 +3401,7 @@ func (x *HostBooks) String() string {
 func (*HostBooks) ProtoMessage() {}
 
 func (x *HostBooks) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[55]
+	mi := &file_weft_v1_services_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2929,7 +3414,7 @@ func (x *HostBooks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostBooks.ProtoReflect.Descriptor instead.
 func (*HostBooks) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{55}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *HostBooks) GetHost() string {
@@ -2962,7 +3447,7 @@ type Drop struct {
 
 func (x *Drop) Reset() {
 	*x = Drop{}
-	mi := &file_weft_v1_services_proto_msgTypes[56]
+	mi := &file_weft_v1_services_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2974,7 +3459,7 @@ func (x *Drop) String() string {
 func (*Drop) ProtoMessage() {}
 
 func (x *Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[56]
+	mi := &file_weft_v1_services_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2987,7 +3472,7 @@ func (x *Drop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drop.ProtoReflect.Descriptor instead.
 func (*Drop) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{56}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Drop) GetHost() string {
@@ -3044,7 +3529,7 @@ type WaitAppliedRequest struct {
 
 func (x *WaitAppliedRequest) Reset() {
 	*x = WaitAppliedRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[57]
+	mi := &file_weft_v1_services_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3056,7 +3541,7 @@ func (x *WaitAppliedRequest) String() string {
 func (*WaitAppliedRequest) ProtoMessage() {}
 
 func (x *WaitAppliedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[57]
+	mi := &file_weft_v1_services_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3069,7 +3554,7 @@ func (x *WaitAppliedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitAppliedRequest.ProtoReflect.Descriptor instead.
 func (*WaitAppliedRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{57}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *WaitAppliedRequest) GetTenant() string {
@@ -3112,7 +3597,7 @@ type WaitAppliedResponse struct {
 
 func (x *WaitAppliedResponse) Reset() {
 	*x = WaitAppliedResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[58]
+	mi := &file_weft_v1_services_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3124,7 +3609,7 @@ func (x *WaitAppliedResponse) String() string {
 func (*WaitAppliedResponse) ProtoMessage() {}
 
 func (x *WaitAppliedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[58]
+	mi := &file_weft_v1_services_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3137,7 +3622,7 @@ func (x *WaitAppliedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitAppliedResponse.ProtoReflect.Descriptor instead.
 func (*WaitAppliedResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{58}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *WaitAppliedResponse) GetComplete() bool {
@@ -3169,7 +3654,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[59]
+	mi := &file_weft_v1_services_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3181,7 +3666,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[59]
+	mi := &file_weft_v1_services_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3194,7 +3679,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{59}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{68}
 }
 
 type BackupResponse struct {
@@ -3206,7 +3691,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[60]
+	mi := &file_weft_v1_services_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3218,7 +3703,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[60]
+	mi := &file_weft_v1_services_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3231,7 +3716,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{60}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *BackupResponse) GetChunk() []byte {
@@ -3250,7 +3735,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[61]
+	mi := &file_weft_v1_services_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3262,7 +3747,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[61]
+	mi := &file_weft_v1_services_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3275,7 +3760,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{61}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RestoreRequest) GetChunk() []byte {
@@ -3296,7 +3781,7 @@ type RestoreResponse struct {
 
 func (x *RestoreResponse) Reset() {
 	*x = RestoreResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[62]
+	mi := &file_weft_v1_services_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3308,7 +3793,7 @@ func (x *RestoreResponse) String() string {
 func (*RestoreResponse) ProtoMessage() {}
 
 func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[62]
+	mi := &file_weft_v1_services_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3321,7 +3806,7 @@ func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
 func (*RestoreResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{62}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *RestoreResponse) GetStoreId() string {
@@ -3357,7 +3842,7 @@ type CreateAPITokenRequest struct {
 
 func (x *CreateAPITokenRequest) Reset() {
 	*x = CreateAPITokenRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[63]
+	mi := &file_weft_v1_services_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3369,7 +3854,7 @@ func (x *CreateAPITokenRequest) String() string {
 func (*CreateAPITokenRequest) ProtoMessage() {}
 
 func (x *CreateAPITokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[63]
+	mi := &file_weft_v1_services_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3382,7 +3867,7 @@ func (x *CreateAPITokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAPITokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateAPITokenRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{63}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *CreateAPITokenRequest) GetName() string {
@@ -3423,7 +3908,7 @@ type CreateAPITokenResponse struct {
 
 func (x *CreateAPITokenResponse) Reset() {
 	*x = CreateAPITokenResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[64]
+	mi := &file_weft_v1_services_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3435,7 +3920,7 @@ func (x *CreateAPITokenResponse) String() string {
 func (*CreateAPITokenResponse) ProtoMessage() {}
 
 func (x *CreateAPITokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[64]
+	mi := &file_weft_v1_services_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3448,7 +3933,7 @@ func (x *CreateAPITokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAPITokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateAPITokenResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{64}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *CreateAPITokenResponse) GetToken() *APIToken {
@@ -3473,7 +3958,7 @@ type ListAPITokensRequest struct {
 
 func (x *ListAPITokensRequest) Reset() {
 	*x = ListAPITokensRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[65]
+	mi := &file_weft_v1_services_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3485,7 +3970,7 @@ func (x *ListAPITokensRequest) String() string {
 func (*ListAPITokensRequest) ProtoMessage() {}
 
 func (x *ListAPITokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[65]
+	mi := &file_weft_v1_services_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3498,7 +3983,7 @@ func (x *ListAPITokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAPITokensRequest.ProtoReflect.Descriptor instead.
 func (*ListAPITokensRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{65}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{74}
 }
 
 type ListAPITokensResponse struct {
@@ -3510,7 +3995,7 @@ type ListAPITokensResponse struct {
 
 func (x *ListAPITokensResponse) Reset() {
 	*x = ListAPITokensResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[66]
+	mi := &file_weft_v1_services_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3522,7 +4007,7 @@ func (x *ListAPITokensResponse) String() string {
 func (*ListAPITokensResponse) ProtoMessage() {}
 
 func (x *ListAPITokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[66]
+	mi := &file_weft_v1_services_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3535,7 +4020,7 @@ func (x *ListAPITokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAPITokensResponse.ProtoReflect.Descriptor instead.
 func (*ListAPITokensResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{66}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListAPITokensResponse) GetTokens() []*APIToken {
@@ -3554,7 +4039,7 @@ type DeleteAPITokenRequest struct {
 
 func (x *DeleteAPITokenRequest) Reset() {
 	*x = DeleteAPITokenRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[67]
+	mi := &file_weft_v1_services_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +4051,7 @@ func (x *DeleteAPITokenRequest) String() string {
 func (*DeleteAPITokenRequest) ProtoMessage() {}
 
 func (x *DeleteAPITokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[67]
+	mi := &file_weft_v1_services_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +4064,7 @@ func (x *DeleteAPITokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAPITokenRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAPITokenRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{67}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *DeleteAPITokenRequest) GetName() string {
@@ -3597,7 +4082,7 @@ type DeleteAPITokenResponse struct {
 
 func (x *DeleteAPITokenResponse) Reset() {
 	*x = DeleteAPITokenResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[68]
+	mi := &file_weft_v1_services_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3609,7 +4094,7 @@ func (x *DeleteAPITokenResponse) String() string {
 func (*DeleteAPITokenResponse) ProtoMessage() {}
 
 func (x *DeleteAPITokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[68]
+	mi := &file_weft_v1_services_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3622,7 +4107,7 @@ func (x *DeleteAPITokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAPITokenResponse.ProtoReflect.Descriptor instead.
 func (*DeleteAPITokenResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{68}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{77}
 }
 
 var File_weft_v1_services_proto protoreflect.FileDescriptor
@@ -3710,7 +4195,23 @@ const file_weft_v1_services_proto_rawDesc = "" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04host\x18\x03 \x01(\tR\x04host\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x03R\x05epoch\"j\n" +
+	"\x12PrepareMoveRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x03R\x05epoch\"U\n" +
+	"\x11CommitMoveRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\"T\n" +
+	"\x10AbortMoveRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\">\n" +
+	"\x10WatchMoveRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"U\n" +
 	"\x11UnbindPortRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -3732,7 +4233,20 @@ const file_weft_v1_services_proto_rawDesc = "" +
 	"\x04spec\x18\x03 \x01(\v2\x11.weft.v1.HostSpecR\x04spec\"=\n" +
 	"\x11RemoveHostRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05force\x18\x02 \x01(\bR\x05force\"U\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"&\n" +
+	"\x10DrainHostRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"[\n" +
+	"\x11DrainHostResponse\x12!\n" +
+	"\x04host\x18\x01 \x01(\v2\r.weft.v1.HostR\x04host\x12#\n" +
+	"\x05ports\x18\x02 \x03(\v2\r.weft.v1.PortR\x05ports\"=\n" +
+	"\x0fFailHostRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"Z\n" +
+	"\x10FailHostResponse\x12!\n" +
+	"\x04host\x18\x01 \x01(\v2\r.weft.v1.HostR\x04host\x12#\n" +
+	"\runbound_ports\x18\x02 \x03(\tR\funboundPorts\"'\n" +
+	"\x11ReturnHostRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"U\n" +
 	"\x12RemoveHostResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12#\n" +
 	"\runbound_ports\x18\x02 \x03(\tR\funboundPorts\"N\n" +
@@ -3854,7 +4368,7 @@ const file_weft_v1_services_proto_rawDesc = "" +
 	"\rUpdateNetwork\x12\x1d.weft.v1.UpdateNetworkRequest\x1a\x10.weft.v1.Network\x12N\n" +
 	"\rDeleteNetwork\x12\x1d.weft.v1.DeleteNetworkRequest\x1a\x1e.weft.v1.DeleteNetworkResponse\x12B\n" +
 	"\x0eAddNetworkVTEP\x12\x1e.weft.v1.AddNetworkVTEPRequest\x1a\x10.weft.v1.Network\x12H\n" +
-	"\x11RemoveNetworkVTEP\x12!.weft.v1.RemoveNetworkVTEPRequest\x1a\x10.weft.v1.Network2\xe0\x03\n" +
+	"\x11RemoveNetworkVTEP\x12!.weft.v1.RemoveNetworkVTEPRequest\x1a\x10.weft.v1.Network2\xc4\x05\n" +
 	"\vPortService\x127\n" +
 	"\n" +
 	"CreatePort\x12\x1a.weft.v1.CreatePortRequest\x1a\r.weft.v1.Port\x121\n" +
@@ -3865,9 +4379,14 @@ const file_weft_v1_services_proto_rawDesc = "" +
 	"\n" +
 	"DeletePort\x12\x1a.weft.v1.DeletePortRequest\x1a\x1b.weft.v1.DeletePortResponse\x123\n" +
 	"\bBindPort\x12\x18.weft.v1.BindPortRequest\x1a\r.weft.v1.Port\x123\n" +
-	"\bMovePort\x12\x18.weft.v1.MovePortRequest\x1a\r.weft.v1.Port\x127\n" +
+	"\bMovePort\x12\x18.weft.v1.MovePortRequest\x1a\r.weft.v1.Port\x129\n" +
+	"\vPrepareMove\x12\x1b.weft.v1.PrepareMoveRequest\x1a\r.weft.v1.Port\x127\n" +
 	"\n" +
-	"UnbindPort\x12\x1a.weft.v1.UnbindPortRequest\x1a\r.weft.v1.Port2\xda\x02\n" +
+	"CommitMove\x12\x1a.weft.v1.CommitMoveRequest\x1a\r.weft.v1.Port\x125\n" +
+	"\tAbortMove\x12\x19.weft.v1.AbortMoveRequest\x1a\r.weft.v1.Port\x127\n" +
+	"\tWatchMove\x12\x19.weft.v1.WatchMoveRequest\x1a\r.weft.v1.Move0\x01\x127\n" +
+	"\n" +
+	"UnbindPort\x12\x1a.weft.v1.UnbindPortRequest\x1a\r.weft.v1.Port2\x98\x04\n" +
 	"\vHostService\x12T\n" +
 	"\x0fCreateHostToken\x12\x1f.weft.v1.CreateHostTokenRequest\x1a .weft.v1.CreateHostTokenResponse\x121\n" +
 	"\aGetHost\x12\x17.weft.v1.GetHostRequest\x1a\r.weft.v1.Host\x12B\n" +
@@ -3875,7 +4394,11 @@ const file_weft_v1_services_proto_rawDesc = "" +
 	"\n" +
 	"UpdateHost\x12\x1a.weft.v1.UpdateHostRequest\x1a\r.weft.v1.Host\x12E\n" +
 	"\n" +
-	"RemoveHost\x12\x1a.weft.v1.RemoveHostRequest\x1a\x1b.weft.v1.RemoveHostResponse2\xbd\x02\n" +
+	"RemoveHost\x12\x1a.weft.v1.RemoveHostRequest\x1a\x1b.weft.v1.RemoveHostResponse\x12B\n" +
+	"\tDrainHost\x12\x19.weft.v1.DrainHostRequest\x1a\x1a.weft.v1.DrainHostResponse\x12?\n" +
+	"\bFailHost\x12\x18.weft.v1.FailHostRequest\x1a\x19.weft.v1.FailHostResponse\x127\n" +
+	"\n" +
+	"ReturnHost\x12\x1a.weft.v1.ReturnHostRequest\x1a\r.weft.v1.Host2\xbd\x02\n" +
 	"\vVTEPService\x127\n" +
 	"\n" +
 	"CreateVTEP\x12\x1a.weft.v1.CreateVTEPRequest\x1a\r.weft.v1.VTEP\x121\n" +
@@ -3916,7 +4439,7 @@ func file_weft_v1_services_proto_rawDescGZIP() []byte {
 	return file_weft_v1_services_proto_rawDescData
 }
 
-var file_weft_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_weft_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
 var file_weft_v1_services_proto_goTypes = []any{
 	(*ErrorDetail)(nil),              // 0: weft.v1.ErrorDetail
 	(*CreateTenantRequest)(nil),      // 1: weft.v1.CreateTenantRequest
@@ -3944,192 +4467,219 @@ var file_weft_v1_services_proto_goTypes = []any{
 	(*DeletePortResponse)(nil),       // 23: weft.v1.DeletePortResponse
 	(*BindPortRequest)(nil),          // 24: weft.v1.BindPortRequest
 	(*MovePortRequest)(nil),          // 25: weft.v1.MovePortRequest
-	(*UnbindPortRequest)(nil),        // 26: weft.v1.UnbindPortRequest
-	(*CreateHostTokenRequest)(nil),   // 27: weft.v1.CreateHostTokenRequest
-	(*CreateHostTokenResponse)(nil),  // 28: weft.v1.CreateHostTokenResponse
-	(*GetHostRequest)(nil),           // 29: weft.v1.GetHostRequest
-	(*ListHostsRequest)(nil),         // 30: weft.v1.ListHostsRequest
-	(*ListHostsResponse)(nil),        // 31: weft.v1.ListHostsResponse
-	(*UpdateHostRequest)(nil),        // 32: weft.v1.UpdateHostRequest
-	(*RemoveHostRequest)(nil),        // 33: weft.v1.RemoveHostRequest
-	(*RemoveHostResponse)(nil),       // 34: weft.v1.RemoveHostResponse
-	(*CreateVTEPRequest)(nil),        // 35: weft.v1.CreateVTEPRequest
-	(*GetVTEPRequest)(nil),           // 36: weft.v1.GetVTEPRequest
-	(*ListVTEPsRequest)(nil),         // 37: weft.v1.ListVTEPsRequest
-	(*ListVTEPsResponse)(nil),        // 38: weft.v1.ListVTEPsResponse
-	(*UpdateVTEPRequest)(nil),        // 39: weft.v1.UpdateVTEPRequest
-	(*DeleteVTEPRequest)(nil),        // 40: weft.v1.DeleteVTEPRequest
-	(*DeleteVTEPResponse)(nil),       // 41: weft.v1.DeleteVTEPResponse
-	(*CreateVNIPoolRequest)(nil),     // 42: weft.v1.CreateVNIPoolRequest
-	(*GetVNIPoolRequest)(nil),        // 43: weft.v1.GetVNIPoolRequest
-	(*ListVNIPoolsRequest)(nil),      // 44: weft.v1.ListVNIPoolsRequest
-	(*ListVNIPoolsResponse)(nil),     // 45: weft.v1.ListVNIPoolsResponse
-	(*UpdateVNIPoolRequest)(nil),     // 46: weft.v1.UpdateVNIPoolRequest
-	(*DeleteVNIPoolRequest)(nil),     // 47: weft.v1.DeleteVNIPoolRequest
-	(*DeleteVNIPoolResponse)(nil),    // 48: weft.v1.DeleteVNIPoolResponse
-	(*GetVersionRequest)(nil),        // 49: weft.v1.GetVersionRequest
-	(*GetVersionResponse)(nil),       // 50: weft.v1.GetVersionResponse
-	(*GetStatusRequest)(nil),         // 51: weft.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),        // 52: weft.v1.GetStatusResponse
-	(*ListDropsRequest)(nil),         // 53: weft.v1.ListDropsRequest
-	(*ListDropsResponse)(nil),        // 54: weft.v1.ListDropsResponse
-	(*HostBooks)(nil),                // 55: weft.v1.HostBooks
-	(*Drop)(nil),                     // 56: weft.v1.Drop
-	(*WaitAppliedRequest)(nil),       // 57: weft.v1.WaitAppliedRequest
-	(*WaitAppliedResponse)(nil),      // 58: weft.v1.WaitAppliedResponse
-	(*BackupRequest)(nil),            // 59: weft.v1.BackupRequest
-	(*BackupResponse)(nil),           // 60: weft.v1.BackupResponse
-	(*RestoreRequest)(nil),           // 61: weft.v1.RestoreRequest
-	(*RestoreResponse)(nil),          // 62: weft.v1.RestoreResponse
-	(*CreateAPITokenRequest)(nil),    // 63: weft.v1.CreateAPITokenRequest
-	(*CreateAPITokenResponse)(nil),   // 64: weft.v1.CreateAPITokenResponse
-	(*ListAPITokensRequest)(nil),     // 65: weft.v1.ListAPITokensRequest
-	(*ListAPITokensResponse)(nil),    // 66: weft.v1.ListAPITokensResponse
-	(*DeleteAPITokenRequest)(nil),    // 67: weft.v1.DeleteAPITokenRequest
-	(*DeleteAPITokenResponse)(nil),   // 68: weft.v1.DeleteAPITokenResponse
-	(*TenantSpec)(nil),               // 69: weft.v1.TenantSpec
-	(*Tenant)(nil),                   // 70: weft.v1.Tenant
-	(*NetworkSpec)(nil),              // 71: weft.v1.NetworkSpec
-	(*Network)(nil),                  // 72: weft.v1.Network
-	(*NetworkVTEP)(nil),              // 73: weft.v1.NetworkVTEP
-	(*PortSpec)(nil),                 // 74: weft.v1.PortSpec
-	(*Port)(nil),                     // 75: weft.v1.Port
-	(*durationpb.Duration)(nil),      // 76: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 77: google.protobuf.Timestamp
-	(*Host)(nil),                     // 78: weft.v1.Host
-	(*HostSpec)(nil),                 // 79: weft.v1.HostSpec
-	(*VTEPSpec)(nil),                 // 80: weft.v1.VTEPSpec
-	(*VTEP)(nil),                     // 81: weft.v1.VTEP
-	(*VNIPoolSpec)(nil),              // 82: weft.v1.VNIPoolSpec
-	(*VNIPool)(nil),                  // 83: weft.v1.VNIPool
-	(*ProgramBooks)(nil),             // 84: weft.v1.ProgramBooks
-	(TokenScope)(0),                  // 85: weft.v1.TokenScope
-	(*APIToken)(nil),                 // 86: weft.v1.APIToken
+	(*PrepareMoveRequest)(nil),       // 26: weft.v1.PrepareMoveRequest
+	(*CommitMoveRequest)(nil),        // 27: weft.v1.CommitMoveRequest
+	(*AbortMoveRequest)(nil),         // 28: weft.v1.AbortMoveRequest
+	(*WatchMoveRequest)(nil),         // 29: weft.v1.WatchMoveRequest
+	(*UnbindPortRequest)(nil),        // 30: weft.v1.UnbindPortRequest
+	(*CreateHostTokenRequest)(nil),   // 31: weft.v1.CreateHostTokenRequest
+	(*CreateHostTokenResponse)(nil),  // 32: weft.v1.CreateHostTokenResponse
+	(*GetHostRequest)(nil),           // 33: weft.v1.GetHostRequest
+	(*ListHostsRequest)(nil),         // 34: weft.v1.ListHostsRequest
+	(*ListHostsResponse)(nil),        // 35: weft.v1.ListHostsResponse
+	(*UpdateHostRequest)(nil),        // 36: weft.v1.UpdateHostRequest
+	(*RemoveHostRequest)(nil),        // 37: weft.v1.RemoveHostRequest
+	(*DrainHostRequest)(nil),         // 38: weft.v1.DrainHostRequest
+	(*DrainHostResponse)(nil),        // 39: weft.v1.DrainHostResponse
+	(*FailHostRequest)(nil),          // 40: weft.v1.FailHostRequest
+	(*FailHostResponse)(nil),         // 41: weft.v1.FailHostResponse
+	(*ReturnHostRequest)(nil),        // 42: weft.v1.ReturnHostRequest
+	(*RemoveHostResponse)(nil),       // 43: weft.v1.RemoveHostResponse
+	(*CreateVTEPRequest)(nil),        // 44: weft.v1.CreateVTEPRequest
+	(*GetVTEPRequest)(nil),           // 45: weft.v1.GetVTEPRequest
+	(*ListVTEPsRequest)(nil),         // 46: weft.v1.ListVTEPsRequest
+	(*ListVTEPsResponse)(nil),        // 47: weft.v1.ListVTEPsResponse
+	(*UpdateVTEPRequest)(nil),        // 48: weft.v1.UpdateVTEPRequest
+	(*DeleteVTEPRequest)(nil),        // 49: weft.v1.DeleteVTEPRequest
+	(*DeleteVTEPResponse)(nil),       // 50: weft.v1.DeleteVTEPResponse
+	(*CreateVNIPoolRequest)(nil),     // 51: weft.v1.CreateVNIPoolRequest
+	(*GetVNIPoolRequest)(nil),        // 52: weft.v1.GetVNIPoolRequest
+	(*ListVNIPoolsRequest)(nil),      // 53: weft.v1.ListVNIPoolsRequest
+	(*ListVNIPoolsResponse)(nil),     // 54: weft.v1.ListVNIPoolsResponse
+	(*UpdateVNIPoolRequest)(nil),     // 55: weft.v1.UpdateVNIPoolRequest
+	(*DeleteVNIPoolRequest)(nil),     // 56: weft.v1.DeleteVNIPoolRequest
+	(*DeleteVNIPoolResponse)(nil),    // 57: weft.v1.DeleteVNIPoolResponse
+	(*GetVersionRequest)(nil),        // 58: weft.v1.GetVersionRequest
+	(*GetVersionResponse)(nil),       // 59: weft.v1.GetVersionResponse
+	(*GetStatusRequest)(nil),         // 60: weft.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),        // 61: weft.v1.GetStatusResponse
+	(*ListDropsRequest)(nil),         // 62: weft.v1.ListDropsRequest
+	(*ListDropsResponse)(nil),        // 63: weft.v1.ListDropsResponse
+	(*HostBooks)(nil),                // 64: weft.v1.HostBooks
+	(*Drop)(nil),                     // 65: weft.v1.Drop
+	(*WaitAppliedRequest)(nil),       // 66: weft.v1.WaitAppliedRequest
+	(*WaitAppliedResponse)(nil),      // 67: weft.v1.WaitAppliedResponse
+	(*BackupRequest)(nil),            // 68: weft.v1.BackupRequest
+	(*BackupResponse)(nil),           // 69: weft.v1.BackupResponse
+	(*RestoreRequest)(nil),           // 70: weft.v1.RestoreRequest
+	(*RestoreResponse)(nil),          // 71: weft.v1.RestoreResponse
+	(*CreateAPITokenRequest)(nil),    // 72: weft.v1.CreateAPITokenRequest
+	(*CreateAPITokenResponse)(nil),   // 73: weft.v1.CreateAPITokenResponse
+	(*ListAPITokensRequest)(nil),     // 74: weft.v1.ListAPITokensRequest
+	(*ListAPITokensResponse)(nil),    // 75: weft.v1.ListAPITokensResponse
+	(*DeleteAPITokenRequest)(nil),    // 76: weft.v1.DeleteAPITokenRequest
+	(*DeleteAPITokenResponse)(nil),   // 77: weft.v1.DeleteAPITokenResponse
+	(*TenantSpec)(nil),               // 78: weft.v1.TenantSpec
+	(*Tenant)(nil),                   // 79: weft.v1.Tenant
+	(*NetworkSpec)(nil),              // 80: weft.v1.NetworkSpec
+	(*Network)(nil),                  // 81: weft.v1.Network
+	(*NetworkVTEP)(nil),              // 82: weft.v1.NetworkVTEP
+	(*PortSpec)(nil),                 // 83: weft.v1.PortSpec
+	(*Port)(nil),                     // 84: weft.v1.Port
+	(*durationpb.Duration)(nil),      // 85: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 86: google.protobuf.Timestamp
+	(*Host)(nil),                     // 87: weft.v1.Host
+	(*HostSpec)(nil),                 // 88: weft.v1.HostSpec
+	(*VTEPSpec)(nil),                 // 89: weft.v1.VTEPSpec
+	(*VTEP)(nil),                     // 90: weft.v1.VTEP
+	(*VNIPoolSpec)(nil),              // 91: weft.v1.VNIPoolSpec
+	(*VNIPool)(nil),                  // 92: weft.v1.VNIPool
+	(*ProgramBooks)(nil),             // 93: weft.v1.ProgramBooks
+	(TokenScope)(0),                  // 94: weft.v1.TokenScope
+	(*APIToken)(nil),                 // 95: weft.v1.APIToken
+	(*Move)(nil),                     // 96: weft.v1.Move
 }
 var file_weft_v1_services_proto_depIdxs = []int32{
-	69, // 0: weft.v1.CreateTenantRequest.spec:type_name -> weft.v1.TenantSpec
-	70, // 1: weft.v1.ListTenantsResponse.tenants:type_name -> weft.v1.Tenant
-	69, // 2: weft.v1.UpdateTenantRequest.spec:type_name -> weft.v1.TenantSpec
-	71, // 3: weft.v1.CreateNetworkRequest.spec:type_name -> weft.v1.NetworkSpec
-	72, // 4: weft.v1.ListNetworksResponse.networks:type_name -> weft.v1.Network
-	71, // 5: weft.v1.UpdateNetworkRequest.spec:type_name -> weft.v1.NetworkSpec
-	73, // 6: weft.v1.AddNetworkVTEPRequest.vtep:type_name -> weft.v1.NetworkVTEP
-	74, // 7: weft.v1.CreatePortRequest.spec:type_name -> weft.v1.PortSpec
-	75, // 8: weft.v1.ListPortsResponse.ports:type_name -> weft.v1.Port
-	74, // 9: weft.v1.UpdatePortRequest.spec:type_name -> weft.v1.PortSpec
-	76, // 10: weft.v1.CreateHostTokenRequest.lifetime:type_name -> google.protobuf.Duration
-	77, // 11: weft.v1.CreateHostTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	78, // 12: weft.v1.ListHostsResponse.hosts:type_name -> weft.v1.Host
-	79, // 13: weft.v1.UpdateHostRequest.spec:type_name -> weft.v1.HostSpec
-	80, // 14: weft.v1.CreateVTEPRequest.spec:type_name -> weft.v1.VTEPSpec
-	81, // 15: weft.v1.ListVTEPsResponse.vteps:type_name -> weft.v1.VTEP
-	80, // 16: weft.v1.UpdateVTEPRequest.spec:type_name -> weft.v1.VTEPSpec
-	82, // 17: weft.v1.CreateVNIPoolRequest.spec:type_name -> weft.v1.VNIPoolSpec
-	83, // 18: weft.v1.ListVNIPoolsResponse.pools:type_name -> weft.v1.VNIPool
-	82, // 19: weft.v1.UpdateVNIPoolRequest.spec:type_name -> weft.v1.VNIPoolSpec
-	78, // 20: weft.v1.GetStatusResponse.hosts:type_name -> weft.v1.Host
-	77, // 21: weft.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	56, // 22: weft.v1.ListDropsResponse.drops:type_name -> weft.v1.Drop
-	55, // 23: weft.v1.ListDropsResponse.books:type_name -> weft.v1.HostBooks
-	84, // 24: weft.v1.HostBooks.books:type_name -> weft.v1.ProgramBooks
-	76, // 25: weft.v1.WaitAppliedRequest.timeout:type_name -> google.protobuf.Duration
-	85, // 26: weft.v1.CreateAPITokenRequest.scope:type_name -> weft.v1.TokenScope
-	76, // 27: weft.v1.CreateAPITokenRequest.lifetime:type_name -> google.protobuf.Duration
-	86, // 28: weft.v1.CreateAPITokenResponse.token:type_name -> weft.v1.APIToken
-	86, // 29: weft.v1.ListAPITokensResponse.tokens:type_name -> weft.v1.APIToken
-	1,  // 30: weft.v1.TenantService.CreateTenant:input_type -> weft.v1.CreateTenantRequest
-	2,  // 31: weft.v1.TenantService.GetTenant:input_type -> weft.v1.GetTenantRequest
-	3,  // 32: weft.v1.TenantService.ListTenants:input_type -> weft.v1.ListTenantsRequest
-	5,  // 33: weft.v1.TenantService.UpdateTenant:input_type -> weft.v1.UpdateTenantRequest
-	6,  // 34: weft.v1.TenantService.DeleteTenant:input_type -> weft.v1.DeleteTenantRequest
-	8,  // 35: weft.v1.NetworkService.CreateNetwork:input_type -> weft.v1.CreateNetworkRequest
-	9,  // 36: weft.v1.NetworkService.GetNetwork:input_type -> weft.v1.GetNetworkRequest
-	10, // 37: weft.v1.NetworkService.ListNetworks:input_type -> weft.v1.ListNetworksRequest
-	12, // 38: weft.v1.NetworkService.UpdateNetwork:input_type -> weft.v1.UpdateNetworkRequest
-	13, // 39: weft.v1.NetworkService.DeleteNetwork:input_type -> weft.v1.DeleteNetworkRequest
-	15, // 40: weft.v1.NetworkService.AddNetworkVTEP:input_type -> weft.v1.AddNetworkVTEPRequest
-	16, // 41: weft.v1.NetworkService.RemoveNetworkVTEP:input_type -> weft.v1.RemoveNetworkVTEPRequest
-	17, // 42: weft.v1.PortService.CreatePort:input_type -> weft.v1.CreatePortRequest
-	18, // 43: weft.v1.PortService.GetPort:input_type -> weft.v1.GetPortRequest
-	19, // 44: weft.v1.PortService.ListPorts:input_type -> weft.v1.ListPortsRequest
-	21, // 45: weft.v1.PortService.UpdatePort:input_type -> weft.v1.UpdatePortRequest
-	22, // 46: weft.v1.PortService.DeletePort:input_type -> weft.v1.DeletePortRequest
-	24, // 47: weft.v1.PortService.BindPort:input_type -> weft.v1.BindPortRequest
-	25, // 48: weft.v1.PortService.MovePort:input_type -> weft.v1.MovePortRequest
-	26, // 49: weft.v1.PortService.UnbindPort:input_type -> weft.v1.UnbindPortRequest
-	27, // 50: weft.v1.HostService.CreateHostToken:input_type -> weft.v1.CreateHostTokenRequest
-	29, // 51: weft.v1.HostService.GetHost:input_type -> weft.v1.GetHostRequest
-	30, // 52: weft.v1.HostService.ListHosts:input_type -> weft.v1.ListHostsRequest
-	32, // 53: weft.v1.HostService.UpdateHost:input_type -> weft.v1.UpdateHostRequest
-	33, // 54: weft.v1.HostService.RemoveHost:input_type -> weft.v1.RemoveHostRequest
-	35, // 55: weft.v1.VTEPService.CreateVTEP:input_type -> weft.v1.CreateVTEPRequest
-	36, // 56: weft.v1.VTEPService.GetVTEP:input_type -> weft.v1.GetVTEPRequest
-	37, // 57: weft.v1.VTEPService.ListVTEPs:input_type -> weft.v1.ListVTEPsRequest
-	39, // 58: weft.v1.VTEPService.UpdateVTEP:input_type -> weft.v1.UpdateVTEPRequest
-	40, // 59: weft.v1.VTEPService.DeleteVTEP:input_type -> weft.v1.DeleteVTEPRequest
-	42, // 60: weft.v1.VNIPoolService.CreateVNIPool:input_type -> weft.v1.CreateVNIPoolRequest
-	43, // 61: weft.v1.VNIPoolService.GetVNIPool:input_type -> weft.v1.GetVNIPoolRequest
-	44, // 62: weft.v1.VNIPoolService.ListVNIPools:input_type -> weft.v1.ListVNIPoolsRequest
-	46, // 63: weft.v1.VNIPoolService.UpdateVNIPool:input_type -> weft.v1.UpdateVNIPoolRequest
-	47, // 64: weft.v1.VNIPoolService.DeleteVNIPool:input_type -> weft.v1.DeleteVNIPoolRequest
-	49, // 65: weft.v1.SystemService.GetVersion:input_type -> weft.v1.GetVersionRequest
-	51, // 66: weft.v1.SystemService.GetStatus:input_type -> weft.v1.GetStatusRequest
-	53, // 67: weft.v1.SystemService.ListDrops:input_type -> weft.v1.ListDropsRequest
-	57, // 68: weft.v1.SystemService.WaitApplied:input_type -> weft.v1.WaitAppliedRequest
-	59, // 69: weft.v1.SystemService.Backup:input_type -> weft.v1.BackupRequest
-	61, // 70: weft.v1.SystemService.Restore:input_type -> weft.v1.RestoreRequest
-	63, // 71: weft.v1.SystemService.CreateAPIToken:input_type -> weft.v1.CreateAPITokenRequest
-	65, // 72: weft.v1.SystemService.ListAPITokens:input_type -> weft.v1.ListAPITokensRequest
-	67, // 73: weft.v1.SystemService.DeleteAPIToken:input_type -> weft.v1.DeleteAPITokenRequest
-	70, // 74: weft.v1.TenantService.CreateTenant:output_type -> weft.v1.Tenant
-	70, // 75: weft.v1.TenantService.GetTenant:output_type -> weft.v1.Tenant
-	4,  // 76: weft.v1.TenantService.ListTenants:output_type -> weft.v1.ListTenantsResponse
-	70, // 77: weft.v1.TenantService.UpdateTenant:output_type -> weft.v1.Tenant
-	7,  // 78: weft.v1.TenantService.DeleteTenant:output_type -> weft.v1.DeleteTenantResponse
-	72, // 79: weft.v1.NetworkService.CreateNetwork:output_type -> weft.v1.Network
-	72, // 80: weft.v1.NetworkService.GetNetwork:output_type -> weft.v1.Network
-	11, // 81: weft.v1.NetworkService.ListNetworks:output_type -> weft.v1.ListNetworksResponse
-	72, // 82: weft.v1.NetworkService.UpdateNetwork:output_type -> weft.v1.Network
-	14, // 83: weft.v1.NetworkService.DeleteNetwork:output_type -> weft.v1.DeleteNetworkResponse
-	72, // 84: weft.v1.NetworkService.AddNetworkVTEP:output_type -> weft.v1.Network
-	72, // 85: weft.v1.NetworkService.RemoveNetworkVTEP:output_type -> weft.v1.Network
-	75, // 86: weft.v1.PortService.CreatePort:output_type -> weft.v1.Port
-	75, // 87: weft.v1.PortService.GetPort:output_type -> weft.v1.Port
-	20, // 88: weft.v1.PortService.ListPorts:output_type -> weft.v1.ListPortsResponse
-	75, // 89: weft.v1.PortService.UpdatePort:output_type -> weft.v1.Port
-	23, // 90: weft.v1.PortService.DeletePort:output_type -> weft.v1.DeletePortResponse
-	75, // 91: weft.v1.PortService.BindPort:output_type -> weft.v1.Port
-	75, // 92: weft.v1.PortService.MovePort:output_type -> weft.v1.Port
-	75, // 93: weft.v1.PortService.UnbindPort:output_type -> weft.v1.Port
-	28, // 94: weft.v1.HostService.CreateHostToken:output_type -> weft.v1.CreateHostTokenResponse
-	78, // 95: weft.v1.HostService.GetHost:output_type -> weft.v1.Host
-	31, // 96: weft.v1.HostService.ListHosts:output_type -> weft.v1.ListHostsResponse
-	78, // 97: weft.v1.HostService.UpdateHost:output_type -> weft.v1.Host
-	34, // 98: weft.v1.HostService.RemoveHost:output_type -> weft.v1.RemoveHostResponse
-	81, // 99: weft.v1.VTEPService.CreateVTEP:output_type -> weft.v1.VTEP
-	81, // 100: weft.v1.VTEPService.GetVTEP:output_type -> weft.v1.VTEP
-	38, // 101: weft.v1.VTEPService.ListVTEPs:output_type -> weft.v1.ListVTEPsResponse
-	81, // 102: weft.v1.VTEPService.UpdateVTEP:output_type -> weft.v1.VTEP
-	41, // 103: weft.v1.VTEPService.DeleteVTEP:output_type -> weft.v1.DeleteVTEPResponse
-	83, // 104: weft.v1.VNIPoolService.CreateVNIPool:output_type -> weft.v1.VNIPool
-	83, // 105: weft.v1.VNIPoolService.GetVNIPool:output_type -> weft.v1.VNIPool
-	45, // 106: weft.v1.VNIPoolService.ListVNIPools:output_type -> weft.v1.ListVNIPoolsResponse
-	83, // 107: weft.v1.VNIPoolService.UpdateVNIPool:output_type -> weft.v1.VNIPool
-	48, // 108: weft.v1.VNIPoolService.DeleteVNIPool:output_type -> weft.v1.DeleteVNIPoolResponse
-	50, // 109: weft.v1.SystemService.GetVersion:output_type -> weft.v1.GetVersionResponse
-	52, // 110: weft.v1.SystemService.GetStatus:output_type -> weft.v1.GetStatusResponse
-	54, // 111: weft.v1.SystemService.ListDrops:output_type -> weft.v1.ListDropsResponse
-	58, // 112: weft.v1.SystemService.WaitApplied:output_type -> weft.v1.WaitAppliedResponse
-	60, // 113: weft.v1.SystemService.Backup:output_type -> weft.v1.BackupResponse
-	62, // 114: weft.v1.SystemService.Restore:output_type -> weft.v1.RestoreResponse
-	64, // 115: weft.v1.SystemService.CreateAPIToken:output_type -> weft.v1.CreateAPITokenResponse
-	66, // 116: weft.v1.SystemService.ListAPITokens:output_type -> weft.v1.ListAPITokensResponse
-	68, // 117: weft.v1.SystemService.DeleteAPIToken:output_type -> weft.v1.DeleteAPITokenResponse
-	74, // [74:118] is the sub-list for method output_type
-	30, // [30:74] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	78, // 0: weft.v1.CreateTenantRequest.spec:type_name -> weft.v1.TenantSpec
+	79, // 1: weft.v1.ListTenantsResponse.tenants:type_name -> weft.v1.Tenant
+	78, // 2: weft.v1.UpdateTenantRequest.spec:type_name -> weft.v1.TenantSpec
+	80, // 3: weft.v1.CreateNetworkRequest.spec:type_name -> weft.v1.NetworkSpec
+	81, // 4: weft.v1.ListNetworksResponse.networks:type_name -> weft.v1.Network
+	80, // 5: weft.v1.UpdateNetworkRequest.spec:type_name -> weft.v1.NetworkSpec
+	82, // 6: weft.v1.AddNetworkVTEPRequest.vtep:type_name -> weft.v1.NetworkVTEP
+	83, // 7: weft.v1.CreatePortRequest.spec:type_name -> weft.v1.PortSpec
+	84, // 8: weft.v1.ListPortsResponse.ports:type_name -> weft.v1.Port
+	83, // 9: weft.v1.UpdatePortRequest.spec:type_name -> weft.v1.PortSpec
+	85, // 10: weft.v1.CreateHostTokenRequest.lifetime:type_name -> google.protobuf.Duration
+	86, // 11: weft.v1.CreateHostTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	87, // 12: weft.v1.ListHostsResponse.hosts:type_name -> weft.v1.Host
+	88, // 13: weft.v1.UpdateHostRequest.spec:type_name -> weft.v1.HostSpec
+	87, // 14: weft.v1.DrainHostResponse.host:type_name -> weft.v1.Host
+	84, // 15: weft.v1.DrainHostResponse.ports:type_name -> weft.v1.Port
+	87, // 16: weft.v1.FailHostResponse.host:type_name -> weft.v1.Host
+	89, // 17: weft.v1.CreateVTEPRequest.spec:type_name -> weft.v1.VTEPSpec
+	90, // 18: weft.v1.ListVTEPsResponse.vteps:type_name -> weft.v1.VTEP
+	89, // 19: weft.v1.UpdateVTEPRequest.spec:type_name -> weft.v1.VTEPSpec
+	91, // 20: weft.v1.CreateVNIPoolRequest.spec:type_name -> weft.v1.VNIPoolSpec
+	92, // 21: weft.v1.ListVNIPoolsResponse.pools:type_name -> weft.v1.VNIPool
+	91, // 22: weft.v1.UpdateVNIPoolRequest.spec:type_name -> weft.v1.VNIPoolSpec
+	87, // 23: weft.v1.GetStatusResponse.hosts:type_name -> weft.v1.Host
+	86, // 24: weft.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	65, // 25: weft.v1.ListDropsResponse.drops:type_name -> weft.v1.Drop
+	64, // 26: weft.v1.ListDropsResponse.books:type_name -> weft.v1.HostBooks
+	93, // 27: weft.v1.HostBooks.books:type_name -> weft.v1.ProgramBooks
+	85, // 28: weft.v1.WaitAppliedRequest.timeout:type_name -> google.protobuf.Duration
+	94, // 29: weft.v1.CreateAPITokenRequest.scope:type_name -> weft.v1.TokenScope
+	85, // 30: weft.v1.CreateAPITokenRequest.lifetime:type_name -> google.protobuf.Duration
+	95, // 31: weft.v1.CreateAPITokenResponse.token:type_name -> weft.v1.APIToken
+	95, // 32: weft.v1.ListAPITokensResponse.tokens:type_name -> weft.v1.APIToken
+	1,  // 33: weft.v1.TenantService.CreateTenant:input_type -> weft.v1.CreateTenantRequest
+	2,  // 34: weft.v1.TenantService.GetTenant:input_type -> weft.v1.GetTenantRequest
+	3,  // 35: weft.v1.TenantService.ListTenants:input_type -> weft.v1.ListTenantsRequest
+	5,  // 36: weft.v1.TenantService.UpdateTenant:input_type -> weft.v1.UpdateTenantRequest
+	6,  // 37: weft.v1.TenantService.DeleteTenant:input_type -> weft.v1.DeleteTenantRequest
+	8,  // 38: weft.v1.NetworkService.CreateNetwork:input_type -> weft.v1.CreateNetworkRequest
+	9,  // 39: weft.v1.NetworkService.GetNetwork:input_type -> weft.v1.GetNetworkRequest
+	10, // 40: weft.v1.NetworkService.ListNetworks:input_type -> weft.v1.ListNetworksRequest
+	12, // 41: weft.v1.NetworkService.UpdateNetwork:input_type -> weft.v1.UpdateNetworkRequest
+	13, // 42: weft.v1.NetworkService.DeleteNetwork:input_type -> weft.v1.DeleteNetworkRequest
+	15, // 43: weft.v1.NetworkService.AddNetworkVTEP:input_type -> weft.v1.AddNetworkVTEPRequest
+	16, // 44: weft.v1.NetworkService.RemoveNetworkVTEP:input_type -> weft.v1.RemoveNetworkVTEPRequest
+	17, // 45: weft.v1.PortService.CreatePort:input_type -> weft.v1.CreatePortRequest
+	18, // 46: weft.v1.PortService.GetPort:input_type -> weft.v1.GetPortRequest
+	19, // 47: weft.v1.PortService.ListPorts:input_type -> weft.v1.ListPortsRequest
+	21, // 48: weft.v1.PortService.UpdatePort:input_type -> weft.v1.UpdatePortRequest
+	22, // 49: weft.v1.PortService.DeletePort:input_type -> weft.v1.DeletePortRequest
+	24, // 50: weft.v1.PortService.BindPort:input_type -> weft.v1.BindPortRequest
+	25, // 51: weft.v1.PortService.MovePort:input_type -> weft.v1.MovePortRequest
+	26, // 52: weft.v1.PortService.PrepareMove:input_type -> weft.v1.PrepareMoveRequest
+	27, // 53: weft.v1.PortService.CommitMove:input_type -> weft.v1.CommitMoveRequest
+	28, // 54: weft.v1.PortService.AbortMove:input_type -> weft.v1.AbortMoveRequest
+	29, // 55: weft.v1.PortService.WatchMove:input_type -> weft.v1.WatchMoveRequest
+	30, // 56: weft.v1.PortService.UnbindPort:input_type -> weft.v1.UnbindPortRequest
+	31, // 57: weft.v1.HostService.CreateHostToken:input_type -> weft.v1.CreateHostTokenRequest
+	33, // 58: weft.v1.HostService.GetHost:input_type -> weft.v1.GetHostRequest
+	34, // 59: weft.v1.HostService.ListHosts:input_type -> weft.v1.ListHostsRequest
+	36, // 60: weft.v1.HostService.UpdateHost:input_type -> weft.v1.UpdateHostRequest
+	37, // 61: weft.v1.HostService.RemoveHost:input_type -> weft.v1.RemoveHostRequest
+	38, // 62: weft.v1.HostService.DrainHost:input_type -> weft.v1.DrainHostRequest
+	40, // 63: weft.v1.HostService.FailHost:input_type -> weft.v1.FailHostRequest
+	42, // 64: weft.v1.HostService.ReturnHost:input_type -> weft.v1.ReturnHostRequest
+	44, // 65: weft.v1.VTEPService.CreateVTEP:input_type -> weft.v1.CreateVTEPRequest
+	45, // 66: weft.v1.VTEPService.GetVTEP:input_type -> weft.v1.GetVTEPRequest
+	46, // 67: weft.v1.VTEPService.ListVTEPs:input_type -> weft.v1.ListVTEPsRequest
+	48, // 68: weft.v1.VTEPService.UpdateVTEP:input_type -> weft.v1.UpdateVTEPRequest
+	49, // 69: weft.v1.VTEPService.DeleteVTEP:input_type -> weft.v1.DeleteVTEPRequest
+	51, // 70: weft.v1.VNIPoolService.CreateVNIPool:input_type -> weft.v1.CreateVNIPoolRequest
+	52, // 71: weft.v1.VNIPoolService.GetVNIPool:input_type -> weft.v1.GetVNIPoolRequest
+	53, // 72: weft.v1.VNIPoolService.ListVNIPools:input_type -> weft.v1.ListVNIPoolsRequest
+	55, // 73: weft.v1.VNIPoolService.UpdateVNIPool:input_type -> weft.v1.UpdateVNIPoolRequest
+	56, // 74: weft.v1.VNIPoolService.DeleteVNIPool:input_type -> weft.v1.DeleteVNIPoolRequest
+	58, // 75: weft.v1.SystemService.GetVersion:input_type -> weft.v1.GetVersionRequest
+	60, // 76: weft.v1.SystemService.GetStatus:input_type -> weft.v1.GetStatusRequest
+	62, // 77: weft.v1.SystemService.ListDrops:input_type -> weft.v1.ListDropsRequest
+	66, // 78: weft.v1.SystemService.WaitApplied:input_type -> weft.v1.WaitAppliedRequest
+	68, // 79: weft.v1.SystemService.Backup:input_type -> weft.v1.BackupRequest
+	70, // 80: weft.v1.SystemService.Restore:input_type -> weft.v1.RestoreRequest
+	72, // 81: weft.v1.SystemService.CreateAPIToken:input_type -> weft.v1.CreateAPITokenRequest
+	74, // 82: weft.v1.SystemService.ListAPITokens:input_type -> weft.v1.ListAPITokensRequest
+	76, // 83: weft.v1.SystemService.DeleteAPIToken:input_type -> weft.v1.DeleteAPITokenRequest
+	79, // 84: weft.v1.TenantService.CreateTenant:output_type -> weft.v1.Tenant
+	79, // 85: weft.v1.TenantService.GetTenant:output_type -> weft.v1.Tenant
+	4,  // 86: weft.v1.TenantService.ListTenants:output_type -> weft.v1.ListTenantsResponse
+	79, // 87: weft.v1.TenantService.UpdateTenant:output_type -> weft.v1.Tenant
+	7,  // 88: weft.v1.TenantService.DeleteTenant:output_type -> weft.v1.DeleteTenantResponse
+	81, // 89: weft.v1.NetworkService.CreateNetwork:output_type -> weft.v1.Network
+	81, // 90: weft.v1.NetworkService.GetNetwork:output_type -> weft.v1.Network
+	11, // 91: weft.v1.NetworkService.ListNetworks:output_type -> weft.v1.ListNetworksResponse
+	81, // 92: weft.v1.NetworkService.UpdateNetwork:output_type -> weft.v1.Network
+	14, // 93: weft.v1.NetworkService.DeleteNetwork:output_type -> weft.v1.DeleteNetworkResponse
+	81, // 94: weft.v1.NetworkService.AddNetworkVTEP:output_type -> weft.v1.Network
+	81, // 95: weft.v1.NetworkService.RemoveNetworkVTEP:output_type -> weft.v1.Network
+	84, // 96: weft.v1.PortService.CreatePort:output_type -> weft.v1.Port
+	84, // 97: weft.v1.PortService.GetPort:output_type -> weft.v1.Port
+	20, // 98: weft.v1.PortService.ListPorts:output_type -> weft.v1.ListPortsResponse
+	84, // 99: weft.v1.PortService.UpdatePort:output_type -> weft.v1.Port
+	23, // 100: weft.v1.PortService.DeletePort:output_type -> weft.v1.DeletePortResponse
+	84, // 101: weft.v1.PortService.BindPort:output_type -> weft.v1.Port
+	84, // 102: weft.v1.PortService.MovePort:output_type -> weft.v1.Port
+	84, // 103: weft.v1.PortService.PrepareMove:output_type -> weft.v1.Port
+	84, // 104: weft.v1.PortService.CommitMove:output_type -> weft.v1.Port
+	84, // 105: weft.v1.PortService.AbortMove:output_type -> weft.v1.Port
+	96, // 106: weft.v1.PortService.WatchMove:output_type -> weft.v1.Move
+	84, // 107: weft.v1.PortService.UnbindPort:output_type -> weft.v1.Port
+	32, // 108: weft.v1.HostService.CreateHostToken:output_type -> weft.v1.CreateHostTokenResponse
+	87, // 109: weft.v1.HostService.GetHost:output_type -> weft.v1.Host
+	35, // 110: weft.v1.HostService.ListHosts:output_type -> weft.v1.ListHostsResponse
+	87, // 111: weft.v1.HostService.UpdateHost:output_type -> weft.v1.Host
+	43, // 112: weft.v1.HostService.RemoveHost:output_type -> weft.v1.RemoveHostResponse
+	39, // 113: weft.v1.HostService.DrainHost:output_type -> weft.v1.DrainHostResponse
+	41, // 114: weft.v1.HostService.FailHost:output_type -> weft.v1.FailHostResponse
+	87, // 115: weft.v1.HostService.ReturnHost:output_type -> weft.v1.Host
+	90, // 116: weft.v1.VTEPService.CreateVTEP:output_type -> weft.v1.VTEP
+	90, // 117: weft.v1.VTEPService.GetVTEP:output_type -> weft.v1.VTEP
+	47, // 118: weft.v1.VTEPService.ListVTEPs:output_type -> weft.v1.ListVTEPsResponse
+	90, // 119: weft.v1.VTEPService.UpdateVTEP:output_type -> weft.v1.VTEP
+	50, // 120: weft.v1.VTEPService.DeleteVTEP:output_type -> weft.v1.DeleteVTEPResponse
+	92, // 121: weft.v1.VNIPoolService.CreateVNIPool:output_type -> weft.v1.VNIPool
+	92, // 122: weft.v1.VNIPoolService.GetVNIPool:output_type -> weft.v1.VNIPool
+	54, // 123: weft.v1.VNIPoolService.ListVNIPools:output_type -> weft.v1.ListVNIPoolsResponse
+	92, // 124: weft.v1.VNIPoolService.UpdateVNIPool:output_type -> weft.v1.VNIPool
+	57, // 125: weft.v1.VNIPoolService.DeleteVNIPool:output_type -> weft.v1.DeleteVNIPoolResponse
+	59, // 126: weft.v1.SystemService.GetVersion:output_type -> weft.v1.GetVersionResponse
+	61, // 127: weft.v1.SystemService.GetStatus:output_type -> weft.v1.GetStatusResponse
+	63, // 128: weft.v1.SystemService.ListDrops:output_type -> weft.v1.ListDropsResponse
+	67, // 129: weft.v1.SystemService.WaitApplied:output_type -> weft.v1.WaitAppliedResponse
+	69, // 130: weft.v1.SystemService.Backup:output_type -> weft.v1.BackupResponse
+	71, // 131: weft.v1.SystemService.Restore:output_type -> weft.v1.RestoreResponse
+	73, // 132: weft.v1.SystemService.CreateAPIToken:output_type -> weft.v1.CreateAPITokenResponse
+	75, // 133: weft.v1.SystemService.ListAPITokens:output_type -> weft.v1.ListAPITokensResponse
+	77, // 134: weft.v1.SystemService.DeleteAPIToken:output_type -> weft.v1.DeleteAPITokenResponse
+	84, // [84:135] is the sub-list for method output_type
+	33, // [33:84] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_services_proto_init() }
@@ -4144,7 +4694,7 @@ func file_weft_v1_services_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_services_proto_rawDesc), len(file_weft_v1_services_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   69,
+			NumMessages:   78,
 			NumExtensions: 0,
 			NumServices:   7,
 		},

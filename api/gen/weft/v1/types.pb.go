@@ -12,6 +12,7 @@ package weftv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -176,6 +177,123 @@ func (FastPath) EnumDescriptor() ([]byte, []int) {
 	return file_weft_v1_types_proto_rawDescGZIP(), []int{2}
 }
 
+// MovePhase is how far a move is.
+type MovePhase int32
+
+const (
+	MovePhase_MOVE_PHASE_UNSPECIFIED MovePhase = 0
+	// The port is incoming on the target; not everything that it needs is in the kernels yet.
+	MovePhase_MOVE_PHASE_PREPARING MovePhase = 1
+	// The target holds all of it, and the other hosts of the network know its VTEP: the move may be committed.
+	MovePhase_MOVE_PHASE_PREPARED MovePhase = 2
+	// The target is the port's place; the source forwards late frames to it.
+	MovePhase_MOVE_PHASE_DRAINING MovePhase = 3
+	MovePhase_MOVE_PHASE_DONE     MovePhase = 4
+	// The port stayed where it was; message says why.
+	MovePhase_MOVE_PHASE_ABORTED MovePhase = 5
+)
+
+// Enum value maps for MovePhase.
+var (
+	MovePhase_name = map[int32]string{
+		0: "MOVE_PHASE_UNSPECIFIED",
+		1: "MOVE_PHASE_PREPARING",
+		2: "MOVE_PHASE_PREPARED",
+		3: "MOVE_PHASE_DRAINING",
+		4: "MOVE_PHASE_DONE",
+		5: "MOVE_PHASE_ABORTED",
+	}
+	MovePhase_value = map[string]int32{
+		"MOVE_PHASE_UNSPECIFIED": 0,
+		"MOVE_PHASE_PREPARING":   1,
+		"MOVE_PHASE_PREPARED":    2,
+		"MOVE_PHASE_DRAINING":    3,
+		"MOVE_PHASE_DONE":        4,
+		"MOVE_PHASE_ABORTED":     5,
+	}
+)
+
+func (x MovePhase) Enum() *MovePhase {
+	p := new(MovePhase)
+	*p = x
+	return p
+}
+
+func (x MovePhase) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MovePhase) Descriptor() protoreflect.EnumDescriptor {
+	return file_weft_v1_types_proto_enumTypes[3].Descriptor()
+}
+
+func (MovePhase) Type() protoreflect.EnumType {
+	return &file_weft_v1_types_proto_enumTypes[3]
+}
+
+func (x MovePhase) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MovePhase.Descriptor instead.
+func (MovePhase) EnumDescriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{3}
+}
+
+// CommitCause is what committed a move.
+type CommitCause int32
+
+const (
+	CommitCause_COMMIT_CAUSE_UNSPECIFIED CommitCause = 0
+	CommitCause_COMMIT_CAUSE_COMMAND     CommitCause = 1
+	// The hypervisor, or whoever runs the workload, told the target's agent.
+	CommitCause_COMMIT_CAUSE_EVENT       CommitCause = 2
+	CommitCause_COMMIT_CAUSE_FIRST_FRAME CommitCause = 3
+)
+
+// Enum value maps for CommitCause.
+var (
+	CommitCause_name = map[int32]string{
+		0: "COMMIT_CAUSE_UNSPECIFIED",
+		1: "COMMIT_CAUSE_COMMAND",
+		2: "COMMIT_CAUSE_EVENT",
+		3: "COMMIT_CAUSE_FIRST_FRAME",
+	}
+	CommitCause_value = map[string]int32{
+		"COMMIT_CAUSE_UNSPECIFIED": 0,
+		"COMMIT_CAUSE_COMMAND":     1,
+		"COMMIT_CAUSE_EVENT":       2,
+		"COMMIT_CAUSE_FIRST_FRAME": 3,
+	}
+)
+
+func (x CommitCause) Enum() *CommitCause {
+	p := new(CommitCause)
+	*p = x
+	return p
+}
+
+func (x CommitCause) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CommitCause) Descriptor() protoreflect.EnumDescriptor {
+	return file_weft_v1_types_proto_enumTypes[4].Descriptor()
+}
+
+func (CommitCause) Type() protoreflect.EnumType {
+	return &file_weft_v1_types_proto_enumTypes[4]
+}
+
+func (x CommitCause) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CommitCause.Descriptor instead.
+func (CommitCause) EnumDescriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{4}
+}
+
 type PortState int32
 
 const (
@@ -219,11 +337,11 @@ func (x PortState) String() string {
 }
 
 func (PortState) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[3].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[5].Descriptor()
 }
 
 func (PortState) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[3]
+	return &file_weft_v1_types_proto_enumTypes[5]
 }
 
 func (x PortState) Number() protoreflect.EnumNumber {
@@ -232,7 +350,7 @@ func (x PortState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortState.Descriptor instead.
 func (PortState) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{3}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{5}
 }
 
 type HostState int32
@@ -274,11 +392,11 @@ func (x HostState) String() string {
 }
 
 func (HostState) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[4].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[6].Descriptor()
 }
 
 func (HostState) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[4]
+	return &file_weft_v1_types_proto_enumTypes[6]
 }
 
 func (x HostState) Number() protoreflect.EnumNumber {
@@ -287,7 +405,108 @@ func (x HostState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HostState.Descriptor instead.
 func (HostState) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{4}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{6}
+}
+
+// HostDuty says whether a host is given ports.
+type HostDuty int32
+
+const (
+	HostDuty_HOST_DUTY_ACTIVE HostDuty = 0
+	// Its ports stay until they are moved, and it gets no more.
+	HostDuty_HOST_DUTY_DRAINED HostDuty = 1
+	// Declared dead: it has no ports, and gets none until it is returned.
+	HostDuty_HOST_DUTY_FAILED HostDuty = 2
+)
+
+// Enum value maps for HostDuty.
+var (
+	HostDuty_name = map[int32]string{
+		0: "HOST_DUTY_ACTIVE",
+		1: "HOST_DUTY_DRAINED",
+		2: "HOST_DUTY_FAILED",
+	}
+	HostDuty_value = map[string]int32{
+		"HOST_DUTY_ACTIVE":  0,
+		"HOST_DUTY_DRAINED": 1,
+		"HOST_DUTY_FAILED":  2,
+	}
+)
+
+func (x HostDuty) Enum() *HostDuty {
+	p := new(HostDuty)
+	*p = x
+	return p
+}
+
+func (x HostDuty) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HostDuty) Descriptor() protoreflect.EnumDescriptor {
+	return file_weft_v1_types_proto_enumTypes[7].Descriptor()
+}
+
+func (HostDuty) Type() protoreflect.EnumType {
+	return &file_weft_v1_types_proto_enumTypes[7]
+}
+
+func (x HostDuty) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HostDuty.Descriptor instead.
+func (HostDuty) EnumDescriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{7}
+}
+
+// WhenSilent is what is done about a host whose VTEP answers nobody and whose agent has no stream.
+type WhenSilent int32
+
+const (
+	// It is shown.
+	WhenSilent_WHEN_SILENT_SHOW WhenSilent = 0
+	// It is declared dead.
+	WhenSilent_WHEN_SILENT_FAIL WhenSilent = 1
+)
+
+// Enum value maps for WhenSilent.
+var (
+	WhenSilent_name = map[int32]string{
+		0: "WHEN_SILENT_SHOW",
+		1: "WHEN_SILENT_FAIL",
+	}
+	WhenSilent_value = map[string]int32{
+		"WHEN_SILENT_SHOW": 0,
+		"WHEN_SILENT_FAIL": 1,
+	}
+)
+
+func (x WhenSilent) Enum() *WhenSilent {
+	p := new(WhenSilent)
+	*p = x
+	return p
+}
+
+func (x WhenSilent) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WhenSilent) Descriptor() protoreflect.EnumDescriptor {
+	return file_weft_v1_types_proto_enumTypes[8].Descriptor()
+}
+
+func (WhenSilent) Type() protoreflect.EnumType {
+	return &file_weft_v1_types_proto_enumTypes[8]
+}
+
+func (x WhenSilent) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WhenSilent.Descriptor instead.
+func (WhenSilent) EnumDescriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{8}
 }
 
 // TokenScope is what an API token may do.
@@ -329,11 +548,11 @@ func (x TokenScope) String() string {
 }
 
 func (TokenScope) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[5].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[9].Descriptor()
 }
 
 func (TokenScope) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[5]
+	return &file_weft_v1_types_proto_enumTypes[9]
 }
 
 func (x TokenScope) Number() protoreflect.EnumNumber {
@@ -342,7 +561,7 @@ func (x TokenScope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TokenScope.Descriptor instead.
 func (TokenScope) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{5}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{9}
 }
 
 // Meta identifies one life of an object: an object re-created under an old name has another uid.
@@ -1200,6 +1419,144 @@ func (x *Binding) GetDraining() string {
 	return ""
 }
 
+// Move is a port's last move from a host to another.
+type Move struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	From  string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To    string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	Phase MovePhase              `protobuf:"varint,3,opt,name=phase,proto3,enum=weft.v1.MovePhase" json:"phase,omitempty"`
+	// What is missing while it is prepared, and how it ended.
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// Of the binding in which the port became incoming.
+	Epoch int64 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Who asked for it: "root", "token/NAME", "host/NAME".
+	By          string                 `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`
+	CommitCause CommitCause            `protobuf:"varint,7,opt,name=commit_cause,json=commitCause,proto3,enum=weft.v1.CommitCause" json:"commit_cause,omitempty"`
+	Started     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started,proto3" json:"started,omitempty"`
+	Prepared    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=prepared,proto3" json:"prepared,omitempty"`
+	Committed   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=committed,proto3" json:"committed,omitempty"`
+	Ended       *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=ended,proto3" json:"ended,omitempty"`
+	// From the commit on the target until the source said that it forwards, by the target's clock. Absent: not known, as for a move that was
+	// committed by a command to a server.
+	DarkTime      *durationpb.Duration `protobuf:"bytes,12,opt,name=dark_time,json=darkTime,proto3" json:"dark_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Move) Reset() {
+	*x = Move{}
+	mi := &file_weft_v1_types_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Move) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Move) ProtoMessage() {}
+
+func (x *Move) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_types_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Move.ProtoReflect.Descriptor instead.
+func (*Move) Descriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Move) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Move) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Move) GetPhase() MovePhase {
+	if x != nil {
+		return x.Phase
+	}
+	return MovePhase_MOVE_PHASE_UNSPECIFIED
+}
+
+func (x *Move) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Move) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Move) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Move) GetCommitCause() CommitCause {
+	if x != nil {
+		return x.CommitCause
+	}
+	return CommitCause_COMMIT_CAUSE_UNSPECIFIED
+}
+
+func (x *Move) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *Move) GetPrepared() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Prepared
+	}
+	return nil
+}
+
+func (x *Move) GetCommitted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Committed
+	}
+	return nil
+}
+
+func (x *Move) GetEnded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *Move) GetDarkTime() *durationpb.Duration {
+	if x != nil {
+		return x.DarkTime
+	}
+	return nil
+}
+
 type PortStatus struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Macs    []string               `protobuf:"bytes,1,rep,name=macs,proto3" json:"macs,omitempty"`
@@ -1217,13 +1574,15 @@ type PortStatus struct {
 	FastPath FastPath `protobuf:"varint,10,opt,name=fast_path,json=fastPath,proto3,enum=weft.v1.FastPath" json:"fast_path,omitempty"`
 	// Why the port is not in the lane that was asked for, and what to do.
 	FastPathMessage string `protobuf:"bytes,11,opt,name=fast_path_message,json=fastPathMessage,proto3" json:"fast_path_message,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The last move, also after it ended.
+	Move          *Move `protobuf:"bytes,12,opt,name=move,proto3" json:"move,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PortStatus) Reset() {
 	*x = PortStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[12]
+	mi := &file_weft_v1_types_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1594,7 @@ func (x *PortStatus) String() string {
 func (*PortStatus) ProtoMessage() {}
 
 func (x *PortStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[12]
+	mi := &file_weft_v1_types_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1607,7 @@ func (x *PortStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortStatus.ProtoReflect.Descriptor instead.
 func (*PortStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{12}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PortStatus) GetMacs() []string {
@@ -1328,6 +1687,13 @@ func (x *PortStatus) GetFastPathMessage() string {
 	return ""
 }
 
+func (x *PortStatus) GetMove() *Move {
+	if x != nil {
+		return x.Move
+	}
+	return nil
+}
+
 // PortCounters count inner Ethernet frames, as the workload sees them: ingress is towards the workload.
 type PortCounters struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1341,7 +1707,7 @@ type PortCounters struct {
 
 func (x *PortCounters) Reset() {
 	*x = PortCounters{}
-	mi := &file_weft_v1_types_proto_msgTypes[13]
+	mi := &file_weft_v1_types_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1719,7 @@ func (x *PortCounters) String() string {
 func (*PortCounters) ProtoMessage() {}
 
 func (x *PortCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[13]
+	mi := &file_weft_v1_types_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1732,7 @@ func (x *PortCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortCounters.ProtoReflect.Descriptor instead.
 func (*PortCounters) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{13}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PortCounters) GetIngressPackets() uint64 {
@@ -1408,7 +1774,7 @@ type DropCount struct {
 
 func (x *DropCount) Reset() {
 	*x = DropCount{}
-	mi := &file_weft_v1_types_proto_msgTypes[14]
+	mi := &file_weft_v1_types_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1786,7 @@ func (x *DropCount) String() string {
 func (*DropCount) ProtoMessage() {}
 
 func (x *DropCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[14]
+	mi := &file_weft_v1_types_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1799,7 @@ func (x *DropCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropCount.ProtoReflect.Descriptor instead.
 func (*DropCount) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{14}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DropCount) GetReason() string {
@@ -1463,7 +1829,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_weft_v1_types_proto_msgTypes[15]
+	mi := &file_weft_v1_types_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1841,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[15]
+	mi := &file_weft_v1_types_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1854,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{15}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Host) GetName() string {
@@ -1524,13 +1890,16 @@ type HostSpec struct {
 	Description string                 `protobuf:"bytes,1,opt,name=description,proto3" json:"description,omitempty"`
 	// Peers send this host's VTEP a correct outer UDP checksum instead of zero.
 	OuterChecksum bool `protobuf:"varint,2,opt,name=outer_checksum,json=outerChecksum,proto3" json:"outer_checksum,omitempty"`
+	// Its agent may take over ports from other hosts that may too, as hypervisors do that migrate machines among themselves.
+	Migrates      bool       `protobuf:"varint,3,opt,name=migrates,proto3" json:"migrates,omitempty"`
+	WhenSilent    WhenSilent `protobuf:"varint,4,opt,name=when_silent,json=whenSilent,proto3,enum=weft.v1.WhenSilent" json:"when_silent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HostSpec) Reset() {
 	*x = HostSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[16]
+	mi := &file_weft_v1_types_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1911,7 @@ func (x *HostSpec) String() string {
 func (*HostSpec) ProtoMessage() {}
 
 func (x *HostSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[16]
+	mi := &file_weft_v1_types_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1924,7 @@ func (x *HostSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostSpec.ProtoReflect.Descriptor instead.
 func (*HostSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{16}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HostSpec) GetDescription() string {
@@ -1570,6 +1939,20 @@ func (x *HostSpec) GetOuterChecksum() bool {
 		return x.OuterChecksum
 	}
 	return false
+}
+
+func (x *HostSpec) GetMigrates() bool {
+	if x != nil {
+		return x.Migrates
+	}
+	return false
+}
+
+func (x *HostSpec) GetWhenSilent() WhenSilent {
+	if x != nil {
+		return x.WhenSilent
+	}
+	return WhenSilent_WHEN_SILENT_SHOW
 }
 
 type HostStatus struct {
@@ -1594,15 +1977,18 @@ type HostStatus struct {
 	// Packets that were left to another lane, by reason.
 	Lanes []*LaneCount `protobuf:"bytes,14,rep,name=lanes,proto3" json:"lanes,omitempty"`
 	// Which program is attached where, a line each.
-	Programs      []string      `protobuf:"bytes,15,rep,name=programs,proto3" json:"programs,omitempty"`
-	Capabilities  []*Capability `protobuf:"bytes,16,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	Programs     []string      `protobuf:"bytes,15,rep,name=programs,proto3" json:"programs,omitempty"`
+	Capabilities []*Capability `protobuf:"bytes,16,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	Duty         HostDuty      `protobuf:"varint,17,opt,name=duty,proto3,enum=weft.v1.HostDuty" json:"duty,omitempty"`
+	// Why it was declared dead.
+	DutyMessage   string `protobuf:"bytes,18,opt,name=duty_message,json=dutyMessage,proto3" json:"duty_message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HostStatus) Reset() {
 	*x = HostStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[17]
+	mi := &file_weft_v1_types_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +2000,7 @@ func (x *HostStatus) String() string {
 func (*HostStatus) ProtoMessage() {}
 
 func (x *HostStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[17]
+	mi := &file_weft_v1_types_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +2013,7 @@ func (x *HostStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostStatus.ProtoReflect.Descriptor instead.
 func (*HostStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{17}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HostStatus) GetState() HostState {
@@ -1742,6 +2128,20 @@ func (x *HostStatus) GetCapabilities() []*Capability {
 	return nil
 }
 
+func (x *HostStatus) GetDuty() HostDuty {
+	if x != nil {
+		return x.Duty
+	}
+	return HostDuty_HOST_DUTY_ACTIVE
+}
+
+func (x *HostStatus) GetDutyMessage() string {
+	if x != nil {
+		return x.DutyMessage
+	}
+	return ""
+}
+
 // Capability is something that a host's kernel, or one of its uplinks, was found to be able to do or not, by trying it.
 type Capability struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1757,7 +2157,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_weft_v1_types_proto_msgTypes[18]
+	mi := &file_weft_v1_types_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1769,7 +2169,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[18]
+	mi := &file_weft_v1_types_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1782,7 +2182,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{18}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Capability) GetName() string {
@@ -1833,7 +2233,7 @@ type ProgramBooks struct {
 
 func (x *ProgramBooks) Reset() {
 	*x = ProgramBooks{}
-	mi := &file_weft_v1_types_proto_msgTypes[19]
+	mi := &file_weft_v1_types_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +2245,7 @@ func (x *ProgramBooks) String() string {
 func (*ProgramBooks) ProtoMessage() {}
 
 func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[19]
+	mi := &file_weft_v1_types_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +2258,7 @@ func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgramBooks.ProtoReflect.Descriptor instead.
 func (*ProgramBooks) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{19}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ProgramBooks) GetProgram() string {
@@ -1928,7 +2328,7 @@ type LaneCount struct {
 
 func (x *LaneCount) Reset() {
 	*x = LaneCount{}
-	mi := &file_weft_v1_types_proto_msgTypes[20]
+	mi := &file_weft_v1_types_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2340,7 @@ func (x *LaneCount) String() string {
 func (*LaneCount) ProtoMessage() {}
 
 func (x *LaneCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[20]
+	mi := &file_weft_v1_types_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2353,7 @@ func (x *LaneCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneCount.ProtoReflect.Descriptor instead.
 func (*LaneCount) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{20}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LaneCount) GetReason() string {
@@ -1980,7 +2380,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_weft_v1_types_proto_msgTypes[21]
+	mi := &file_weft_v1_types_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +2392,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[21]
+	mi := &file_weft_v1_types_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +2405,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{21}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Condition) GetName() string {
@@ -2035,7 +2435,7 @@ type VTEP struct {
 
 func (x *VTEP) Reset() {
 	*x = VTEP{}
-	mi := &file_weft_v1_types_proto_msgTypes[22]
+	mi := &file_weft_v1_types_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2447,7 @@ func (x *VTEP) String() string {
 func (*VTEP) ProtoMessage() {}
 
 func (x *VTEP) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[22]
+	mi := &file_weft_v1_types_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2460,7 @@ func (x *VTEP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEP.ProtoReflect.Descriptor instead.
 func (*VTEP) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{22}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VTEP) GetName() string {
@@ -2105,7 +2505,7 @@ type VTEPSpec struct {
 
 func (x *VTEPSpec) Reset() {
 	*x = VTEPSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[23]
+	mi := &file_weft_v1_types_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2117,7 +2517,7 @@ func (x *VTEPSpec) String() string {
 func (*VTEPSpec) ProtoMessage() {}
 
 func (x *VTEPSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[23]
+	mi := &file_weft_v1_types_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2130,7 +2530,7 @@ func (x *VTEPSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEPSpec.ProtoReflect.Descriptor instead.
 func (*VTEPSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{23}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VTEPSpec) GetAddress() string {
@@ -2171,7 +2571,7 @@ type VTEPStatus struct {
 
 func (x *VTEPStatus) Reset() {
 	*x = VTEPStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[24]
+	mi := &file_weft_v1_types_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2583,7 @@ func (x *VTEPStatus) String() string {
 func (*VTEPStatus) ProtoMessage() {}
 
 func (x *VTEPStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[24]
+	mi := &file_weft_v1_types_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2596,7 @@ func (x *VTEPStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEPStatus.ProtoReflect.Descriptor instead.
 func (*VTEPStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{24}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VTEPStatus) GetNetworks() []string {
@@ -2219,7 +2619,7 @@ type VNIPool struct {
 
 func (x *VNIPool) Reset() {
 	*x = VNIPool{}
-	mi := &file_weft_v1_types_proto_msgTypes[25]
+	mi := &file_weft_v1_types_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2231,7 +2631,7 @@ func (x *VNIPool) String() string {
 func (*VNIPool) ProtoMessage() {}
 
 func (x *VNIPool) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[25]
+	mi := &file_weft_v1_types_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2244,7 +2644,7 @@ func (x *VNIPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPool.ProtoReflect.Descriptor instead.
 func (*VNIPool) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{25}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VNIPool) GetName() string {
@@ -2286,7 +2686,7 @@ type VNIPoolSpec struct {
 
 func (x *VNIPoolSpec) Reset() {
 	*x = VNIPoolSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[26]
+	mi := &file_weft_v1_types_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2698,7 @@ func (x *VNIPoolSpec) String() string {
 func (*VNIPoolSpec) ProtoMessage() {}
 
 func (x *VNIPoolSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[26]
+	mi := &file_weft_v1_types_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2711,7 @@ func (x *VNIPoolSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPoolSpec.ProtoReflect.Descriptor instead.
 func (*VNIPoolSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{26}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VNIPoolSpec) GetFirst() uint32 {
@@ -2347,7 +2747,7 @@ type VNIPoolStatus struct {
 
 func (x *VNIPoolStatus) Reset() {
 	*x = VNIPoolStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[27]
+	mi := &file_weft_v1_types_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +2759,7 @@ func (x *VNIPoolStatus) String() string {
 func (*VNIPoolStatus) ProtoMessage() {}
 
 func (x *VNIPoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[27]
+	mi := &file_weft_v1_types_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +2772,7 @@ func (x *VNIPoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPoolStatus.ProtoReflect.Descriptor instead.
 func (*VNIPoolStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{27}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *VNIPoolStatus) GetUsed() uint32 {
@@ -2410,7 +2810,7 @@ type APIToken struct {
 
 func (x *APIToken) Reset() {
 	*x = APIToken{}
-	mi := &file_weft_v1_types_proto_msgTypes[28]
+	mi := &file_weft_v1_types_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2422,7 +2822,7 @@ func (x *APIToken) String() string {
 func (*APIToken) ProtoMessage() {}
 
 func (x *APIToken) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[28]
+	mi := &file_weft_v1_types_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2435,7 +2835,7 @@ func (x *APIToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use APIToken.ProtoReflect.Descriptor instead.
 func (*APIToken) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{28}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *APIToken) GetName() string {
@@ -2477,7 +2877,7 @@ var File_weft_v1_types_proto protoreflect.FileDescriptor
 
 const file_weft_v1_types_proto_rawDesc = "" +
 	"\n" +
-	"\x13weft/v1/types.proto\x12\aweft.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"j\n" +
+	"\x13weft/v1/types.proto\x12\aweft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"j\n" +
 	"\x04Meta\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x124\n" +
@@ -2545,7 +2945,21 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\tR\x06active\x12\x1a\n" +
 	"\bincoming\x18\x03 \x01(\tR\bincoming\x12\x1a\n" +
-	"\bdraining\x18\x04 \x01(\tR\bdraining\"\x8b\x03\n" +
+	"\bdraining\x18\x04 \x01(\tR\bdraining\"\xdf\x03\n" +
+	"\x04Move\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12(\n" +
+	"\x05phase\x18\x03 \x01(\x0e2\x12.weft.v1.MovePhaseR\x05phase\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x03R\x05epoch\x12\x0e\n" +
+	"\x02by\x18\x06 \x01(\tR\x02by\x127\n" +
+	"\fcommit_cause\x18\a \x01(\x0e2\x14.weft.v1.CommitCauseR\vcommitCause\x124\n" +
+	"\astarted\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x126\n" +
+	"\bprepared\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bprepared\x128\n" +
+	"\tcommitted\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tcommitted\x120\n" +
+	"\x05ended\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x126\n" +
+	"\tdark_time\x18\f \x01(\v2\x19.google.protobuf.DurationR\bdarkTime\"\xae\x03\n" +
 	"\n" +
 	"PortStatus\x12\x12\n" +
 	"\x04macs\x18\x01 \x03(\tR\x04macs\x12\x10\n" +
@@ -2559,7 +2973,8 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x03mtu\x18\t \x01(\rR\x03mtu\x12.\n" +
 	"\tfast_path\x18\n" +
 	" \x01(\x0e2\x11.weft.v1.FastPathR\bfastPath\x12*\n" +
-	"\x11fast_path_message\x18\v \x01(\tR\x0ffastPathMessage\"\xaa\x01\n" +
+	"\x11fast_path_message\x18\v \x01(\tR\x0ffastPathMessage\x12!\n" +
+	"\x04move\x18\f \x01(\v2\r.weft.v1.MoveR\x04move\"\xaa\x01\n" +
 	"\fPortCounters\x12'\n" +
 	"\x0fingress_packets\x18\x01 \x01(\x04R\x0eingressPackets\x12%\n" +
 	"\x0eingress_octets\x18\x02 \x01(\x04R\ringressOctets\x12%\n" +
@@ -2572,10 +2987,13 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\x04meta\x18\x02 \x01(\v2\r.weft.v1.MetaR\x04meta\x12%\n" +
 	"\x04spec\x18\x03 \x01(\v2\x11.weft.v1.HostSpecR\x04spec\x12+\n" +
-	"\x06status\x18\x04 \x01(\v2\x13.weft.v1.HostStatusR\x06status\"S\n" +
+	"\x06status\x18\x04 \x01(\v2\x13.weft.v1.HostStatusR\x06status\"\xa5\x01\n" +
 	"\bHostSpec\x12 \n" +
 	"\vdescription\x18\x01 \x01(\tR\vdescription\x12%\n" +
-	"\x0eouter_checksum\x18\x02 \x01(\bR\routerChecksum\"\xd7\x04\n" +
+	"\x0eouter_checksum\x18\x02 \x01(\bR\routerChecksum\x12\x1a\n" +
+	"\bmigrates\x18\x03 \x01(\bR\bmigrates\x124\n" +
+	"\vwhen_silent\x18\x04 \x01(\x0e2\x13.weft.v1.WhenSilentR\n" +
+	"whenSilent\"\xa1\x05\n" +
 	"\n" +
 	"HostStatus\x12(\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x12.weft.v1.HostStateR\x05state\x12%\n" +
@@ -2597,7 +3015,9 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x05books\x18\r \x03(\v2\x15.weft.v1.ProgramBooksR\x05books\x12(\n" +
 	"\x05lanes\x18\x0e \x03(\v2\x12.weft.v1.LaneCountR\x05lanes\x12\x1a\n" +
 	"\bprograms\x18\x0f \x03(\tR\bprograms\x127\n" +
-	"\fcapabilities\x18\x10 \x03(\v2\x13.weft.v1.CapabilityR\fcapabilities\"p\n" +
+	"\fcapabilities\x18\x10 \x03(\v2\x13.weft.v1.CapabilityR\fcapabilities\x12%\n" +
+	"\x04duty\x18\x11 \x01(\x0e2\x11.weft.v1.HostDutyR\x04duty\x12!\n" +
+	"\fduty_message\x18\x12 \x01(\tR\vdutyMessage\"p\n" +
 	"\n" +
 	"Capability\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
@@ -2660,7 +3080,19 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\fDSCP_UNIFORM\x10\x01*1\n" +
 	"\bFastPath\x12\x12\n" +
 	"\x0eFAST_PATH_NONE\x10\x00\x12\x11\n" +
-	"\rFAST_PATH_XDP\x10\x01*\x80\x01\n" +
+	"\rFAST_PATH_XDP\x10\x01*\xa0\x01\n" +
+	"\tMovePhase\x12\x1a\n" +
+	"\x16MOVE_PHASE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14MOVE_PHASE_PREPARING\x10\x01\x12\x17\n" +
+	"\x13MOVE_PHASE_PREPARED\x10\x02\x12\x17\n" +
+	"\x13MOVE_PHASE_DRAINING\x10\x03\x12\x13\n" +
+	"\x0fMOVE_PHASE_DONE\x10\x04\x12\x16\n" +
+	"\x12MOVE_PHASE_ABORTED\x10\x05*{\n" +
+	"\vCommitCause\x12\x1c\n" +
+	"\x18COMMIT_CAUSE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14COMMIT_CAUSE_COMMAND\x10\x01\x12\x16\n" +
+	"\x12COMMIT_CAUSE_EVENT\x10\x02\x12\x1c\n" +
+	"\x18COMMIT_CAUSE_FIRST_FRAME\x10\x03*\x80\x01\n" +
 	"\tPortState\x12\x16\n" +
 	"\x12PORT_STATE_UNBOUND\x10\x00\x12\x16\n" +
 	"\x12PORT_STATE_PENDING\x10\x01\x12\x17\n" +
@@ -2671,7 +3103,15 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x13HOST_STATE_EXPECTED\x10\x00\x12\x14\n" +
 	"\x10HOST_STATE_READY\x10\x01\x12\x17\n" +
 	"\x13HOST_STATE_DEGRADED\x10\x02\x12\x1a\n" +
-	"\x16HOST_STATE_UNREACHABLE\x10\x03*s\n" +
+	"\x16HOST_STATE_UNREACHABLE\x10\x03*M\n" +
+	"\bHostDuty\x12\x14\n" +
+	"\x10HOST_DUTY_ACTIVE\x10\x00\x12\x15\n" +
+	"\x11HOST_DUTY_DRAINED\x10\x01\x12\x14\n" +
+	"\x10HOST_DUTY_FAILED\x10\x02*8\n" +
+	"\n" +
+	"WhenSilent\x12\x14\n" +
+	"\x10WHEN_SILENT_SHOW\x10\x00\x12\x14\n" +
+	"\x10WHEN_SILENT_FAIL\x10\x01*s\n" +
 	"\n" +
 	"TokenScope\x12\x1b\n" +
 	"\x17TOKEN_SCOPE_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -2691,91 +3131,107 @@ func file_weft_v1_types_proto_rawDescGZIP() []byte {
 	return file_weft_v1_types_proto_rawDescData
 }
 
-var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_weft_v1_types_proto_goTypes = []any{
 	(UnknownUnicast)(0),           // 0: weft.v1.UnknownUnicast
 	(DSCP)(0),                     // 1: weft.v1.DSCP
 	(FastPath)(0),                 // 2: weft.v1.FastPath
-	(PortState)(0),                // 3: weft.v1.PortState
-	(HostState)(0),                // 4: weft.v1.HostState
-	(TokenScope)(0),               // 5: weft.v1.TokenScope
-	(*Meta)(nil),                  // 6: weft.v1.Meta
-	(*Tenant)(nil),                // 7: weft.v1.Tenant
-	(*TenantSpec)(nil),            // 8: weft.v1.TenantSpec
-	(*TenantStatus)(nil),          // 9: weft.v1.TenantStatus
-	(*Network)(nil),               // 10: weft.v1.Network
-	(*NetworkSpec)(nil),           // 11: weft.v1.NetworkSpec
-	(*NetworkVTEP)(nil),           // 12: weft.v1.NetworkVTEP
-	(*NetworkStatus)(nil),         // 13: weft.v1.NetworkStatus
-	(*Port)(nil),                  // 14: weft.v1.Port
-	(*PortSpec)(nil),              // 15: weft.v1.PortSpec
-	(*AddressPair)(nil),           // 16: weft.v1.AddressPair
-	(*Binding)(nil),               // 17: weft.v1.Binding
-	(*PortStatus)(nil),            // 18: weft.v1.PortStatus
-	(*PortCounters)(nil),          // 19: weft.v1.PortCounters
-	(*DropCount)(nil),             // 20: weft.v1.DropCount
-	(*Host)(nil),                  // 21: weft.v1.Host
-	(*HostSpec)(nil),              // 22: weft.v1.HostSpec
-	(*HostStatus)(nil),            // 23: weft.v1.HostStatus
-	(*Capability)(nil),            // 24: weft.v1.Capability
-	(*ProgramBooks)(nil),          // 25: weft.v1.ProgramBooks
-	(*LaneCount)(nil),             // 26: weft.v1.LaneCount
-	(*Condition)(nil),             // 27: weft.v1.Condition
-	(*VTEP)(nil),                  // 28: weft.v1.VTEP
-	(*VTEPSpec)(nil),              // 29: weft.v1.VTEPSpec
-	(*VTEPStatus)(nil),            // 30: weft.v1.VTEPStatus
-	(*VNIPool)(nil),               // 31: weft.v1.VNIPool
-	(*VNIPoolSpec)(nil),           // 32: weft.v1.VNIPoolSpec
-	(*VNIPoolStatus)(nil),         // 33: weft.v1.VNIPoolStatus
-	(*APIToken)(nil),              // 34: weft.v1.APIToken
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(MovePhase)(0),                // 3: weft.v1.MovePhase
+	(CommitCause)(0),              // 4: weft.v1.CommitCause
+	(PortState)(0),                // 5: weft.v1.PortState
+	(HostState)(0),                // 6: weft.v1.HostState
+	(HostDuty)(0),                 // 7: weft.v1.HostDuty
+	(WhenSilent)(0),               // 8: weft.v1.WhenSilent
+	(TokenScope)(0),               // 9: weft.v1.TokenScope
+	(*Meta)(nil),                  // 10: weft.v1.Meta
+	(*Tenant)(nil),                // 11: weft.v1.Tenant
+	(*TenantSpec)(nil),            // 12: weft.v1.TenantSpec
+	(*TenantStatus)(nil),          // 13: weft.v1.TenantStatus
+	(*Network)(nil),               // 14: weft.v1.Network
+	(*NetworkSpec)(nil),           // 15: weft.v1.NetworkSpec
+	(*NetworkVTEP)(nil),           // 16: weft.v1.NetworkVTEP
+	(*NetworkStatus)(nil),         // 17: weft.v1.NetworkStatus
+	(*Port)(nil),                  // 18: weft.v1.Port
+	(*PortSpec)(nil),              // 19: weft.v1.PortSpec
+	(*AddressPair)(nil),           // 20: weft.v1.AddressPair
+	(*Binding)(nil),               // 21: weft.v1.Binding
+	(*Move)(nil),                  // 22: weft.v1.Move
+	(*PortStatus)(nil),            // 23: weft.v1.PortStatus
+	(*PortCounters)(nil),          // 24: weft.v1.PortCounters
+	(*DropCount)(nil),             // 25: weft.v1.DropCount
+	(*Host)(nil),                  // 26: weft.v1.Host
+	(*HostSpec)(nil),              // 27: weft.v1.HostSpec
+	(*HostStatus)(nil),            // 28: weft.v1.HostStatus
+	(*Capability)(nil),            // 29: weft.v1.Capability
+	(*ProgramBooks)(nil),          // 30: weft.v1.ProgramBooks
+	(*LaneCount)(nil),             // 31: weft.v1.LaneCount
+	(*Condition)(nil),             // 32: weft.v1.Condition
+	(*VTEP)(nil),                  // 33: weft.v1.VTEP
+	(*VTEPSpec)(nil),              // 34: weft.v1.VTEPSpec
+	(*VTEPStatus)(nil),            // 35: weft.v1.VTEPStatus
+	(*VNIPool)(nil),               // 36: weft.v1.VNIPool
+	(*VNIPoolSpec)(nil),           // 37: weft.v1.VNIPoolSpec
+	(*VNIPoolStatus)(nil),         // 38: weft.v1.VNIPoolStatus
+	(*APIToken)(nil),              // 39: weft.v1.APIToken
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 41: google.protobuf.Duration
 }
 var file_weft_v1_types_proto_depIdxs = []int32{
-	35, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	6,  // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
-	8,  // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
-	9,  // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
-	6,  // 4: weft.v1.Network.meta:type_name -> weft.v1.Meta
-	11, // 5: weft.v1.Network.spec:type_name -> weft.v1.NetworkSpec
-	13, // 6: weft.v1.Network.status:type_name -> weft.v1.NetworkStatus
+	40, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	10, // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
+	12, // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
+	13, // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
+	10, // 4: weft.v1.Network.meta:type_name -> weft.v1.Meta
+	15, // 5: weft.v1.Network.spec:type_name -> weft.v1.NetworkSpec
+	17, // 6: weft.v1.Network.status:type_name -> weft.v1.NetworkStatus
 	0,  // 7: weft.v1.NetworkSpec.unknown_unicast:type_name -> weft.v1.UnknownUnicast
-	12, // 8: weft.v1.NetworkSpec.vteps:type_name -> weft.v1.NetworkVTEP
+	16, // 8: weft.v1.NetworkSpec.vteps:type_name -> weft.v1.NetworkVTEP
 	1,  // 9: weft.v1.NetworkSpec.dscp:type_name -> weft.v1.DSCP
-	27, // 10: weft.v1.NetworkStatus.conditions:type_name -> weft.v1.Condition
-	6,  // 11: weft.v1.Port.meta:type_name -> weft.v1.Meta
-	15, // 12: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
-	18, // 13: weft.v1.Port.status:type_name -> weft.v1.PortStatus
-	16, // 14: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
+	32, // 10: weft.v1.NetworkStatus.conditions:type_name -> weft.v1.Condition
+	10, // 11: weft.v1.Port.meta:type_name -> weft.v1.Meta
+	19, // 12: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
+	23, // 13: weft.v1.Port.status:type_name -> weft.v1.PortStatus
+	20, // 14: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
 	2,  // 15: weft.v1.PortSpec.fast_path:type_name -> weft.v1.FastPath
-	17, // 16: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
-	3,  // 17: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
-	19, // 18: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
-	20, // 19: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
-	2,  // 20: weft.v1.PortStatus.fast_path:type_name -> weft.v1.FastPath
-	6,  // 21: weft.v1.Host.meta:type_name -> weft.v1.Meta
-	22, // 22: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
-	23, // 23: weft.v1.Host.status:type_name -> weft.v1.HostStatus
-	4,  // 24: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
-	27, // 25: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
-	35, // 26: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
-	25, // 27: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
-	26, // 28: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
-	24, // 29: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
-	6,  // 30: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
-	29, // 31: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
-	30, // 32: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
-	6,  // 33: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
-	32, // 34: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
-	33, // 35: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
-	5,  // 36: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
-	35, // 37: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
-	35, // 38: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	3,  // 16: weft.v1.Move.phase:type_name -> weft.v1.MovePhase
+	4,  // 17: weft.v1.Move.commit_cause:type_name -> weft.v1.CommitCause
+	40, // 18: weft.v1.Move.started:type_name -> google.protobuf.Timestamp
+	40, // 19: weft.v1.Move.prepared:type_name -> google.protobuf.Timestamp
+	40, // 20: weft.v1.Move.committed:type_name -> google.protobuf.Timestamp
+	40, // 21: weft.v1.Move.ended:type_name -> google.protobuf.Timestamp
+	41, // 22: weft.v1.Move.dark_time:type_name -> google.protobuf.Duration
+	21, // 23: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
+	5,  // 24: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
+	24, // 25: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
+	25, // 26: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
+	2,  // 27: weft.v1.PortStatus.fast_path:type_name -> weft.v1.FastPath
+	22, // 28: weft.v1.PortStatus.move:type_name -> weft.v1.Move
+	10, // 29: weft.v1.Host.meta:type_name -> weft.v1.Meta
+	27, // 30: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
+	28, // 31: weft.v1.Host.status:type_name -> weft.v1.HostStatus
+	8,  // 32: weft.v1.HostSpec.when_silent:type_name -> weft.v1.WhenSilent
+	6,  // 33: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
+	32, // 34: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
+	40, // 35: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
+	30, // 36: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
+	31, // 37: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
+	29, // 38: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
+	7,  // 39: weft.v1.HostStatus.duty:type_name -> weft.v1.HostDuty
+	10, // 40: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
+	34, // 41: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
+	35, // 42: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
+	10, // 43: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
+	37, // 44: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
+	38, // 45: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
+	9,  // 46: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
+	40, // 47: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
+	40, // 48: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_types_proto_init() }
@@ -2788,8 +3244,8 @@ func file_weft_v1_types_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_types_proto_rawDesc), len(file_weft_v1_types_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   29,
+			NumEnums:      10,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -39,6 +39,10 @@ const (
 	LocalServiceAttachProcedure = "/local.v1.LocalService/Attach"
 	// LocalServiceDetachProcedure is the fully-qualified name of the LocalService's Detach RPC.
 	LocalServiceDetachProcedure = "/local.v1.LocalService/Detach"
+	// LocalServiceCommitProcedure is the fully-qualified name of the LocalService's Commit RPC.
+	LocalServiceCommitProcedure = "/local.v1.LocalService/Commit"
+	// LocalServiceAbortProcedure is the fully-qualified name of the LocalService's Abort RPC.
+	LocalServiceAbortProcedure = "/local.v1.LocalService/Abort"
 	// LocalServiceListAttachmentsProcedure is the fully-qualified name of the LocalService's
 	// ListAttachments RPC.
 	LocalServiceListAttachmentsProcedure = "/local.v1.LocalService/ListAttachments"
@@ -52,6 +56,11 @@ type LocalServiceClient interface {
 	Attach(context.Context, *connect.Request[v1.AttachRequest]) (*connect.Response[v1.AttachResponse], error)
 	// Takes the interface away and unbinds the port.
 	Detach(context.Context, *connect.Request[v1.DetachRequest]) (*connect.Response[v1.DetachResponse], error)
+	// Says that the workload of a port that is incoming here runs here now: the hypervisor's event. The port is open when it returns,
+	// whether or not a server has heard of it.
+	Commit(context.Context, *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error)
+	// Gives up a port that is incoming here: its move is aborted, and its interface goes.
+	Abort(context.Context, *connect.Request[v1.AbortRequest]) (*connect.Response[v1.AbortResponse], error)
 	ListAttachments(context.Context, *connect.Request[v1.ListAttachmentsRequest]) (*connect.Response[v1.ListAttachmentsResponse], error)
 	GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error)
 }
@@ -79,6 +88,18 @@ func NewLocalServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(localServiceMethods.ByName("Detach")),
 			connect.WithClientOptions(opts...),
 		),
+		commit: connect.NewClient[v1.CommitRequest, v1.CommitResponse](
+			httpClient,
+			baseURL+LocalServiceCommitProcedure,
+			connect.WithSchema(localServiceMethods.ByName("Commit")),
+			connect.WithClientOptions(opts...),
+		),
+		abort: connect.NewClient[v1.AbortRequest, v1.AbortResponse](
+			httpClient,
+			baseURL+LocalServiceAbortProcedure,
+			connect.WithSchema(localServiceMethods.ByName("Abort")),
+			connect.WithClientOptions(opts...),
+		),
 		listAttachments: connect.NewClient[v1.ListAttachmentsRequest, v1.ListAttachmentsResponse](
 			httpClient,
 			baseURL+LocalServiceListAttachmentsProcedure,
@@ -98,6 +119,8 @@ func NewLocalServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 type localServiceClient struct {
 	attach          *connect.Client[v1.AttachRequest, v1.AttachResponse]
 	detach          *connect.Client[v1.DetachRequest, v1.DetachResponse]
+	commit          *connect.Client[v1.CommitRequest, v1.CommitResponse]
+	abort           *connect.Client[v1.AbortRequest, v1.AbortResponse]
 	listAttachments *connect.Client[v1.ListAttachmentsRequest, v1.ListAttachmentsResponse]
 	getStatus       *connect.Client[v1.GetStatusRequest, v1.GetStatusResponse]
 }
@@ -110,6 +133,16 @@ func (c *localServiceClient) Attach(ctx context.Context, req *connect.Request[v1
 // Detach calls local.v1.LocalService.Detach.
 func (c *localServiceClient) Detach(ctx context.Context, req *connect.Request[v1.DetachRequest]) (*connect.Response[v1.DetachResponse], error) {
 	return c.detach.CallUnary(ctx, req)
+}
+
+// Commit calls local.v1.LocalService.Commit.
+func (c *localServiceClient) Commit(ctx context.Context, req *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error) {
+	return c.commit.CallUnary(ctx, req)
+}
+
+// Abort calls local.v1.LocalService.Abort.
+func (c *localServiceClient) Abort(ctx context.Context, req *connect.Request[v1.AbortRequest]) (*connect.Response[v1.AbortResponse], error) {
+	return c.abort.CallUnary(ctx, req)
 }
 
 // ListAttachments calls local.v1.LocalService.ListAttachments.
@@ -128,6 +161,11 @@ type LocalServiceHandler interface {
 	Attach(context.Context, *connect.Request[v1.AttachRequest]) (*connect.Response[v1.AttachResponse], error)
 	// Takes the interface away and unbinds the port.
 	Detach(context.Context, *connect.Request[v1.DetachRequest]) (*connect.Response[v1.DetachResponse], error)
+	// Says that the workload of a port that is incoming here runs here now: the hypervisor's event. The port is open when it returns,
+	// whether or not a server has heard of it.
+	Commit(context.Context, *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error)
+	// Gives up a port that is incoming here: its move is aborted, and its interface goes.
+	Abort(context.Context, *connect.Request[v1.AbortRequest]) (*connect.Response[v1.AbortResponse], error)
 	ListAttachments(context.Context, *connect.Request[v1.ListAttachmentsRequest]) (*connect.Response[v1.ListAttachmentsResponse], error)
 	GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error)
 }
@@ -151,6 +189,18 @@ func NewLocalServiceHandler(svc LocalServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(localServiceMethods.ByName("Detach")),
 		connect.WithHandlerOptions(opts...),
 	)
+	localServiceCommitHandler := connect.NewUnaryHandler(
+		LocalServiceCommitProcedure,
+		svc.Commit,
+		connect.WithSchema(localServiceMethods.ByName("Commit")),
+		connect.WithHandlerOptions(opts...),
+	)
+	localServiceAbortHandler := connect.NewUnaryHandler(
+		LocalServiceAbortProcedure,
+		svc.Abort,
+		connect.WithSchema(localServiceMethods.ByName("Abort")),
+		connect.WithHandlerOptions(opts...),
+	)
 	localServiceListAttachmentsHandler := connect.NewUnaryHandler(
 		LocalServiceListAttachmentsProcedure,
 		svc.ListAttachments,
@@ -169,6 +219,10 @@ func NewLocalServiceHandler(svc LocalServiceHandler, opts ...connect.HandlerOpti
 			localServiceAttachHandler.ServeHTTP(w, r)
 		case LocalServiceDetachProcedure:
 			localServiceDetachHandler.ServeHTTP(w, r)
+		case LocalServiceCommitProcedure:
+			localServiceCommitHandler.ServeHTTP(w, r)
+		case LocalServiceAbortProcedure:
+			localServiceAbortHandler.ServeHTTP(w, r)
 		case LocalServiceListAttachmentsProcedure:
 			localServiceListAttachmentsHandler.ServeHTTP(w, r)
 		case LocalServiceGetStatusProcedure:
@@ -188,6 +242,14 @@ func (UnimplementedLocalServiceHandler) Attach(context.Context, *connect.Request
 
 func (UnimplementedLocalServiceHandler) Detach(context.Context, *connect.Request[v1.DetachRequest]) (*connect.Response[v1.DetachResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("local.v1.LocalService.Detach is not implemented"))
+}
+
+func (UnimplementedLocalServiceHandler) Commit(context.Context, *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("local.v1.LocalService.Commit is not implemented"))
+}
+
+func (UnimplementedLocalServiceHandler) Abort(context.Context, *connect.Request[v1.AbortRequest]) (*connect.Response[v1.AbortResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("local.v1.LocalService.Abort is not implemented"))
 }
 
 func (UnimplementedLocalServiceHandler) ListAttachments(context.Context, *connect.Request[v1.ListAttachmentsRequest]) (*connect.Response[v1.ListAttachmentsResponse], error) {

@@ -43,6 +43,14 @@ const (
 	AgentServiceBindProcedure = "/plan.v1.AgentService/Bind"
 	// AgentServiceUnbindProcedure is the fully-qualified name of the AgentService's Unbind RPC.
 	AgentServiceUnbindProcedure = "/plan.v1.AgentService/Unbind"
+	// AgentServicePrepareProcedure is the fully-qualified name of the AgentService's Prepare RPC.
+	AgentServicePrepareProcedure = "/plan.v1.AgentService/Prepare"
+	// AgentServiceCommitProcedure is the fully-qualified name of the AgentService's Commit RPC.
+	AgentServiceCommitProcedure = "/plan.v1.AgentService/Commit"
+	// AgentServiceAbortProcedure is the fully-qualified name of the AgentService's Abort RPC.
+	AgentServiceAbortProcedure = "/plan.v1.AgentService/Abort"
+	// AgentServiceSettleProcedure is the fully-qualified name of the AgentService's Settle RPC.
+	AgentServiceSettleProcedure = "/plan.v1.AgentService/Settle"
 	// AgentServiceStreamProcedure is the fully-qualified name of the AgentService's Stream RPC.
 	AgentServiceStreamProcedure = "/plan.v1.AgentService/Stream"
 )
@@ -55,6 +63,16 @@ type AgentServiceClient interface {
 	Bind(context.Context, *connect.Request[v1.BindRequest]) (*connect.Response[v1.BindResponse], error)
 	// Unbinds a port that is bound to the calling host.
 	Unbind(context.Context, *connect.Request[v1.UnbindRequest]) (*connect.Response[v1.UnbindResponse], error)
+	// Makes a port that is bound elsewhere incoming on the calling host, for a move that the hosts' hypervisors do among themselves. Both
+	// hosts must be such that may (HostSpec.migrates).
+	Prepare(context.Context, *connect.Request[v1.PrepareRequest]) (*connect.Response[v1.PrepareResponse], error)
+	// Commits the move of a port that is incoming on the calling host: its workload runs there now. Committing again what is committed
+	// changes nothing but the dark time, if one is given.
+	Commit(context.Context, *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error)
+	// Gives up a port that is incoming on the calling host: the move is aborted.
+	Abort(context.Context, *connect.Request[v1.AbortRequest]) (*connect.Response[v1.AbortResponse], error)
+	// Hands over what a port counted on the calling host, whose part in it has ended. Settling again changes nothing.
+	Settle(context.Context, *connect.Request[v1.SettleRequest]) (*connect.Response[v1.SettleResponse], error)
 	Stream(context.Context) *connect.BidiStreamForClient[v1.AgentMessage, v1.ServerMessage]
 }
 
@@ -93,6 +111,30 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("Unbind")),
 			connect.WithClientOptions(opts...),
 		),
+		prepare: connect.NewClient[v1.PrepareRequest, v1.PrepareResponse](
+			httpClient,
+			baseURL+AgentServicePrepareProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Prepare")),
+			connect.WithClientOptions(opts...),
+		),
+		commit: connect.NewClient[v1.CommitRequest, v1.CommitResponse](
+			httpClient,
+			baseURL+AgentServiceCommitProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Commit")),
+			connect.WithClientOptions(opts...),
+		),
+		abort: connect.NewClient[v1.AbortRequest, v1.AbortResponse](
+			httpClient,
+			baseURL+AgentServiceAbortProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Abort")),
+			connect.WithClientOptions(opts...),
+		),
+		settle: connect.NewClient[v1.SettleRequest, v1.SettleResponse](
+			httpClient,
+			baseURL+AgentServiceSettleProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Settle")),
+			connect.WithClientOptions(opts...),
+		),
 		stream: connect.NewClient[v1.AgentMessage, v1.ServerMessage](
 			httpClient,
 			baseURL+AgentServiceStreamProcedure,
@@ -104,11 +146,15 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 
 // agentServiceClient implements AgentServiceClient.
 type agentServiceClient struct {
-	join   *connect.Client[v1.JoinRequest, v1.JoinResponse]
-	renew  *connect.Client[v1.RenewRequest, v1.RenewResponse]
-	bind   *connect.Client[v1.BindRequest, v1.BindResponse]
-	unbind *connect.Client[v1.UnbindRequest, v1.UnbindResponse]
-	stream *connect.Client[v1.AgentMessage, v1.ServerMessage]
+	join    *connect.Client[v1.JoinRequest, v1.JoinResponse]
+	renew   *connect.Client[v1.RenewRequest, v1.RenewResponse]
+	bind    *connect.Client[v1.BindRequest, v1.BindResponse]
+	unbind  *connect.Client[v1.UnbindRequest, v1.UnbindResponse]
+	prepare *connect.Client[v1.PrepareRequest, v1.PrepareResponse]
+	commit  *connect.Client[v1.CommitRequest, v1.CommitResponse]
+	abort   *connect.Client[v1.AbortRequest, v1.AbortResponse]
+	settle  *connect.Client[v1.SettleRequest, v1.SettleResponse]
+	stream  *connect.Client[v1.AgentMessage, v1.ServerMessage]
 }
 
 // Join calls plan.v1.AgentService.Join.
@@ -131,6 +177,26 @@ func (c *agentServiceClient) Unbind(ctx context.Context, req *connect.Request[v1
 	return c.unbind.CallUnary(ctx, req)
 }
 
+// Prepare calls plan.v1.AgentService.Prepare.
+func (c *agentServiceClient) Prepare(ctx context.Context, req *connect.Request[v1.PrepareRequest]) (*connect.Response[v1.PrepareResponse], error) {
+	return c.prepare.CallUnary(ctx, req)
+}
+
+// Commit calls plan.v1.AgentService.Commit.
+func (c *agentServiceClient) Commit(ctx context.Context, req *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error) {
+	return c.commit.CallUnary(ctx, req)
+}
+
+// Abort calls plan.v1.AgentService.Abort.
+func (c *agentServiceClient) Abort(ctx context.Context, req *connect.Request[v1.AbortRequest]) (*connect.Response[v1.AbortResponse], error) {
+	return c.abort.CallUnary(ctx, req)
+}
+
+// Settle calls plan.v1.AgentService.Settle.
+func (c *agentServiceClient) Settle(ctx context.Context, req *connect.Request[v1.SettleRequest]) (*connect.Response[v1.SettleResponse], error) {
+	return c.settle.CallUnary(ctx, req)
+}
+
 // Stream calls plan.v1.AgentService.Stream.
 func (c *agentServiceClient) Stream(ctx context.Context) *connect.BidiStreamForClient[v1.AgentMessage, v1.ServerMessage] {
 	return c.stream.CallBidiStream(ctx)
@@ -144,6 +210,16 @@ type AgentServiceHandler interface {
 	Bind(context.Context, *connect.Request[v1.BindRequest]) (*connect.Response[v1.BindResponse], error)
 	// Unbinds a port that is bound to the calling host.
 	Unbind(context.Context, *connect.Request[v1.UnbindRequest]) (*connect.Response[v1.UnbindResponse], error)
+	// Makes a port that is bound elsewhere incoming on the calling host, for a move that the hosts' hypervisors do among themselves. Both
+	// hosts must be such that may (HostSpec.migrates).
+	Prepare(context.Context, *connect.Request[v1.PrepareRequest]) (*connect.Response[v1.PrepareResponse], error)
+	// Commits the move of a port that is incoming on the calling host: its workload runs there now. Committing again what is committed
+	// changes nothing but the dark time, if one is given.
+	Commit(context.Context, *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error)
+	// Gives up a port that is incoming on the calling host: the move is aborted.
+	Abort(context.Context, *connect.Request[v1.AbortRequest]) (*connect.Response[v1.AbortResponse], error)
+	// Hands over what a port counted on the calling host, whose part in it has ended. Settling again changes nothing.
+	Settle(context.Context, *connect.Request[v1.SettleRequest]) (*connect.Response[v1.SettleResponse], error)
 	Stream(context.Context, *connect.BidiStream[v1.AgentMessage, v1.ServerMessage]) error
 }
 
@@ -178,6 +254,30 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("Unbind")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServicePrepareHandler := connect.NewUnaryHandler(
+		AgentServicePrepareProcedure,
+		svc.Prepare,
+		connect.WithSchema(agentServiceMethods.ByName("Prepare")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceCommitHandler := connect.NewUnaryHandler(
+		AgentServiceCommitProcedure,
+		svc.Commit,
+		connect.WithSchema(agentServiceMethods.ByName("Commit")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceAbortHandler := connect.NewUnaryHandler(
+		AgentServiceAbortProcedure,
+		svc.Abort,
+		connect.WithSchema(agentServiceMethods.ByName("Abort")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceSettleHandler := connect.NewUnaryHandler(
+		AgentServiceSettleProcedure,
+		svc.Settle,
+		connect.WithSchema(agentServiceMethods.ByName("Settle")),
+		connect.WithHandlerOptions(opts...),
+	)
 	agentServiceStreamHandler := connect.NewBidiStreamHandler(
 		AgentServiceStreamProcedure,
 		svc.Stream,
@@ -194,6 +294,14 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 			agentServiceBindHandler.ServeHTTP(w, r)
 		case AgentServiceUnbindProcedure:
 			agentServiceUnbindHandler.ServeHTTP(w, r)
+		case AgentServicePrepareProcedure:
+			agentServicePrepareHandler.ServeHTTP(w, r)
+		case AgentServiceCommitProcedure:
+			agentServiceCommitHandler.ServeHTTP(w, r)
+		case AgentServiceAbortProcedure:
+			agentServiceAbortHandler.ServeHTTP(w, r)
+		case AgentServiceSettleProcedure:
+			agentServiceSettleHandler.ServeHTTP(w, r)
 		case AgentServiceStreamProcedure:
 			agentServiceStreamHandler.ServeHTTP(w, r)
 		default:
@@ -219,6 +327,22 @@ func (UnimplementedAgentServiceHandler) Bind(context.Context, *connect.Request[v
 
 func (UnimplementedAgentServiceHandler) Unbind(context.Context, *connect.Request[v1.UnbindRequest]) (*connect.Response[v1.UnbindResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plan.v1.AgentService.Unbind is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) Prepare(context.Context, *connect.Request[v1.PrepareRequest]) (*connect.Response[v1.PrepareResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plan.v1.AgentService.Prepare is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) Commit(context.Context, *connect.Request[v1.CommitRequest]) (*connect.Response[v1.CommitResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plan.v1.AgentService.Commit is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) Abort(context.Context, *connect.Request[v1.AbortRequest]) (*connect.Response[v1.AbortResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plan.v1.AgentService.Abort is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) Settle(context.Context, *connect.Request[v1.SettleRequest]) (*connect.Response[v1.SettleResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plan.v1.AgentService.Settle is not implemented"))
 }
 
 func (UnimplementedAgentServiceHandler) Stream(context.Context, *connect.BidiStream[v1.AgentMessage, v1.ServerMessage]) error {

@@ -100,6 +100,14 @@ const (
 	PortServiceBindPortProcedure = "/weft.v1.PortService/BindPort"
 	// PortServiceMovePortProcedure is the fully-qualified name of the PortService's MovePort RPC.
 	PortServiceMovePortProcedure = "/weft.v1.PortService/MovePort"
+	// PortServicePrepareMoveProcedure is the fully-qualified name of the PortService's PrepareMove RPC.
+	PortServicePrepareMoveProcedure = "/weft.v1.PortService/PrepareMove"
+	// PortServiceCommitMoveProcedure is the fully-qualified name of the PortService's CommitMove RPC.
+	PortServiceCommitMoveProcedure = "/weft.v1.PortService/CommitMove"
+	// PortServiceAbortMoveProcedure is the fully-qualified name of the PortService's AbortMove RPC.
+	PortServiceAbortMoveProcedure = "/weft.v1.PortService/AbortMove"
+	// PortServiceWatchMoveProcedure is the fully-qualified name of the PortService's WatchMove RPC.
+	PortServiceWatchMoveProcedure = "/weft.v1.PortService/WatchMove"
 	// PortServiceUnbindPortProcedure is the fully-qualified name of the PortService's UnbindPort RPC.
 	PortServiceUnbindPortProcedure = "/weft.v1.PortService/UnbindPort"
 	// HostServiceCreateHostTokenProcedure is the fully-qualified name of the HostService's
@@ -113,6 +121,12 @@ const (
 	HostServiceUpdateHostProcedure = "/weft.v1.HostService/UpdateHost"
 	// HostServiceRemoveHostProcedure is the fully-qualified name of the HostService's RemoveHost RPC.
 	HostServiceRemoveHostProcedure = "/weft.v1.HostService/RemoveHost"
+	// HostServiceDrainHostProcedure is the fully-qualified name of the HostService's DrainHost RPC.
+	HostServiceDrainHostProcedure = "/weft.v1.HostService/DrainHost"
+	// HostServiceFailHostProcedure is the fully-qualified name of the HostService's FailHost RPC.
+	HostServiceFailHostProcedure = "/weft.v1.HostService/FailHost"
+	// HostServiceReturnHostProcedure is the fully-qualified name of the HostService's ReturnHost RPC.
+	HostServiceReturnHostProcedure = "/weft.v1.HostService/ReturnHost"
 	// VTEPServiceCreateVTEPProcedure is the fully-qualified name of the VTEPService's CreateVTEP RPC.
 	VTEPServiceCreateVTEPProcedure = "/weft.v1.VTEPService/CreateVTEP"
 	// VTEPServiceGetVTEPProcedure is the fully-qualified name of the VTEPService's GetVTEP RPC.
@@ -575,8 +589,16 @@ type PortServiceClient interface {
 	DeletePort(context.Context, *connect.Request[v1.DeletePortRequest]) (*connect.Response[v1.DeletePortResponse], error)
 	// Binds an unbound port to a host. Binding it where it is already active changes nothing.
 	BindPort(context.Context, *connect.Request[v1.BindPortRequest]) (*connect.Response[v1.Port], error)
-	// Moves a bound port to another host. An epoch that is not 0 must be the current one.
+	// Moves a bound port to another host: prepares, waits until it is prepared, commits. An epoch that is not 0 must be the current one.
 	MovePort(context.Context, *connect.Request[v1.MovePortRequest]) (*connect.Response[v1.Port], error)
+	// Makes the port incoming on a host and returns; PortStatus.move tells when it is prepared.
+	PrepareMove(context.Context, *connect.Request[v1.PrepareMoveRequest]) (*connect.Response[v1.Port], error)
+	// Makes the host that the port is incoming on its place. Refused before the move is prepared.
+	CommitMove(context.Context, *connect.Request[v1.CommitMoveRequest]) (*connect.Response[v1.Port], error)
+	// Ends a move that is not committed; the port stays where it was.
+	AbortMove(context.Context, *connect.Request[v1.AbortMoveRequest]) (*connect.Response[v1.Port], error)
+	// Sends the port's move as it is and then each time it changes, until it is done or aborted.
+	WatchMove(context.Context, *connect.Request[v1.WatchMoveRequest]) (*connect.ServerStreamForClient[v1.Move], error)
 	UnbindPort(context.Context, *connect.Request[v1.UnbindPortRequest]) (*connect.Response[v1.Port], error)
 }
 
@@ -633,6 +655,30 @@ func NewPortServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(portServiceMethods.ByName("MovePort")),
 			connect.WithClientOptions(opts...),
 		),
+		prepareMove: connect.NewClient[v1.PrepareMoveRequest, v1.Port](
+			httpClient,
+			baseURL+PortServicePrepareMoveProcedure,
+			connect.WithSchema(portServiceMethods.ByName("PrepareMove")),
+			connect.WithClientOptions(opts...),
+		),
+		commitMove: connect.NewClient[v1.CommitMoveRequest, v1.Port](
+			httpClient,
+			baseURL+PortServiceCommitMoveProcedure,
+			connect.WithSchema(portServiceMethods.ByName("CommitMove")),
+			connect.WithClientOptions(opts...),
+		),
+		abortMove: connect.NewClient[v1.AbortMoveRequest, v1.Port](
+			httpClient,
+			baseURL+PortServiceAbortMoveProcedure,
+			connect.WithSchema(portServiceMethods.ByName("AbortMove")),
+			connect.WithClientOptions(opts...),
+		),
+		watchMove: connect.NewClient[v1.WatchMoveRequest, v1.Move](
+			httpClient,
+			baseURL+PortServiceWatchMoveProcedure,
+			connect.WithSchema(portServiceMethods.ByName("WatchMove")),
+			connect.WithClientOptions(opts...),
+		),
 		unbindPort: connect.NewClient[v1.UnbindPortRequest, v1.Port](
 			httpClient,
 			baseURL+PortServiceUnbindPortProcedure,
@@ -644,14 +690,18 @@ func NewPortServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 
 // portServiceClient implements PortServiceClient.
 type portServiceClient struct {
-	createPort *connect.Client[v1.CreatePortRequest, v1.Port]
-	getPort    *connect.Client[v1.GetPortRequest, v1.Port]
-	listPorts  *connect.Client[v1.ListPortsRequest, v1.ListPortsResponse]
-	updatePort *connect.Client[v1.UpdatePortRequest, v1.Port]
-	deletePort *connect.Client[v1.DeletePortRequest, v1.DeletePortResponse]
-	bindPort   *connect.Client[v1.BindPortRequest, v1.Port]
-	movePort   *connect.Client[v1.MovePortRequest, v1.Port]
-	unbindPort *connect.Client[v1.UnbindPortRequest, v1.Port]
+	createPort  *connect.Client[v1.CreatePortRequest, v1.Port]
+	getPort     *connect.Client[v1.GetPortRequest, v1.Port]
+	listPorts   *connect.Client[v1.ListPortsRequest, v1.ListPortsResponse]
+	updatePort  *connect.Client[v1.UpdatePortRequest, v1.Port]
+	deletePort  *connect.Client[v1.DeletePortRequest, v1.DeletePortResponse]
+	bindPort    *connect.Client[v1.BindPortRequest, v1.Port]
+	movePort    *connect.Client[v1.MovePortRequest, v1.Port]
+	prepareMove *connect.Client[v1.PrepareMoveRequest, v1.Port]
+	commitMove  *connect.Client[v1.CommitMoveRequest, v1.Port]
+	abortMove   *connect.Client[v1.AbortMoveRequest, v1.Port]
+	watchMove   *connect.Client[v1.WatchMoveRequest, v1.Move]
+	unbindPort  *connect.Client[v1.UnbindPortRequest, v1.Port]
 }
 
 // CreatePort calls weft.v1.PortService.CreatePort.
@@ -689,6 +739,26 @@ func (c *portServiceClient) MovePort(ctx context.Context, req *connect.Request[v
 	return c.movePort.CallUnary(ctx, req)
 }
 
+// PrepareMove calls weft.v1.PortService.PrepareMove.
+func (c *portServiceClient) PrepareMove(ctx context.Context, req *connect.Request[v1.PrepareMoveRequest]) (*connect.Response[v1.Port], error) {
+	return c.prepareMove.CallUnary(ctx, req)
+}
+
+// CommitMove calls weft.v1.PortService.CommitMove.
+func (c *portServiceClient) CommitMove(ctx context.Context, req *connect.Request[v1.CommitMoveRequest]) (*connect.Response[v1.Port], error) {
+	return c.commitMove.CallUnary(ctx, req)
+}
+
+// AbortMove calls weft.v1.PortService.AbortMove.
+func (c *portServiceClient) AbortMove(ctx context.Context, req *connect.Request[v1.AbortMoveRequest]) (*connect.Response[v1.Port], error) {
+	return c.abortMove.CallUnary(ctx, req)
+}
+
+// WatchMove calls weft.v1.PortService.WatchMove.
+func (c *portServiceClient) WatchMove(ctx context.Context, req *connect.Request[v1.WatchMoveRequest]) (*connect.ServerStreamForClient[v1.Move], error) {
+	return c.watchMove.CallServerStream(ctx, req)
+}
+
 // UnbindPort calls weft.v1.PortService.UnbindPort.
 func (c *portServiceClient) UnbindPort(ctx context.Context, req *connect.Request[v1.UnbindPortRequest]) (*connect.Response[v1.Port], error) {
 	return c.unbindPort.CallUnary(ctx, req)
@@ -704,8 +774,16 @@ type PortServiceHandler interface {
 	DeletePort(context.Context, *connect.Request[v1.DeletePortRequest]) (*connect.Response[v1.DeletePortResponse], error)
 	// Binds an unbound port to a host. Binding it where it is already active changes nothing.
 	BindPort(context.Context, *connect.Request[v1.BindPortRequest]) (*connect.Response[v1.Port], error)
-	// Moves a bound port to another host. An epoch that is not 0 must be the current one.
+	// Moves a bound port to another host: prepares, waits until it is prepared, commits. An epoch that is not 0 must be the current one.
 	MovePort(context.Context, *connect.Request[v1.MovePortRequest]) (*connect.Response[v1.Port], error)
+	// Makes the port incoming on a host and returns; PortStatus.move tells when it is prepared.
+	PrepareMove(context.Context, *connect.Request[v1.PrepareMoveRequest]) (*connect.Response[v1.Port], error)
+	// Makes the host that the port is incoming on its place. Refused before the move is prepared.
+	CommitMove(context.Context, *connect.Request[v1.CommitMoveRequest]) (*connect.Response[v1.Port], error)
+	// Ends a move that is not committed; the port stays where it was.
+	AbortMove(context.Context, *connect.Request[v1.AbortMoveRequest]) (*connect.Response[v1.Port], error)
+	// Sends the port's move as it is and then each time it changes, until it is done or aborted.
+	WatchMove(context.Context, *connect.Request[v1.WatchMoveRequest], *connect.ServerStream[v1.Move]) error
 	UnbindPort(context.Context, *connect.Request[v1.UnbindPortRequest]) (*connect.Response[v1.Port], error)
 }
 
@@ -758,6 +836,30 @@ func NewPortServiceHandler(svc PortServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(portServiceMethods.ByName("MovePort")),
 		connect.WithHandlerOptions(opts...),
 	)
+	portServicePrepareMoveHandler := connect.NewUnaryHandler(
+		PortServicePrepareMoveProcedure,
+		svc.PrepareMove,
+		connect.WithSchema(portServiceMethods.ByName("PrepareMove")),
+		connect.WithHandlerOptions(opts...),
+	)
+	portServiceCommitMoveHandler := connect.NewUnaryHandler(
+		PortServiceCommitMoveProcedure,
+		svc.CommitMove,
+		connect.WithSchema(portServiceMethods.ByName("CommitMove")),
+		connect.WithHandlerOptions(opts...),
+	)
+	portServiceAbortMoveHandler := connect.NewUnaryHandler(
+		PortServiceAbortMoveProcedure,
+		svc.AbortMove,
+		connect.WithSchema(portServiceMethods.ByName("AbortMove")),
+		connect.WithHandlerOptions(opts...),
+	)
+	portServiceWatchMoveHandler := connect.NewServerStreamHandler(
+		PortServiceWatchMoveProcedure,
+		svc.WatchMove,
+		connect.WithSchema(portServiceMethods.ByName("WatchMove")),
+		connect.WithHandlerOptions(opts...),
+	)
 	portServiceUnbindPortHandler := connect.NewUnaryHandler(
 		PortServiceUnbindPortProcedure,
 		svc.UnbindPort,
@@ -780,6 +882,14 @@ func NewPortServiceHandler(svc PortServiceHandler, opts ...connect.HandlerOption
 			portServiceBindPortHandler.ServeHTTP(w, r)
 		case PortServiceMovePortProcedure:
 			portServiceMovePortHandler.ServeHTTP(w, r)
+		case PortServicePrepareMoveProcedure:
+			portServicePrepareMoveHandler.ServeHTTP(w, r)
+		case PortServiceCommitMoveProcedure:
+			portServiceCommitMoveHandler.ServeHTTP(w, r)
+		case PortServiceAbortMoveProcedure:
+			portServiceAbortMoveHandler.ServeHTTP(w, r)
+		case PortServiceWatchMoveProcedure:
+			portServiceWatchMoveHandler.ServeHTTP(w, r)
 		case PortServiceUnbindPortProcedure:
 			portServiceUnbindPortHandler.ServeHTTP(w, r)
 		default:
@@ -819,6 +929,22 @@ func (UnimplementedPortServiceHandler) MovePort(context.Context, *connect.Reques
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.PortService.MovePort is not implemented"))
 }
 
+func (UnimplementedPortServiceHandler) PrepareMove(context.Context, *connect.Request[v1.PrepareMoveRequest]) (*connect.Response[v1.Port], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.PortService.PrepareMove is not implemented"))
+}
+
+func (UnimplementedPortServiceHandler) CommitMove(context.Context, *connect.Request[v1.CommitMoveRequest]) (*connect.Response[v1.Port], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.PortService.CommitMove is not implemented"))
+}
+
+func (UnimplementedPortServiceHandler) AbortMove(context.Context, *connect.Request[v1.AbortMoveRequest]) (*connect.Response[v1.Port], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.PortService.AbortMove is not implemented"))
+}
+
+func (UnimplementedPortServiceHandler) WatchMove(context.Context, *connect.Request[v1.WatchMoveRequest], *connect.ServerStream[v1.Move]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.PortService.WatchMove is not implemented"))
+}
+
 func (UnimplementedPortServiceHandler) UnbindPort(context.Context, *connect.Request[v1.UnbindPortRequest]) (*connect.Response[v1.Port], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.PortService.UnbindPort is not implemented"))
 }
@@ -829,10 +955,17 @@ type HostServiceClient interface {
 	CreateHostToken(context.Context, *connect.Request[v1.CreateHostTokenRequest]) (*connect.Response[v1.CreateHostTokenResponse], error)
 	GetHost(context.Context, *connect.Request[v1.GetHostRequest]) (*connect.Response[v1.Host], error)
 	ListHosts(context.Context, *connect.Request[v1.ListHostsRequest]) (*connect.Response[v1.ListHostsResponse], error)
-	// Changes description, outer_checksum.
+	// Changes description, outer_checksum, migrates, when_silent.
 	UpdateHost(context.Context, *connect.Request[v1.UpdateHostRequest]) (*connect.Response[v1.Host], error)
 	// Refused while ports are bound to the host, unless forced: then they are unbound, and their epochs grow.
 	RemoveHost(context.Context, *connect.Request[v1.RemoveHostRequest]) (*connect.Response[v1.RemoveHostResponse], error)
+	// From now on no port is bound or moved to the host; what is there stays. Answers which ports those are.
+	DrainHost(context.Context, *connect.Request[v1.DrainHostRequest]) (*connect.Response[v1.DrainHostResponse], error)
+	// Declares the host dead: its ports are unbound with higher epochs, so that they may be bound elsewhere at once, and nothing of it is
+	// accepted in their networks any more. Moves from and to it end.
+	FailHost(context.Context, *connect.Request[v1.FailHostRequest]) (*connect.Response[v1.FailHostResponse], error)
+	// Takes a drained or failed host back into service.
+	ReturnHost(context.Context, *connect.Request[v1.ReturnHostRequest]) (*connect.Response[v1.Host], error)
 }
 
 // NewHostServiceClient constructs a client for the weft.v1.HostService service. By default, it uses
@@ -876,6 +1009,24 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(hostServiceMethods.ByName("RemoveHost")),
 			connect.WithClientOptions(opts...),
 		),
+		drainHost: connect.NewClient[v1.DrainHostRequest, v1.DrainHostResponse](
+			httpClient,
+			baseURL+HostServiceDrainHostProcedure,
+			connect.WithSchema(hostServiceMethods.ByName("DrainHost")),
+			connect.WithClientOptions(opts...),
+		),
+		failHost: connect.NewClient[v1.FailHostRequest, v1.FailHostResponse](
+			httpClient,
+			baseURL+HostServiceFailHostProcedure,
+			connect.WithSchema(hostServiceMethods.ByName("FailHost")),
+			connect.WithClientOptions(opts...),
+		),
+		returnHost: connect.NewClient[v1.ReturnHostRequest, v1.Host](
+			httpClient,
+			baseURL+HostServiceReturnHostProcedure,
+			connect.WithSchema(hostServiceMethods.ByName("ReturnHost")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -886,6 +1037,9 @@ type hostServiceClient struct {
 	listHosts       *connect.Client[v1.ListHostsRequest, v1.ListHostsResponse]
 	updateHost      *connect.Client[v1.UpdateHostRequest, v1.Host]
 	removeHost      *connect.Client[v1.RemoveHostRequest, v1.RemoveHostResponse]
+	drainHost       *connect.Client[v1.DrainHostRequest, v1.DrainHostResponse]
+	failHost        *connect.Client[v1.FailHostRequest, v1.FailHostResponse]
+	returnHost      *connect.Client[v1.ReturnHostRequest, v1.Host]
 }
 
 // CreateHostToken calls weft.v1.HostService.CreateHostToken.
@@ -913,16 +1067,38 @@ func (c *hostServiceClient) RemoveHost(ctx context.Context, req *connect.Request
 	return c.removeHost.CallUnary(ctx, req)
 }
 
+// DrainHost calls weft.v1.HostService.DrainHost.
+func (c *hostServiceClient) DrainHost(ctx context.Context, req *connect.Request[v1.DrainHostRequest]) (*connect.Response[v1.DrainHostResponse], error) {
+	return c.drainHost.CallUnary(ctx, req)
+}
+
+// FailHost calls weft.v1.HostService.FailHost.
+func (c *hostServiceClient) FailHost(ctx context.Context, req *connect.Request[v1.FailHostRequest]) (*connect.Response[v1.FailHostResponse], error) {
+	return c.failHost.CallUnary(ctx, req)
+}
+
+// ReturnHost calls weft.v1.HostService.ReturnHost.
+func (c *hostServiceClient) ReturnHost(ctx context.Context, req *connect.Request[v1.ReturnHostRequest]) (*connect.Response[v1.Host], error) {
+	return c.returnHost.CallUnary(ctx, req)
+}
+
 // HostServiceHandler is an implementation of the weft.v1.HostService service.
 type HostServiceHandler interface {
 	// Makes a single-use token with which a host of that name joins. Creates the host record if there is none.
 	CreateHostToken(context.Context, *connect.Request[v1.CreateHostTokenRequest]) (*connect.Response[v1.CreateHostTokenResponse], error)
 	GetHost(context.Context, *connect.Request[v1.GetHostRequest]) (*connect.Response[v1.Host], error)
 	ListHosts(context.Context, *connect.Request[v1.ListHostsRequest]) (*connect.Response[v1.ListHostsResponse], error)
-	// Changes description, outer_checksum.
+	// Changes description, outer_checksum, migrates, when_silent.
 	UpdateHost(context.Context, *connect.Request[v1.UpdateHostRequest]) (*connect.Response[v1.Host], error)
 	// Refused while ports are bound to the host, unless forced: then they are unbound, and their epochs grow.
 	RemoveHost(context.Context, *connect.Request[v1.RemoveHostRequest]) (*connect.Response[v1.RemoveHostResponse], error)
+	// From now on no port is bound or moved to the host; what is there stays. Answers which ports those are.
+	DrainHost(context.Context, *connect.Request[v1.DrainHostRequest]) (*connect.Response[v1.DrainHostResponse], error)
+	// Declares the host dead: its ports are unbound with higher epochs, so that they may be bound elsewhere at once, and nothing of it is
+	// accepted in their networks any more. Moves from and to it end.
+	FailHost(context.Context, *connect.Request[v1.FailHostRequest]) (*connect.Response[v1.FailHostResponse], error)
+	// Takes a drained or failed host back into service.
+	ReturnHost(context.Context, *connect.Request[v1.ReturnHostRequest]) (*connect.Response[v1.Host], error)
 }
 
 // NewHostServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -962,6 +1138,24 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(hostServiceMethods.ByName("RemoveHost")),
 		connect.WithHandlerOptions(opts...),
 	)
+	hostServiceDrainHostHandler := connect.NewUnaryHandler(
+		HostServiceDrainHostProcedure,
+		svc.DrainHost,
+		connect.WithSchema(hostServiceMethods.ByName("DrainHost")),
+		connect.WithHandlerOptions(opts...),
+	)
+	hostServiceFailHostHandler := connect.NewUnaryHandler(
+		HostServiceFailHostProcedure,
+		svc.FailHost,
+		connect.WithSchema(hostServiceMethods.ByName("FailHost")),
+		connect.WithHandlerOptions(opts...),
+	)
+	hostServiceReturnHostHandler := connect.NewUnaryHandler(
+		HostServiceReturnHostProcedure,
+		svc.ReturnHost,
+		connect.WithSchema(hostServiceMethods.ByName("ReturnHost")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/weft.v1.HostService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case HostServiceCreateHostTokenProcedure:
@@ -974,6 +1168,12 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 			hostServiceUpdateHostHandler.ServeHTTP(w, r)
 		case HostServiceRemoveHostProcedure:
 			hostServiceRemoveHostHandler.ServeHTTP(w, r)
+		case HostServiceDrainHostProcedure:
+			hostServiceDrainHostHandler.ServeHTTP(w, r)
+		case HostServiceFailHostProcedure:
+			hostServiceFailHostHandler.ServeHTTP(w, r)
+		case HostServiceReturnHostProcedure:
+			hostServiceReturnHostHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1001,6 +1201,18 @@ func (UnimplementedHostServiceHandler) UpdateHost(context.Context, *connect.Requ
 
 func (UnimplementedHostServiceHandler) RemoveHost(context.Context, *connect.Request[v1.RemoveHostRequest]) (*connect.Response[v1.RemoveHostResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.HostService.RemoveHost is not implemented"))
+}
+
+func (UnimplementedHostServiceHandler) DrainHost(context.Context, *connect.Request[v1.DrainHostRequest]) (*connect.Response[v1.DrainHostResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.HostService.DrainHost is not implemented"))
+}
+
+func (UnimplementedHostServiceHandler) FailHost(context.Context, *connect.Request[v1.FailHostRequest]) (*connect.Response[v1.FailHostResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.HostService.FailHost is not implemented"))
+}
+
+func (UnimplementedHostServiceHandler) ReturnHost(context.Context, *connect.Request[v1.ReturnHostRequest]) (*connect.Response[v1.Host], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.HostService.ReturnHost is not implemented"))
 }
 
 // VTEPServiceClient is a client for the weft.v1.VTEPService service.
