@@ -54,7 +54,8 @@ const (
 type LocalServiceClient interface {
 	// Gives a port an interface on this host, binding it here if it is unbound. Attaching what is attached changes nothing.
 	Attach(context.Context, *connect.Request[v1.AttachRequest]) (*connect.Response[v1.AttachResponse], error)
-	// Takes the interface away and unbinds the port.
+	// Takes the interface away and unbinds the port. One that is incoming on another host stays bound to this one, as its move decides where it
+	// is (its workload stops here before it is known to run there), and one that went to another host is left to that.
 	Detach(context.Context, *connect.Request[v1.DetachRequest]) (*connect.Response[v1.DetachResponse], error)
 	// Says that the workload of a port that is incoming here runs here now: the hypervisor's event. The port is open when it returns,
 	// whether or not a server has heard of it.
@@ -159,7 +160,8 @@ func (c *localServiceClient) GetStatus(ctx context.Context, req *connect.Request
 type LocalServiceHandler interface {
 	// Gives a port an interface on this host, binding it here if it is unbound. Attaching what is attached changes nothing.
 	Attach(context.Context, *connect.Request[v1.AttachRequest]) (*connect.Response[v1.AttachResponse], error)
-	// Takes the interface away and unbinds the port.
+	// Takes the interface away and unbinds the port. One that is incoming on another host stays bound to this one, as its move decides where it
+	// is (its workload stops here before it is known to run there), and one that went to another host is left to that.
 	Detach(context.Context, *connect.Request[v1.DetachRequest]) (*connect.Response[v1.DetachResponse], error)
 	// Says that the workload of a port that is incoming here runs here now: the hypervisor's event. The port is open when it returns,
 	// whether or not a server has heard of it.
