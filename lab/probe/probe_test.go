@@ -118,7 +118,8 @@ func wait(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// Goes red when loss, a second arrival or a late one is counted as an arrival.
+// Goes red when loss, a second arrival or a late one is counted as an arrival, or when the receiver's highest number is not kept and a run of
+// lost ones with it.
 func TestSequenceCountsLoss(t *testing.T) {
 	a, b := two(t)
 	if err := PingUntil(limited(t), a, addrB); err != nil {
@@ -154,7 +155,8 @@ func TestSequenceCountsLoss(t *testing.T) {
 	}
 	wait(t, "some arrive again", passed(800))
 	r, err = q.Stop()
-	if err != nil || r.Lost < 100 || r.Received < 200 || r.Lost+r.Received != r.Sent || r.LongestGap < 10*time.Millisecond {
+	if err != nil || r.Lost < 100 || r.Received < 200 || r.Lost+r.Received != r.Sent || r.LongestGap < 10*time.Millisecond ||
+		r.LongestRun < 100 || r.LongestRun > r.Lost || r.LongestSilence < 10*time.Millisecond {
 		t.Errorf("with an outage: %+v, %v", r, err)
 	}
 }

@@ -24,27 +24,29 @@ type SequenceResult struct {
 	Unsent uint64
 	// LongestGap between two arrivals, and First, from the start of sending to the first arrival.
 	LongestGap, First time.Duration
+	// LongestRun of numbers that had not come when a higher one came, and LongestSilence, the time between the sending of the datagrams
+	// before and behind such a run, by the sender's clock: for receivers whose own clock stands still at times.
+	LongestRun     uint64
+	LongestSilence time.Duration
 }
 
 // Sequence sends numbered datagrams from one namespace to an address of another, at a steady rate.
 type Sequence struct {
-	sender, receiver *net.UDPConn
-	dst              netip.AddrPort
-	tag              [8]byte
-	rate             int
+	sender   *SequenceSender
+	receiver *SequenceReceiver
+}
 
-	wg     sync.WaitGroup
-	stop   chan struct{}
-	began  time.Time
-	result SequenceResult
-	seen   map[uint64]struct{}
-	sent   uint64
-	// sendErr is the first error of the sender that is not about one datagram.
-	sendErr error
+// SequenceTag tells the datagrams of one sequence from others.
+type SequenceTag [8]byte
+
+// NewSequenceTag makes one that no other sequence has.
+func NewSequenceTag() (t SequenceTag) {
+	rand.Read(t[:])
+	return t
 }
 
 const (
-	sequenceSize = 24 // tag, number, padding
+	sequenceSize = 24 // tag, number, the sender's time in nanoseconds
 	// drainTime after the last datagram is sent, for those on the way.
 	drainTime = 500 * time.Millisecond
 	// burst is how often the sender wakes.
@@ -54,95 +56,216 @@ const (
 // StartSequence begins to send at a rate in packets a second; Stop ends it. The address need not be there yet: the receiver
 // takes what comes to the L4 port on any address of its namespace.
 func StartSequence(ctx context.Context, from, to *netdev.Handle, dst netip.Addr, l4port, rate int) (*Sequence, error) {
-	r, err := bound(ctx, to, dst.Is6(), l4port)
+	tag := NewSequenceTag()
+	r, err := StartSequenceReceiver(ctx, to, dst.Is6(), l4port, tag)
+	if err != nil {
+		return nil, err
+	}
+	s, err := StartSequenceSender(ctx, from, netip.AddrPortFrom(dst, uint16(l4port)), rate, tag)
+	if err != nil {
+		r.Stop()
+		return nil, err
+	}
+	return &Sequence{sender: s, receiver: r}, nil
+}
+
+// Stop ends sending, waits for what is on the way, and reports. Call it once.
+func (q *Sequence) Stop() (SequenceResult, error) {
+	sent := q.sender.Stop()
+	q.receiver.Drain()
+	r := q.receiver.Stop()
+	r.Sent, r.Unsent, r.Lost = sent.Sent, sent.Unsent, sent.Sent-r.Received
+	return r, q.sender.err
+}
+
+// SequenceSender is the sending half of a Sequence.
+type SequenceSender struct {
+	conn  *net.UDPConn
+	dst   netip.AddrPort
+	tag   SequenceTag
+	rate  int
+	began time.Time
+	stop  chan struct{}
+	wg    sync.WaitGroup
+
+	mu           sync.Mutex
+	sent, unsent uint64
+	// err is the first error that is not about one datagram.
+	err error
+}
+
+// StartSequenceSender begins to send to an address at a rate in packets a second.
+func StartSequenceSender(ctx context.Context, from *netdev.Handle, dst netip.AddrPort, rate int, tag SequenceTag) (*SequenceSender, error) {
+	c, err := bound(ctx, from, dst.Addr().Is6(), 0)
 	if err != nil {
 		return nil, fmt.Errorf("number datagrams to %s: %w", dst, err)
 	}
-	s, err := bound(ctx, from, dst.Is6(), 0)
-	if err != nil {
-		r.Close()
-		return nil, fmt.Errorf("number datagrams to %s: %w", dst, err)
-	}
-	setBuffers(r, 8<<20)
-	setBuffers(s, 8<<20)
-	q := &Sequence{sender: s, receiver: r, dst: netip.AddrPortFrom(dst, uint16(l4port)), rate: rate,
-		stop: make(chan struct{}), began: time.Now(), seen: map[uint64]struct{}{}}
-	rand.Read(q.tag[:])
-	q.wg.Add(2)
-	go q.send()
-	go q.receive()
-	return q, nil
+	setBuffers(c, 8<<20)
+	s := &SequenceSender{conn: c, dst: dst, tag: tag, rate: rate, began: time.Now(), stop: make(chan struct{})}
+	s.wg.Go(s.send)
+	return s, nil
 }
 
 // send catches up after a late wake-up, so that the rate is kept on average.
-func (q *Sequence) send() {
-	defer q.wg.Done()
+func (s *SequenceSender) send() {
 	buf := make([]byte, sequenceSize)
-	copy(buf, q.tag[:])
+	copy(buf, s.tag[:])
 	tick := time.NewTicker(burst)
 	defer tick.Stop()
 	for {
-		due := uint64(time.Since(q.began).Seconds() * float64(q.rate))
-		for q.sent+q.result.Unsent < due {
-			binary.BigEndian.PutUint64(buf[8:], q.sent)
-			if _, err := q.sender.WriteToUDPAddrPort(buf, q.dst); errors.Is(err, net.ErrClosed) {
-				q.sendErr = err
-				return
-			} else if err != nil {
-				q.result.Unsent++
-				continue
-			}
-			q.sent++
+		if s.err = s.catchUp(buf); s.err != nil {
+			return
 		}
 		select {
-		case <-q.stop:
+		case <-s.stop:
 			return
 		case <-tick.C:
 		}
 	}
 }
 
-func (q *Sequence) receive() {
-	defer q.wg.Done()
+// catchUp sends what is due.
+func (s *SequenceSender) catchUp(buf []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	due := uint64(time.Since(s.began).Seconds() * float64(s.rate))
+	for s.sent+s.unsent < due {
+		binary.BigEndian.PutUint64(buf[8:], s.sent)
+		binary.BigEndian.PutUint64(buf[16:], uint64(time.Now().UnixNano()))
+		if _, err := s.conn.WriteToUDPAddrPort(buf, s.dst); errors.Is(err, net.ErrClosed) {
+			return err
+		} else if err != nil {
+			s.unsent++
+			continue
+		}
+		s.sent++
+	}
+	return nil
+}
+
+// Result is what was sent so far: Sent and Unsent.
+func (s *SequenceSender) Result() SequenceResult {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return SequenceResult{Sent: s.sent, Unsent: s.unsent}
+}
+
+// Stop ends sending and reports Sent and Unsent. Call it once.
+func (s *SequenceSender) Stop() SequenceResult {
+	close(s.stop)
+	s.wg.Wait()
+	s.conn.Close()
+	return s.Result()
+}
+
+// SequenceReceiver is the receiving half of a Sequence.
+type SequenceReceiver struct {
+	conn  *net.UDPConn
+	tag   SequenceTag
+	began time.Time
+	wg    sync.WaitGroup
+
+	mu     sync.Mutex
+	result SequenceResult
+	seen   []uint64 // a bit for each number
+	last   time.Time
+	// highest number that came, and when it was sent.
+	highest     uint64
+	highestSent int64
+}
+
+// maxSequence bounds the numbers that are taken, and with them the memory: 128 MiB.
+const maxSequence = 1 << 30
+
+// StartSequenceReceiver begins to take datagrams of a tag at an L4 port, on every address that the namespace has and will have.
+func StartSequenceReceiver(ctx context.Context, to *netdev.Handle, v6 bool, l4port int, tag SequenceTag) (*SequenceReceiver, error) {
+	c, err := bound(ctx, to, v6, l4port)
+	if err != nil {
+		return nil, fmt.Errorf("take numbered datagrams at port %d: %w", l4port, err)
+	}
+	setBuffers(c, 8<<20)
+	r := &SequenceReceiver{conn: c, tag: tag, began: time.Now()}
+	r.wg.Go(r.receive)
+	return r, nil
+}
+
+func (r *SequenceReceiver) receive() {
 	buf := make([]byte, 2048)
-	var last time.Time
-	var highest uint64
 	for {
-		n, _, err := q.receiver.ReadFromUDPAddrPort(buf)
+		n, _, err := r.conn.ReadFromUDPAddrPort(buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil || n != sequenceSize || [8]byte(buf[:8]) != q.tag {
+		if err != nil || n != sequenceSize || SequenceTag(buf[:8]) != r.tag {
 			continue
 		}
-		now, number := time.Now(), binary.BigEndian.Uint64(buf[8:])
-		if last.IsZero() {
-			q.result.First = now.Sub(q.began)
-		} else {
-			q.result.LongestGap = max(q.result.LongestGap, now.Sub(last))
-		}
-		last = now
-		if _, dup := q.seen[number]; dup {
-			q.result.Duplicated++
-			continue
-		}
-		q.seen[number] = struct{}{}
-		q.result.Received++
-		if number < highest {
-			q.result.Reordered++
-		}
-		highest = max(highest, number)
+		r.take(time.Now(), binary.BigEndian.Uint64(buf[8:]), int64(binary.BigEndian.Uint64(buf[16:])))
 	}
 }
 
-// Stop ends sending, waits for what is on the way, and reports. Call it once.
-func (q *Sequence) Stop() (SequenceResult, error) {
-	close(q.stop)
-	q.receiver.SetReadDeadline(time.Now().Add(drainTime))
-	q.wg.Wait()
-	q.sender.Close()
-	q.receiver.Close()
-	q.result.Sent = q.sent
-	q.result.Lost = q.result.Sent - q.result.Received
-	return q.result, q.sendErr
+func (r *SequenceReceiver) take(now time.Time, number uint64, sent int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if number >= maxSequence {
+		return
+	}
+	if r.last.IsZero() {
+		r.result.First = now.Sub(r.began)
+	} else {
+		r.result.LongestGap = max(r.result.LongestGap, now.Sub(r.last))
+	}
+	first := r.last.IsZero()
+	r.last = now
+	if r.mark(number) {
+		r.result.Duplicated++
+		return
+	}
+	r.result.Received++
+	if number < r.highest {
+		r.result.Reordered++
+		return
+	}
+	if !first && number > r.highest+1 {
+		r.result.LongestRun = max(r.result.LongestRun, number-r.highest-1)
+		r.result.LongestSilence = max(r.result.LongestSilence, time.Duration(sent-r.highestSent))
+	}
+	r.highest, r.highestSent = number, sent
+}
+
+// mark notes a number, and reports whether it was noted before.
+func (r *SequenceReceiver) mark(number uint64) bool {
+	word, bit := number/64, uint64(1)<<(number%64)
+	for uint64(len(r.seen)) <= word {
+		r.seen = append(r.seen, 0)
+	}
+	was := r.seen[word]&bit != 0
+	r.seen[word] |= bit
+	return was
+}
+
+// Result is what came so far; of the sender's side it knows nothing.
+func (r *SequenceReceiver) Result() SequenceResult {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.result
+}
+
+// Forget begins anew with what is the longest: LongestGap, LongestRun and LongestSilence from now on.
+func (r *SequenceReceiver) Forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.result.LongestGap, r.result.LongestRun, r.result.LongestSilence = 0, 0, 0
+}
+
+// Drain takes what is on the way still, and then no more.
+func (r *SequenceReceiver) Drain() {
+	r.conn.SetReadDeadline(time.Now().Add(drainTime))
+	r.wg.Wait()
+}
+
+// Stop ends receiving and reports.
+func (r *SequenceReceiver) Stop() SequenceResult {
+	r.conn.Close()
+	r.wg.Wait()
+	return r.Result()
 }
