@@ -43,6 +43,8 @@ type Agent struct {
 	unfit  []attachment
 	uplink *uplink
 	prober *Prober
+	// silent are the VTEPs that the watch hears no more.
+	silent []watched
 	wall   *wall
 
 	// can is what kernel and uplinks were found to be able to do.

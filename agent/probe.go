@@ -49,6 +49,9 @@ const (
 	probeSmall
 	probeBurst
 	probeAnswer
+	// Of the watch, see silence.go.
+	probeHail
+	probeEcho
 )
 
 // head is what every probe begins with.
@@ -82,8 +85,9 @@ type probeSocket interface {
 
 // peer is another host as the prober knows it.
 type peer struct {
-	name string
-	addr netip.Addr
+	// uid is the VTEP's.
+	uid, name string
+	addr      netip.Addr
 }
 
 // Prober owns the OAM socket. Run asks in rounds, and answers whoever asks.
@@ -106,6 +110,12 @@ type Prober struct {
 
 	answers int
 	second  int64
+
+	watch *Watch
+	// found is told what the watch found, when it changes. It may block.
+	found      func(context.Context, finding)
+	echoes     int
+	echoSecond int64
 }
 
 // asked is a question that is under way.
@@ -126,11 +136,13 @@ func NewProber(s probeSocket, every time.Duration, suspect func() string, verdic
 	return &Prober{
 		socket: s, every: every, log: log, verdict: verdict, suspect: suspect, hurry: make(chan struct{}, 1),
 		peers: map[wire.MAC]peer{}, asked: map[uint64]*asked{}, fresh: map[wire.MAC]bool{},
+		watch: newWatch(), found: func(context.Context, finding) {},
 	}
 }
 
-// SetPeers says who there is; a new peer is asked at once.
-func (p *Prober) SetPeers(self netip.Addr, peers map[wire.MAC]peer) {
+// SetPeers says who there is; a new peer is asked at once. uid is that of the host's own VTEP, self its address.
+func (p *Prober) SetPeers(uid string, self netip.Addr, peers map[wire.MAC]peer) {
+	p.watch.SetPeers(uid, peers, time.Now())
 	p.mu.Lock()
 	news := p.self != self
 	p.self = self
@@ -163,6 +175,7 @@ func (p *Prober) Hurry() {
 func (p *Prober) Run(ctx context.Context) {
 	var reader sync.WaitGroup
 	reader.Go(p.read)
+	reader.Go(func() { p.watchAll(ctx) })
 	defer reader.Wait()
 	defer p.socket.Close()
 	ticker := time.NewTicker(p.every)
@@ -309,11 +322,16 @@ func (p *Prober) read() {
 		if !ok {
 			continue
 		}
-		if h.kind == probeAsk {
+		switch h.kind {
+		case probeAsk:
 			p.answer(f.Src, h.nonce)
-			continue
+		case probeHail:
+			p.echo(f.Src, h.nonce)
+		case probeEcho:
+			p.watch.hear(f.Src, h.nonce, time.Now())
+		default:
+			p.hear(h, len(f.Payload))
 		}
-		p.hear(h, len(f.Payload))
 	}
 }
 
@@ -413,6 +431,7 @@ func (a *Agent) startProbes(ctx context.Context, tasks *sync.WaitGroup) error {
 		// The context ends with the agent.
 		_ = a.do(ctx, func() { a.setCondition("degraded", blocked) })
 	}, a.log)
+	a.prober.found = func(ctx context.Context, f finding) { _ = a.do(ctx, func() { a.foundSilent(f) }) }
 	tasks.Go(func() { a.prober.Run(ctx) })
 	return nil
 }
@@ -440,8 +459,8 @@ func (a *Agent) tellProber() {
 	for mac, uid := range a.rec.oam.peers {
 		v := a.rec.view.vteps[uid]
 		if addr, ok := a.rec.target(v); ok && mac == oamMAC(addr, nativeLane) {
-			peers[mac] = peer{name: v.name, addr: addr}
+			peers[mac] = peer{uid: uid, name: v.name, addr: addr}
 		}
 	}
-	a.prober.SetPeers(a.rec.oam.self, peers)
+	a.prober.SetPeers(a.ownVTEP(), a.rec.oam.self, peers)
 }

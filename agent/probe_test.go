@@ -73,7 +73,7 @@ func pair(t *testing.T, sockets [2]probeSocket) (*Prober, <-chan string) {
 		}
 		p := NewProber(s, time.Hour, func() string { return "rule 3 of chain \"input\"" }, told, slog.New(slog.DiscardHandler))
 		o := addrs[1-i]
-		p.SetPeers(addrs[i], map[wire.MAC]peer{oamMAC(o, nativeLane): {name: fmt.Sprintf("h%d", 2-i), addr: o}})
+		p.SetPeers(fmt.Sprintf("h%d", i+1), addrs[i], map[wire.MAC]peer{oamMAC(o, nativeLane): {uid: fmt.Sprintf("h%d", 2-i), name: fmt.Sprintf("h%d", 2-i), addr: o}})
 		running.Go(func() { p.Run(ctx) })
 		if i == 0 {
 			first = p

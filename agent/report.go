@@ -3,6 +3,7 @@ package agent
 import (
 	"maps"
 	"slices"
+	"time"
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/datapath"
@@ -19,7 +20,7 @@ func (a *Agent) report() {
 	if a.connected == "" {
 		return
 	}
-	rep := &planv1.Report{Conditions: a.conditionList()}
+	rep := &planv1.Report{Conditions: a.conditionList(), Silent: a.silentList(time.Now())}
 	drops, err := a.kernel.Drops()
 	if err != nil {
 		a.log.Error("the drop counters cannot be read", "err", err)

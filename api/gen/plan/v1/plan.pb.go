@@ -1696,10 +1696,14 @@ func (x *Report) GetSilent() []*SilentVtep {
 	return nil
 }
 
+// SilentVtep is one that answered before. It says that neither the way there nor back, or that the agent there, does not work: an agent that is
+// away for a moment is silent too. A host that hears nobody reports none, and has the condition "deaf".
 type SilentVtep struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	Vtep              string                 `protobuf:"bytes,1,opt,name=vtep,proto3" json:"vtep,omitempty"`
-	SilentNanoseconds int64                  `protobuf:"varint,2,opt,name=silent_nanoseconds,json=silentNanoseconds,proto3" json:"silent_nanoseconds,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// uid.
+	Vtep string `protobuf:"bytes,1,opt,name=vtep,proto3" json:"vtep,omitempty"`
+	// Since its last answer, by the reporting host's clock.
+	SilentNanoseconds int64 `protobuf:"varint,2,opt,name=silent_nanoseconds,json=silentNanoseconds,proto3" json:"silent_nanoseconds,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }

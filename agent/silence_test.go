@@ -1,0 +1,223 @@
+package agent
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weftnet/weft/wire"
+)
+
+// fleet is hosts that watch each other, in a time of their own.
+type fleet struct {
+	t     *testing.T
+	now   time.Time
+	hosts []*watcher
+	byMAC map[wire.MAC]*watcher
+}
+
+// watcher is one of them.
+type watcher struct {
+	uid   string
+	mac   wire.MAC
+	watch *Watch
+	// phase of its ticks.
+	phase time.Duration
+	// in and out say whether frames reach it, and whether its own leave it; old is a version that does not know hails; still is a
+	// process that stands still.
+	in, out, old, still bool
+	found               finding
+	// since is when it found that; hails are how many it sent, hailed how many came.
+	since         time.Time
+	hails, hailed int
+}
+
+const fleetStep = 10 * time.Millisecond
+
+func newFleet(t *testing.T, n int) *fleet {
+	f := &fleet{t: t, now: time.Unix(1_000_000, 0), byMAC: map[wire.MAC]*watcher{}}
+	random := rand.New(rand.NewPCG(1, 2))
+	peers := map[wire.MAC]peer{}
+	for i := range n {
+		addr := netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
+		h := &watcher{uid: fmt.Sprintf("v%04d", i), mac: oamMAC(addr, nativeLane), watch: newWatch(), in: true, out: true,
+			phase: time.Duration(random.IntN(int(hailEvery/fleetStep))) * fleetStep}
+		f.hosts = append(f.hosts, h)
+		f.byMAC[h.mac], peers[h.mac] = h, peer{uid: h.uid, name: h.uid, addr: addr}
+	}
+	for _, h := range f.hosts {
+		own := peers[h.mac]
+		delete(peers, h.mac)
+		h.watch.SetPeers(h.uid, peers, f.now)
+		peers[h.mac] = own
+	}
+	return f
+}
+
+// run lets time pass.
+func (f *fleet) run(d time.Duration) {
+	for end := f.now.Add(d); f.now.Before(end); f.now = f.now.Add(fleetStep) {
+		for _, h := range f.hosts {
+			if !h.still && f.now.Add(h.phase).UnixNano()%int64(hailEvery) == 0 {
+				f.tick(h)
+			}
+		}
+	}
+}
+
+func (f *fleet) tick(h *watcher) {
+	found, hail, nonce := h.watch.tick(f.now)
+	if !found.same(h.found) {
+		h.found, h.since = found, f.now
+	}
+	h.hails += len(hail)
+	for _, mac := range hail {
+		to := f.byMAC[mac]
+		if !h.out || !to.in {
+			continue
+		}
+		if to.hailed++; to.old || to.still || !to.out || !h.in {
+			continue
+		}
+		h.watch.hear(to.mac, nonce, f.now)
+	}
+}
+
+// want wants each host to say that those are silent which the list names, "1:2,3 4:" for two hosts; the others nobody.
+func (f *fleet) want(when, list string) {
+	f.t.Helper()
+	want := map[string]string{}
+	for word := range strings.FieldsSeq(list) {
+		who, whom, _ := strings.Cut(word, ":")
+		want[who] = whom
+	}
+	for i, h := range f.hosts {
+		var said []string
+		for _, s := range h.found.silent {
+			said = append(said, fmt.Sprint(slices.IndexFunc(f.hosts, func(h *watcher) bool { return h.uid == s.uid })))
+		}
+		if got := strings.Join(said, ","); got != want[fmt.Sprint(i)] {
+			f.t.Errorf("%s: host %d says that %q are silent, not %q", when, i, got, want[fmt.Sprint(i)])
+		}
+	}
+}
+
+// deaf wants these hosts, and no others, to hear nobody.
+func (f *fleet) deaf(when string, want ...int) {
+	f.t.Helper()
+	var got []int
+	for i, h := range f.hosts {
+		if h.found.deaf {
+			got = append(got, i)
+		}
+	}
+	if !slices.Equal(got, want) {
+		f.t.Errorf("%s: %v hear nobody, not %v", when, got, want)
+	}
+}
+
+// within wants all that is said now to have been said within a second.
+func (f *fleet) within(when string, began time.Time) {
+	f.t.Helper()
+	last := slices.MaxFunc(f.hosts, func(a, b *watcher) int { return cmp.Compare(a.since.UnixNano(), b.since.UnixNano()) })
+	if took := last.since.Sub(began); took > time.Second {
+		f.t.Errorf("%s: noticed after %s", when, took)
+	}
+}
+
+// TestSilence turns red when a host that is cut off is not noticed within a second by those that watch it, when it accuses others, and
+// when one that is back stays accused: silentAfter of two seconds; no w.deaf; t.silent that hear does not take back.
+func TestSilence(t *testing.T) {
+	f := newFleet(t, 10)
+	f.run(2 * time.Second)
+	f.want("all is well", "")
+	for _, way := range []string{"both ways", "inwards", "outwards"} {
+		h := f.hosts[6]
+		h.in, h.out = way == "outwards", way == "inwards"
+		began := f.now
+		f.run(5 * time.Second)
+		f.want("cut "+way, "2:6 3:6 4:6 5:6")
+		f.deaf("cut "+way, 6)
+		f.within("cut "+way, began)
+		h.in, h.out = true, true
+		f.run(2 * hailEvery)
+		f.want("back", "")
+		f.deaf("back")
+		f.run(5 * time.Second)
+		f.want("back for a while", "")
+	}
+}
+
+// TestSilenceOfNeighbours turns red when a host whose watched hosts are all dead says nothing: no witnesses.
+func TestSilenceOfNeighbours(t *testing.T) {
+	f := newFleet(t, 10)
+	f.run(2 * time.Second)
+	began := f.now
+	for _, i := range []int{4, 5, 6, 7} {
+		f.hosts[i].in, f.hosts[i].out = false, false
+	}
+	f.run(5 * time.Second)
+	f.want("four in a row are dead", "0:4 1:4,5 2:4,5,6 3:4,5,6,7")
+	f.deaf("four in a row are dead", 4, 5, 6, 7)
+	f.within("four in a row are dead", began)
+}
+
+// TestSilenceOfTwo turns red when one of two hosts accuses the other: it cannot know whose uplink it is. And when a host that has nobody left
+// to hear complains of it.
+func TestSilenceOfTwo(t *testing.T) {
+	f := newFleet(t, 2)
+	f.run(2 * time.Second)
+	f.hosts[1].in, f.hosts[1].out = false, false
+	f.run(5 * time.Second)
+	f.want("the other is dead", "")
+	f.deaf("the other is dead", 0, 1)
+	f.hosts[0].watch.SetPeers("v0000", nil, f.now)
+	f.run(time.Second)
+	f.deaf("the other is removed", 1)
+}
+
+// TestSilenceIsNotOurs turns red when a process that stood still takes the time in which it asked nobody for silence, or when a host that never
+// answered is reported: no w.since; no t.heard.
+func TestSilenceIsNotOurs(t *testing.T) {
+	f := newFleet(t, 10)
+	f.hosts[9].old = true
+	f.run(2 * time.Second)
+	f.want("one is of an old version", "")
+	f.hosts[0].still = true
+	f.run(5 * time.Second)
+	f.want("one stands still", "6:0 7:0 8:0 9:0")
+	f.hosts[0].still = false
+	f.run(hailEvery)
+	f.want("it wakes", "6:0 7:0 8:0 9:0")
+	f.deaf("it wakes")
+	f.run(3 * time.Second)
+	f.want("it goes on", "")
+	f.deaf("it goes on")
+}
+
+// TestSilenceCost turns red when the cost of watching depends on how many hosts there are, as with no limit to the watched.
+func TestSilenceCost(t *testing.T) {
+	for _, n := range []int{10, 1000} {
+		f := newFleet(t, n)
+		f.run(2 * time.Second)
+		for _, h := range f.hosts {
+			h.hails, h.hailed = 0, 0
+		}
+		f.hosts[3].in, f.hosts[3].out = false, false
+		f.run(time.Second)
+		const most = int(time.Second/hailEvery) * mostWatched
+		for i, h := range f.hosts {
+			if i != 3 && (h.hails != most || h.hailed > most) {
+				t.Errorf("of %d, host %d hails %d times a second and is hailed %d times, not %d", n, i, h.hails, h.hailed, most)
+			}
+		}
+		if h := f.hosts[3]; h.hails > 2*most {
+			t.Errorf("of %d, the one that hears nobody hails %d times a second", n, h.hails)
+		}
+	}
+}
