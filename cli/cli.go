@@ -20,6 +20,8 @@ type Deps struct {
 	Version, Commit string
 	// RunDir is where servers, agents and labs keep their sockets; empty is /run.
 	RunDir string
+	// DevDir is where the kernel's devices are; empty is /dev.
+	DevDir string
 }
 
 // Env is what the environment says; empty strings where it says nothing.
@@ -67,6 +69,9 @@ func Run(ctx context.Context, deps Deps, extra []*cobra.Command, args []string) 
 func build(deps Deps, extra []*cobra.Command) (*cobra.Command, *app) {
 	if deps.RunDir == "" {
 		deps.RunDir = "/run"
+	}
+	if deps.DevDir == "" {
+		deps.DevDir = "/dev"
 	}
 	a := &app{deps: deps}
 	root := &cobra.Command{

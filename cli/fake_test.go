@@ -236,7 +236,10 @@ func (f networks) RemoveNetworkVTEP(_ context.Context, r *connect.Request[weftv1
 	return answer(n, nil)
 }
 
-type ports struct{ *fake }
+type ports struct {
+	weftv1connect.UnimplementedPortServiceHandler
+	*fake
+}
 
 func (f ports) CreatePort(_ context.Context, r *connect.Request[weftv1.CreatePortRequest]) (*connect.Response[weftv1.Port], error) {
 	f.mu.Lock()
@@ -310,9 +313,6 @@ func (f ports) bind(tenant, name, host string, epoch int64) (*connect.Response[w
 func (f ports) BindPort(_ context.Context, r *connect.Request[weftv1.BindPortRequest]) (*connect.Response[weftv1.Port], error) {
 	return f.bind(r.Msg.GetTenant(), r.Msg.GetName(), r.Msg.GetHost(), 0)
 }
-func (f ports) MovePort(_ context.Context, r *connect.Request[weftv1.MovePortRequest]) (*connect.Response[weftv1.Port], error) {
-	return f.bind(r.Msg.GetTenant(), r.Msg.GetName(), r.Msg.GetHost(), r.Msg.GetEpoch())
-}
 func (f ports) UnbindPort(_ context.Context, r *connect.Request[weftv1.UnbindPortRequest]) (*connect.Response[weftv1.Port], error) {
 	return f.bind(r.Msg.GetTenant(), r.Msg.GetName(), "", r.Msg.GetEpoch())
 }
@@ -385,7 +385,10 @@ func (f pools) DeleteVNIPool(_ context.Context, r *connect.Request[weftv1.Delete
 	return answer(&weftv1.DeleteVNIPoolResponse{}, nil)
 }
 
-type hosts struct{ *fake }
+type hosts struct {
+	weftv1connect.UnimplementedHostServiceHandler
+	*fake
+}
 
 func (f hosts) CreateHostToken(_ context.Context, r *connect.Request[weftv1.CreateHostTokenRequest]) (*connect.Response[weftv1.CreateHostTokenResponse], error) {
 	f.mu.Lock()
@@ -526,10 +529,10 @@ func (f *fake) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(weftv1connect.NewTenantServiceHandler(tenants{f}))
 	mux.Handle(weftv1connect.NewNetworkServiceHandler(networks{f}))
-	mux.Handle(weftv1connect.NewPortServiceHandler(ports{f}))
+	mux.Handle(weftv1connect.NewPortServiceHandler(ports{fake: f}))
 	mux.Handle(weftv1connect.NewVTEPServiceHandler(vteps{f}))
 	mux.Handle(weftv1connect.NewVNIPoolServiceHandler(pools{f}))
-	mux.Handle(weftv1connect.NewHostServiceHandler(hosts{f}))
+	mux.Handle(weftv1connect.NewHostServiceHandler(hosts{fake: f}))
 	mux.Handle(weftv1connect.NewSystemServiceHandler(system{f}))
 	return mux
 }
@@ -539,12 +542,33 @@ type fakeAgent struct {
 	localv1connect.UnimplementedLocalServiceHandler
 	mu       sync.Mutex
 	attached []*localv1.Attachment
+	// calls that changed something.
+	calls []string
+}
+
+func (f *fakeAgent) find(tenant, port string) *localv1.Attachment {
+	for _, at := range f.attached {
+		if at.GetTenant() == tenant && at.GetPort() == port {
+			return at
+		}
+	}
+	return nil
+}
+
+func (f *fakeAgent) drop(tenant, port string) {
+	f.attached = slices.DeleteFunc(f.attached, func(at *localv1.Attachment) bool { return at.GetTenant() == tenant && at.GetPort() == port })
 }
 
 func (f *fakeAgent) Attach(_ context.Context, r *connect.Request[localv1.AttachRequest]) (*connect.Response[localv1.AttachResponse], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if r.Msg.GetPort() == "elsewhere" {
+	if have := f.find(r.Msg.GetTenant(), r.Msg.GetPort()); have != nil {
+		return answer(&localv1.AttachResponse{Attachment: have}, nil)
+	}
+	if r.Msg.GetPort() == "unknown" {
+		return nil, refuse(connect.CodeNotFound, "port", "there is no port unknown", "look with `weft port list`")
+	}
+	if r.Msg.GetPort() == "elsewhere" && !r.Msg.GetTake() {
 		return nil, refuse(connect.CodeFailedPrecondition, "port", "it is bound to host h3", "move it here: `weft port move elsewhere --host h1`")
 	}
 	at := &localv1.Attachment{Tenant: r.Msg.GetTenant(), Port: r.Msg.GetPort(), Interface: "weft0123456789", Macs: []string{"02:77:65:00:00:01"},
@@ -556,17 +580,22 @@ func (f *fakeAgent) Attach(_ context.Context, r *connect.Request[localv1.AttachR
 			at.Ifname = "eth0"
 		}
 	case *localv1.AttachRequest_Tap:
-		at.Kind, at.Interface = "tap", i.Tap
+		at.Kind, at.Interface, at.Queues = "tap", i.Tap, max(r.Msg.GetMakeTap().GetQueues(), 1)
 	case *localv1.AttachRequest_Device:
 		at.Kind, at.Interface = "device", i.Device
 	}
+	if r.Msg.GetPort() == "elsewhere" {
+		at.State, at.Move = "held", "incoming"
+	}
 	f.attached = append(f.attached, at)
+	f.calls = append(f.calls, "attach "+r.Msg.String())
 	return answer(&localv1.AttachResponse{Attachment: at}, nil)
 }
 func (f *fakeAgent) Detach(_ context.Context, r *connect.Request[localv1.DetachRequest]) (*connect.Response[localv1.DetachResponse], error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.attached = slices.DeleteFunc(f.attached, func(at *localv1.Attachment) bool { return at.GetPort() == r.Msg.GetPort() })
+	f.drop(r.Msg.GetTenant(), r.Msg.GetPort())
+	f.calls = append(f.calls, "detach "+r.Msg.GetTenant()+"/"+r.Msg.GetPort())
 	return answer(&localv1.DetachResponse{}, nil)
 }
 func (f *fakeAgent) ListAttachments(context.Context, *connect.Request[localv1.ListAttachmentsRequest]) (*connect.Response[localv1.ListAttachmentsResponse], error) {

@@ -228,3 +228,19 @@ func number[N ~uint32 | ~int64 | ~uint64](n N) string {
 	}
 	return fmt.Sprint(n)
 }
+
+// counted is "1 packet", "2 packets".
+func counted[N ~int | ~uint32 | ~int64 | ~uint64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// are is "1 interface is", "2 interfaces are".
+func are(n int, noun string) string {
+	if n == 1 {
+		return counted(n, noun) + " is"
+	}
+	return counted(n, noun) + " are"
+}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -15,7 +14,7 @@ func portCommand(a *app) *cobra.Command {
 	return a.owned(a.asking(group("port", "workloads' attachments to networks: identities, wherever they are bound",
 		portCreate(a), portList(a), portShow(a), portSet(a), portDelete(a),
 		portBind(a), portMove(a), portUnbind(a),
-		portAttach(a), portDetach(a), portListAttached(a))))
+		portAttach(a), portDetach(a), portCommit(a), portAbandon(a), portQEMU(a), portListAttached(a))))
 }
 
 // portFlags of create and set.
@@ -233,14 +232,17 @@ func (s *sheet) port(p *weftv1.Port) {
 	s.row("Message", status.GetMessage())
 	s.row("Interface", status.GetInterface())
 	if c := status.GetCounters(); c != nil {
-		s.row("To workload", fmt.Sprintf("%d packets, %d octets", c.GetIngressPackets(), c.GetIngressOctets()))
-		s.row("From workload", fmt.Sprintf("%d packets, %d octets", c.GetEgressPackets(), c.GetEgressOctets()))
+		s.row("To workload", counted(c.GetIngressPackets(), "packet")+", "+counted(c.GetIngressOctets(), "octet"))
+		s.row("From workload", counted(c.GetEgressPackets(), "packet")+", "+counted(c.GetEgressOctets(), "octet"))
 	}
 	var drops []string
 	for _, d := range status.GetDrops() {
-		drops = append(drops, fmt.Sprintf("%s: %d packets", d.GetReason(), d.GetPackets()))
+		drops = append(drops, d.GetReason()+": "+counted(d.GetPackets(), "packet"))
 	}
 	s.list("Drops", drops)
+	if m := status.GetMove(); m != nil {
+		s.list("Last move", moveLines(m))
+	}
 }
 
 // fastPath is what was asked for, and what came of it.

@@ -7,7 +7,7 @@ import (
 	"github.com/weftnet/weft/client"
 )
 
-// bindingVerb is bind, move or unbind: one call that answers with the port, and a wait for the new epoch.
+// bindingVerb is bind or unbind: one call that answers with the port, and a wait for the new epoch.
 func (a *app) bindingVerb(cmd *cobra.Command, said string, ask func(cmd *cobra.Command, c *client.Client, tenant, name string) (*weftv1.Port, error)) *cobra.Command {
 	cmd.Args = names("NAME")
 	cmd.ValidArgsFunction = a.complete(a.portNames)
@@ -63,19 +63,6 @@ func portBind(a *app) *cobra.Command {
 			return nil, err
 		}
 		return call(cmd.Context(), c.Ports.BindPort, &weftv1.BindPortRequest{Tenant: tenant, Name: name, Host: h})
-	})
-}
-
-func portMove(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "move NAME --host HOST", Short: "move a bound port to another host"}
-	host := a.hostFlag(cmd)
-	epoch := cmd.Flags().Int64("epoch", 0, epochHelp)
-	return a.bindingVerb(cmd, "is moved to", func(cmd *cobra.Command, c *client.Client, tenant, name string) (*weftv1.Port, error) {
-		h, err := host()
-		if err != nil {
-			return nil, err
-		}
-		return call(cmd.Context(), c.Ports.MovePort, &weftv1.MovePortRequest{Tenant: tenant, Name: name, Host: h, Epoch: *epoch})
 	})
 }
 

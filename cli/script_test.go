@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
@@ -20,7 +23,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"weft": func() {
 		deps := cli.Deps{
-			Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Version: "1.0", Commit: "abc", RunDir: os.Getenv("RUNDIR"),
+			Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Version: "1.0", Commit: "abc", RunDir: os.Getenv("RUNDIR"), DevDir: os.Getenv("DEVDIR"),
 			Env: cli.Env{Server: os.Getenv("WEFT_SERVER"), Socket: os.Getenv("WEFT_SOCKET"), Token: os.Getenv("WEFT_TOKEN"),
 				Tenant: os.Getenv("WEFT_TENANT"), AgentSocket: os.Getenv("WEFT_AGENT_SOCKET"), Home: os.Getenv("HOME")},
 		}
@@ -33,7 +36,9 @@ func TestMain(m *testing.M) {
 			}
 			return fmt.Errorf("it broke")
 		}}
-		os.Exit(cli.Run(context.Background(), deps, []*cobra.Command{elsewhere}, os.Args[1:]))
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		os.Exit(cli.Run(ctx, deps, []*cobra.Command{elsewhere}, os.Args[1:]))
 	}})
 }
 
@@ -60,6 +65,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("WEFT_AGENT_SOCKET", env.Getenv("AGENT"))
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 			env.Setenv("RUNDIR", filepath.Join(env.WorkDir, "run"))
+			env.Setenv("DEVDIR", filepath.Join(env.WorkDir, "dev"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -75,6 +81,19 @@ func TestScripts(t *testing.T) {
 					n.Meta.Revision = f.revision
 					n.Spec.Description = "somebody else's"
 				}
+			},
+			// waitport NAME incoming waits until the port of tenant acme is moving.
+			"waitport": func(ts *testscript.TestScript, _ bool, args []string) {
+				f := ts.Value(fakeKey{}).(*fake)
+				for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+					f.mu.Lock()
+					moving := f.ports.by["acme/"+args[0]].GetStatus().GetBinding().GetIncoming() != ""
+					f.mu.Unlock()
+					if moving {
+						return
+					}
+				}
+				ts.Fatalf("port %s did not begin to move", args[0])
 			},
 			// report gives port acme/web1 what its host would report.
 			"report": func(ts *testscript.TestScript, _ bool, _ []string) {
