@@ -19,6 +19,9 @@ type AuditRecord struct {
 	Revision model.Revision `json:"-"`
 }
 
+// voided stands for what was done in a record that keeps a write from being done late (see outcome).
+const voided = "void"
+
 type actorKey struct{}
 
 // WithActor says who acts, for the audit trail.
@@ -45,6 +48,9 @@ func (s *Store) Audit(ctx context.Context, limit int) ([]AuditRecord, error) {
 		r, err := decode[AuditRecord](kv)
 		if err != nil {
 			return nil, err
+		}
+		if r.What == voided {
+			continue
 		}
 		r.Revision = v.meta.revision(kv.ModRevision)
 		records = append(records, *r)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/weftnet/weft/model"
@@ -47,7 +46,7 @@ func (s *Store) peek(ctx context.Context, gets ...clientv3.Op) (*view, error) {
 	began := time.Now()
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	resp, err := s.cli.Txn(ctx).Then(append([]clientv3.Op{clientv3.OpGet(s.keys.meta())}, gets...)...).Commit()
+	resp, err := s.read(ctx, append([]clientv3.Op{clientv3.OpGet(s.keys.meta())}, gets...))
 	if err != nil {
 		return nil, s.failure(err, began)
 	}
@@ -150,53 +149,34 @@ func (s *Store) write(ctx context.Context, decide func(context.Context) (*edit, 
 	return 0, model.Errorf(model.Conflict, "", "try again", "other writes got in between %d times", attemptLimit)
 }
 
-// commit does the edit if all that it was decided upon is still so.
+// commit does the edit if all that it was decided upon is still so. Not done and no error is a lost race.
 func (s *Store) commit(ctx context.Context, e *edit) (rev model.Revision, done bool, err error) {
 	if e.what == "create" && s.full.Load() {
 		return 0, false, model.Errorf(model.Exhausted, "", "delete what is not needed, or raise the quota",
 			"the store is close to its quota, and creates nothing more; what is there goes on, and can be changed and deleted")
 	}
 	began := time.Now()
-	bound, cancel := s.bounded(ctx)
+	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	cmps := append(e.cmps, clientv3.Compare(clientv3.ModRevision(s.keys.meta()), "=", e.meta.mod))
-	ops, record := e.ops, ""
+	ops, record, limit := append(e.ops, clientv3.OpPut(s.keys.head(), "")), "", s.cfg.Timeout
 	if !e.quiet {
-		record = s.keys.audit(began, newSuffix())
+		record, limit = s.keys.audit(began, newSuffix()), attemptTime
+		cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(record), "=", 0))
 		ops = append(ops, clientv3.OpPut(record, encode(AuditRecord{Time: began.UTC(), Who: actor(ctx), What: e.what, Object: e.object})))
 	}
-	resp, err := s.cli.Txn(bound).If(cmps...).Then(ops...).Commit()
+	once, cancelOnce := context.WithTimeout(ctx, limit)
+	defer cancelOnce()
+	resp, err := s.cli.Txn(once).If(cmps...).Then(ops...).Commit()
 	if err != nil {
-		if etcd, done := s.doneAnyway(ctx, err, record); done {
-			return e.meta.revision(etcd), true, nil
-		}
-		return 0, false, s.failure(err, began)
+		etcd, done, err := s.outcome(ctx, err, e, record, began)
+		return e.meta.revision(etcd), done, err
 	}
 	if !resp.Succeeded {
 		return 0, false, nil
 	}
 	s.weigh(ops)
 	return e.meta.revision(resp.Header.Revision), true, nil
-}
-
-// lookBack bounds the look for a write whose outcome is not known.
-const lookBack = time.Second
-
-// doneAnyway says whether a transaction was done although it got an error, and at which revision: its audit record, whose
-// key is its own, is there. etcd does the transaction that meets the quota, and says that there is no space all the same;
-// and an answer may get lost. What is not there may still come, if the error was not about space.
-func (s *Store) doneAnyway(ctx context.Context, err error, record string) (etcd int64, done bool) {
-	if record == "" || ctx.Err() != nil || !errors.Is(err, rpctypes.ErrNoSpace) && !away(err) {
-		return 0, false
-	}
-	ctx, cancel := context.WithTimeout(ctx, lookBack)
-	defer cancel()
-	resp, err := s.page(ctx, record)
-	if err != nil || len(resp.Kvs) == 0 {
-		return 0, false
-	}
-	s.kick()
-	return resp.Kvs[0].ModRevision, true
 }
 
 // weigh counts what was written, and has the upkeep look after a sixty-fourth of the quota.
@@ -231,6 +211,27 @@ func stale(v *view, kv *keyValue, based model.Revision, what string) error {
 
 func missing(field, what, list string) error {
 	return model.Errorf(model.NotFound, field, "list what there is with `"+list+"`", "there is no %s", what)
+}
+
+// takenOrOwn refuses a name that is taken, unless what has it is what an earlier try of the same creation made (it has the uid in
+// own): that is read into the object.
+func takenOrOwn[T any](v *view, kv *keyValue, object *T, own *model.Meta, what string) error {
+	there, err := decode[struct{ model.Meta }](kv)
+	if err != nil || there.UID != own.UID {
+		return errors.Join(err, taken(what))
+	}
+	is, err := decode[T](kv)
+	if err != nil {
+		return err
+	}
+	*object = *is
+	own.Revision = v.meta.revision(kv.ModRevision)
+	return nil
+}
+
+// goneAgain refuses the repetition of a creation whose object was deleted since.
+func goneAgain(what string) error {
+	return model.Errorf(model.Conflict, "name", "ask for it anew if it is still wanted", "%s was made by an earlier try of this request, and deleted since", what)
 }
 
 func taken(what string) error {

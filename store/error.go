@@ -14,7 +14,7 @@ import (
 	"github.com/weftnet/weft/model"
 )
 
-// UnavailableError says that etcd did not answer, or has no quorum. Whether a write that met it was done is unknown.
+// UnavailableError says that etcd did not answer, or has no quorum. Nothing was done, unless it stands in an UnknownError.
 type UnavailableError struct {
 	Endpoints []string
 	Tried     time.Duration
@@ -29,6 +29,22 @@ func (e *UnavailableError) Error() string {
 
 // Unwrap is the cause.
 func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// UnknownError says that a write may have been done, or may yet be: its answer was lost, and the store could not be asked.
+type UnknownError struct {
+	// What was to be done to what: "create port acme/web1".
+	What string
+	// Err is an *UnavailableError.
+	Err error
+}
+
+// Error says what is not known, and why.
+func (e *UnknownError) Error() string {
+	return fmt.Sprintf("whether this was done is not known (%s): %v", e.What, e.Err)
+}
+
+// Unwrap is the cause.
+func (e *UnknownError) Unwrap() error { return e.Err }
 
 // InUseError says that another process has the embedded store open.
 type InUseError struct {

@@ -14,6 +14,9 @@ import (
 // keys are where things are. Under the prefix:
 //
 //	meta                              store id, base, format, restoring
+//	head                              empty; every write puts it, so that its revision is that of the last one
+//	ca                                the fingerprint of the deployment's CA
+//	server/<id>                       a server that lives, under its lease; no part of a backup
 //	v1/tenant/<tenant>                model.Tenant
 //	v1/network/<tenant>/<network>     model.Network
 //	v1/port/<tenant>/<port>           model.Port
@@ -45,7 +48,12 @@ import (
 type keys struct{ prefix string }
 
 func (k keys) meta() string { return k.prefix + "/meta" }
+func (k keys) head() string { return k.prefix + "/head" }
+func (k keys) ca() string   { return k.prefix + "/ca" }
 func (k keys) root() string { return k.prefix + "/v1/" }
+
+// servers is the prefix of the servers that live.
+func (k keys) servers() string { return k.prefix + "/server/" }
 
 func (k keys) at(parts ...string) string { return k.prefix + "/v1/" + strings.Join(parts, "/") }
 

@@ -11,12 +11,14 @@ import (
 	"github.com/weftnet/weft/model"
 )
 
-// CreateNetwork makes a network and claims n.Alloc.VNI for it. The tenant, the stated VTEPs and, unless the VNI is pinned,
+// CreateNetwork makes a network and claims n.Alloc.VNI for it. A network of this uid that is there already is what an earlier try of
+// the same made: it is read into n. The tenant, the stated VTEPs and, unless the VNI is pinned,
 // the pool must exist.
 func (s *Store) CreateNetwork(ctx context.Context, n *model.Network) error {
 	what := "network " + n.Tenant + "/" + n.Name
 	rev, err := s.write(ctx, func(ctx context.Context) (*edit, error) {
-		v, err := s.look(ctx, get(s.keys.tenant(n.Tenant)), get(s.keys.network(n.Tenant, n.Name)), get(s.keys.vni(n.Alloc.VNI)))
+		v, err := s.look(ctx, get(s.keys.tenant(n.Tenant)), get(s.keys.network(n.Tenant, n.Name)), get(s.keys.vni(n.Alloc.VNI)),
+			get(s.keys.tombstone(n.UID)))
 		if err != nil {
 			return nil, err
 		}
@@ -24,7 +26,9 @@ func (s *Store) CreateNetwork(ctx context.Context, n *model.Network) error {
 		case v.one(0) == nil:
 			return nil, noTenant("tenant", n.Tenant)
 		case v.one(1) != nil:
-			return nil, taken(what)
+			return nil, takenOrOwn(v, v.one(1), n, &n.Meta, what)
+		case v.one(3) != nil:
+			return nil, goneAgain(what)
 		case v.one(2) != nil:
 			return nil, s.vniTaken(ctx, n, v.one(2))
 		}
@@ -32,6 +36,7 @@ func (s *Store) CreateNetwork(ctx context.Context, n *model.Network) error {
 		e.present(s.keys.tenant(n.Tenant))
 		e.absent(s.keys.network(n.Tenant, n.Name))
 		e.absent(s.keys.vni(n.Alloc.VNI))
+		e.absent(s.keys.tombstone(n.UID))
 		if err := s.useReferences(ctx, e, nil, n); err != nil {
 			return nil, err
 		}
@@ -40,7 +45,7 @@ func (s *Store) CreateNetwork(ctx context.Context, n *model.Network) error {
 		e.put(s.keys.vni(n.Alloc.VNI), vniRecord{VNIUse: model.VNIUse{VNI: n.Alloc.VNI, Network: n.UID}})
 		return e, nil
 	})
-	if err == nil {
+	if err == nil && rev != 0 {
 		n.Revision = rev
 	}
 	return err

@@ -13,12 +13,13 @@ import (
 	"github.com/weftnet/weft/wire"
 )
 
-// CreatePort makes a port and claims p.Alloc's MACs and IPs in its network. The network is as it was when the IPs were
+// CreatePort makes a port and claims p.Alloc's MACs and IPs in its network. A port of this uid that is there already is what an
+// earlier try of the same made: it is read into p. The network is as it was when the IPs were
 // checked against its subnets, or they are checked again.
 func (s *Store) CreatePort(ctx context.Context, p *model.Port) error {
 	key, what := s.keys.port(p.Tenant, p.Name), "port "+p.Tenant+"/"+p.Name
 	rev, err := s.write(ctx, func(ctx context.Context) (*edit, error) {
-		v, err := s.look(ctx, get(key), get(s.keys.network(p.Tenant, p.Spec.Network)), get(s.keys.tenant(p.Tenant)))
+		v, err := s.look(ctx, get(key), get(s.keys.network(p.Tenant, p.Spec.Network)), get(s.keys.tenant(p.Tenant)), get(s.keys.tombstone(p.UID)))
 		if err != nil {
 			return nil, err
 		}
@@ -26,7 +27,9 @@ func (s *Store) CreatePort(ctx context.Context, p *model.Port) error {
 		case v.one(2) == nil:
 			return nil, noTenant("tenant", p.Tenant)
 		case v.one(0) != nil:
-			return nil, taken(what)
+			return nil, takenOrOwn(v, v.one(0), p, &p.Meta, what)
+		case v.one(3) != nil:
+			return nil, goneAgain(what)
 		case v.one(1) == nil:
 			return nil, noNetwork("spec.network", p.Tenant, p.Spec.Network)
 		}
@@ -40,6 +43,7 @@ func (s *Store) CreatePort(ctx context.Context, p *model.Port) error {
 		p.Alloc.NetworkUID = n.UID
 		e := v.edit("create", what)
 		e.absent(key)
+		e.absent(s.keys.tombstone(p.UID))
 		e.same(s.keys.network(p.Tenant, n.Name), v.one(1))
 		if err := s.claim(ctx, e, nil, p, n); err != nil {
 			return nil, err
@@ -49,7 +53,7 @@ func (s *Store) CreatePort(ctx context.Context, p *model.Port) error {
 		e.put(s.keys.idxIn(n.UID, p.UID), portRef(p))
 		return e, nil
 	})
-	if err == nil {
+	if err == nil && rev != 0 {
 		p.Revision = rev
 	}
 	return err

@@ -80,7 +80,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		TLS:                  cfg.TLS,
 		DialTimeout:          cfg.Timeout,
 		DialKeepAliveTime:    10 * time.Second,
-		DialKeepAliveTimeout: 5 * time.Second,
+		DialKeepAliveTimeout: 3 * time.Second,
 		Context:              s.ctx,
 		Logger:               zap.New(slogCore{log: cfg.Log.With("part", "etcd client"), chatter: clientChatter}),
 	})
@@ -126,6 +126,21 @@ func (s *Store) Revision(ctx context.Context) (model.Revision, error) {
 		return 0, err
 	}
 	return v.meta.revision(v.rev), nil
+}
+
+// Head is the revision of the last write of any server before the call, or a later one: whoever has seen it has seen all that was
+// acknowledged when the call was made. It costs one linearizable read (etcd asks a majority whether its leader still is one). Other
+// users of the cluster do not move it.
+func (s *Store) Head(ctx context.Context) (model.Revision, error) {
+	v, err := s.look(ctx, get(s.keys.head()))
+	if err != nil {
+		return 0, err
+	}
+	last := v.meta.mod
+	if kv := v.one(0); kv != nil {
+		last = max(last, kv.ModRevision)
+	}
+	return v.meta.revision(last), nil
 }
 
 // Size is how many octets the store takes (the largest of an external cluster's members), and how many it may; a quota of

@@ -49,6 +49,10 @@ var suite = map[string]func(t *testing.T, endpoint string){
 	"bad backups":          testBadBackups,
 	"restore interrupted":  testRestoreInterrupted,
 	"size":                 testSize,
+	"servers":              testServers,
+	"head":                 testHead,
+	"CA":                   testCA,
+	"fence":                testFence,
 	"closed and cancelled": testClosed,
 }
 

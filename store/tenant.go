@@ -15,15 +15,15 @@ func (s *Store) CreateTenant(ctx context.Context, t *model.Tenant) error {
 		if err != nil {
 			return nil, err
 		}
-		if v.one(0) != nil {
-			return nil, taken("tenant " + t.Name)
+		if kv := v.one(0); kv != nil {
+			return nil, takenOrOwn(v, kv, t, &t.Meta, "tenant "+t.Name)
 		}
 		e := v.edit("create", "tenant "+t.Name)
 		e.absent(key)
 		e.put(key, t)
 		return e, nil
 	})
-	if err == nil {
+	if err == nil && rev != 0 {
 		t.Revision = rev
 	}
 	return err

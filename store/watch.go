@@ -6,6 +6,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/weftnet/weft/model"
 )
@@ -93,7 +94,7 @@ func (w *watch) once(ctx context.Context) (more bool, err error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	events := w.s.cli.Watch(clientv3.WithRequireLeader(ctx), w.s.keys.prefix+"/", clientv3.WithPrefix(),
+	events := w.s.cli.Watch(ownStream(ctx), w.s.keys.prefix+"/", clientv3.WithPrefix(),
 		clientv3.WithPrevKV(), clientv3.WithRev(int64(w.from)-m.Base+1))
 	for {
 		select {
@@ -117,6 +118,12 @@ func (w *watch) once(ctx context.Context) (more bool, err error) {
 			}
 		}
 	}
+}
+
+// ownStream is for a watch that shares its stream to etcd with no other, so that one which begins again may come to another member
+// of the cluster: etcd's client keeps one stream for each set of metadata.
+func ownStream(ctx context.Context) context.Context {
+	return metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "weft-watch", newSuffix())
 }
 
 // pass cuts a response, which holds whole revisions, into events. It returns false after the last one.
