@@ -6,6 +6,8 @@ import (
 
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"time"
@@ -41,11 +43,31 @@ type api struct {
 	// claims are what this server's own requests under way are about to take.
 	claims  *claims
 	started time.Time
+	// fresher finds out what the newest is; hangs (of size 1) tells the loop that the watch does not bring it.
+	fresher *fresher
+	hangs   chan struct{}
 	// stopping ends streams and waits when the server stops, before its requests.
 	stopping context.Context
 }
 
 func (a *api) now() time.Time { return a.cfg.Clock() }
+
+// requestHeader names a request, so that a repetition of it is known as one (services.proto).
+const requestHeader = "Weft-Request"
+
+// metaOf is newMeta for what a request of that name makes: another try of the same request, here or at another server, makes the same
+// identity. Nobody can aim at another's: the caller's own is part of it.
+func (a *api) metaOf(ctx context.Context) (model.Meta, error) {
+	name, _ := ctx.Value(requestKey{}).(string)
+	if name == "" {
+		return a.newMeta()
+	}
+	if b, err := hex.DecodeString(name); err != nil || len(b) != 16 {
+		return model.Meta{}, model.Errorf(model.Invalid, requestHeader, "send 32 hexadecimal digits, or leave it out", "%q names no request", name)
+	}
+	sum := sha256.Sum256([]byte(identityOf(ctx).String() + "\n" + name))
+	return model.Meta{UID: model.NewUID([16]byte(sum[:16])), Created: a.now().UTC()}, nil
+}
 
 // newMeta is the identity of a new object.
 func (a *api) newMeta() (model.Meta, error) {
@@ -69,10 +91,7 @@ func (a *api) readBack(ctx context.Context, rev model.Revision) {
 func (a *api) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lookAgain)
 	defer cancel()
-	if rev, err := a.store.Revision(ctx); err == nil {
-		// A revision that no object belongs to never comes back; then the wait ends by itself.
-		_ = a.view.wait(ctx, rev)
-	}
+	_ = a.fresh(ctx)
 }
 
 // find reads an object from the world, and looks again behind every write so far if it is not there.

@@ -27,6 +27,7 @@ type guard struct{ api *api }
 type (
 	connectionKey struct{}
 	identityKey   struct{}
+	requestKey    struct{}
 )
 
 // connection is what the transport knows of a caller.
@@ -148,6 +149,12 @@ func (g *guard) admit(ctx context.Context, header http.Header, procedure string,
 	if err := g.api.view.ready(); err != nil && !worksUnready(procedure) {
 		return ctx, &unreadyError{err}
 	}
+	if !answersOld(procedure) {
+		if err := g.api.fresh(ctx); err != nil {
+			return ctx, err
+		}
+	}
+	ctx = context.WithValue(ctx, requestKey{}, header.Get(requestHeader))
 	id, err := g.identify(ctx, header)
 	if err != nil {
 		return ctx, err

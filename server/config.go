@@ -21,6 +21,8 @@ type Config struct {
 	EtcdEndpoints []string
 	// EtcdTLS is for the external cluster.
 	EtcdTLS *tls.Config
+	// ReplaceCA lets the server's own CA become the deployment's, though the store knows another one: that one is lost.
+	ReplaceCA bool
 	// EtcdQuotaOctets and EtcdCompactEvery are the store's own defaults when 0.
 	EtcdQuotaOctets  int64
 	EtcdCompactEvery time.Duration
@@ -39,6 +41,8 @@ type Limits struct {
 	RequestOctets int
 	// Unary is how long a request may take, 30 s; waiting for hosts and backups have their own.
 	Unary time.Duration
+	// Fresh is how long a request waits for what other servers wrote before it, 5 s: longer than a cluster takes to elect a leader.
+	Fresh time.Duration
 	// Wait is the longest that WaitApplied waits, 10 min.
 	Wait time.Duration
 	// Hello is how long a new stream may stay silent, 10 s.
@@ -67,6 +71,7 @@ func (c Config) withDefaults() Config {
 	or(&c.Version, "devel")
 	or(&c.Limits.RequestOctets, 16<<20)
 	or(&c.Limits.Unary, 30*time.Second)
+	or(&c.Limits.Fresh, 5*time.Second)
 	or(&c.Limits.Wait, 10*time.Minute)
 	or(&c.Limits.Hello, 10*time.Second)
 	or(&c.Limits.Prepare, time.Second)

@@ -34,6 +34,9 @@ func toConnect(err error) error {
 	}
 	refusals := refusalsIn(err)
 	if len(refusals) == 0 {
+		if u := unavailableIn(err); u != nil {
+			return u
+		}
 		switch {
 		case errors.Is(err, context.Canceled):
 			return connect.NewError(connect.CodeCanceled, err)
@@ -56,12 +59,33 @@ func toConnect(err error) error {
 	return ce
 }
 
+// unavailableIn is what the API says of a store that gave no answer, or nil: nothing was done, or nobody knows.
+func unavailableIn(err error) error {
+	var unknown *store.UnknownError
+	var away *store.UnavailableError
+	detail := &weftv1.ErrorDetail{}
+	switch {
+	case errors.As(err, &unknown):
+		detail.Reason, detail.MaybeDone = err.Error(), true
+		detail.Fix = "look whether it was done (`weft ... show`) before asking again"
+	case errors.As(err, &away):
+		detail.Reason = "nothing was done: " + err.Error()
+		detail.Fix = "try again, or ask another server; forwarding goes on meanwhile"
+	default:
+		return nil
+	}
+	ce := connect.NewError(connect.CodeUnavailable, errors.New(detail.Reason))
+	if d, derr := connect.NewErrorDetail(detail); derr == nil {
+		ce.AddDetail(d)
+	}
+	return ce
+}
+
 // faultCode is for what is nobody's refusal: a store out of reach may answer later, anything else is our mistake.
 func faultCode(err error) connect.Code {
-	var away *store.UnavailableError
 	var half *store.InterruptedError
 	var unready *unreadyError
-	if errors.As(err, &away) || errors.As(err, &half) || errors.As(err, &unready) {
+	if errors.As(err, &half) || errors.As(err, &unready) {
 		return connect.CodeUnavailable
 	}
 	return connect.CodeInternal

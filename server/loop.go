@@ -62,21 +62,38 @@ func (a *api) begin(w *model.World) {
 		"networks", len(w.Networks), "ports", len(w.Ports), "hosts", len(w.Hosts))
 }
 
-// follow takes changes in until the store wants a new load.
+// follow takes changes in until the store wants a new load. A watch that does not bring what is known to be there is begun again, where it
+// stood: the member of the cluster that it came from may hang.
 func (a *api) follow(ctx context.Context, from model.Revision) {
+	for a.followOnce(ctx, &from) {
+		a.log.Warn("the watch of the store hangs and begins again", "revision", int64(from))
+	}
+}
+
+// followOnce is one watch, from a revision that it keeps. It reports whether another watch can go on where it ended.
+func (a *api) followOnce(ctx context.Context, from *model.Revision) bool {
 	ctx, cancel := context.WithCancel(ctx)
-	events := a.store.Watch(ctx, from)
+	events := a.store.Watch(ctx, *from)
 	defer func() {
 		cancel()
 		for range events { // until the watch has ended
 		}
 	}()
-	for ev := range events {
-		if ev.Err != nil {
-			a.log.Warn("the watch of the store broke", "err", ev.Err)
-		}
-		if ev.Reset || ev.Err != nil || !a.takeEvent(ev) {
-			return
+	for {
+		select {
+		case <-a.hangs:
+			return ctx.Err() == nil
+		case ev, open := <-events:
+			if !open {
+				return false
+			}
+			if ev.Err != nil {
+				a.log.Warn("the watch of the store broke", "err", ev.Err)
+			}
+			if ev.Reset || ev.Err != nil || !a.takeEvent(ev) {
+				return false
+			}
+			*from = ev.Revision
 		}
 	}
 }

@@ -20,7 +20,7 @@ func (a *api) CreateNetwork(ctx context.Context, req *connect.Request[weftv1.Cre
 	if err != nil {
 		return nil, err
 	}
-	meta, err := a.newMeta()
+	meta, err := a.metaOf(ctx)
 	if err != nil {
 		return nil, err
 	}

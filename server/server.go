@@ -38,15 +38,11 @@ func (s *Server) Addr() net.Addr { return s.addr }
 
 // Run serves until ctx ends, and returns after everything that it started has ended. It runs once.
 //
-//	open CA and store -> listen -> load the world -> ready
+//	open store and CA -> listen -> load the world -> ready
 //	stop: streams are told, requests under way get their time, then the loop ends, then the store closes
 func (s *Server) Run(ctx context.Context) (err error) {
 	if err := ctx.Err(); err != nil {
 		return nil
-	}
-	ca, err := trust.OpenCA(s.cfg.caDir(), s.cfg.Clock())
-	if err != nil {
-		return fmt.Errorf("open the CA: %w", err)
 	}
 	st, err := store.Open(ctx, store.Config{
 		Dir: s.cfg.etcdDir(), Endpoints: s.cfg.EtcdEndpoints, TLS: s.cfg.EtcdTLS,
@@ -56,6 +52,10 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
+	ca, err := openCA(ctx, s.cfg, st)
+	if err != nil {
+		return err
+	}
 	tcp, err := listenTLS(s.cfg)
 	if err != nil {
 		return err
@@ -83,6 +83,7 @@ func (s *Server) serve(ctx context.Context, ca *trust.CA, st *store.Store, tcp, 
 	a := &api{
 		cfg: s.cfg, log: s.cfg.Log, store: st, ca: ca, view: newView(), heard: newRealisation(),
 		claims: newClaims(), started: s.cfg.Clock(), stopping: stopping,
+		fresher: &fresher{head: st.Head}, hangs: make(chan struct{}, 1),
 	}
 	a.dist = distribute.New(distribute.Config{Evidence: a.evidence})
 	door := &gate{next: a.handler()}

@@ -13,7 +13,7 @@ import (
 
 // CreateTenant implements weft.v1.
 func (a *api) CreateTenant(ctx context.Context, req *connect.Request[weftv1.CreateTenantRequest]) (*connect.Response[weftv1.Tenant], error) {
-	meta, err := a.newMeta()
+	meta, err := a.metaOf(ctx)
 	if err != nil {
 		return nil, err
 	}

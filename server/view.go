@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/weftnet/weft/compile"
 	"github.com/weftnet/weft/model"
@@ -173,6 +174,25 @@ func (v *view) wait(ctx context.Context, rev model.Revision) error {
 		case <-advanced:
 		case <-ctx.Done():
 			return fmt.Errorf("wait for revision %d to come back from the store: %w", rev, ctx.Err())
+		}
+	}
+}
+
+// reach is wait for a revision that the store has said to be there: it comes, or something hangs. After late, hangs is called.
+func (v *view) reach(ctx context.Context, rev model.Revision, late time.Duration, hangs func()) error {
+	timer := time.AfterFunc(late, hangs)
+	defer timer.Stop()
+	for {
+		v.mu.RLock()
+		done, advanced := v.published >= rev, v.advanced
+		v.mu.RUnlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-advanced:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for revision %d to come from the store: %w", rev, ctx.Err())
 		}
 	}
 }

@@ -97,6 +97,12 @@ func OpenCA(dir string, now time.Time) (*CA, error) {
 	return ca, nil
 }
 
+// HasCA reports whether there is a CA in dir, readable or not.
+func HasCA(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, caFile))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 func readCA(path string) (*CA, error) {
 	b, err := readPrivate(path)
 	if err != nil {

@@ -32,6 +32,7 @@ func (f *serverFlags) add(cmd *cobra.Command, dir, socket string) {
 	fl.StringVar(&f.etcdCA, "etcd-ca", "", "CA `file` of the external cluster")
 	fl.StringVar(&f.etcdCert, "etcd-cert", "", "client certificate `file` for the external cluster")
 	fl.StringVar(&f.etcdKey, "etcd-key", "", "client key `file` for the external cluster")
+	fl.BoolVar(&f.cfg.ReplaceCA, "replace-ca", false, "go on with this server's own CA (or a new one) when the deployment's is lost: every host and client must join again")
 	fl.Int64Var(&f.cfg.EtcdQuotaOctets, "etcd-quota", 0, "most `octets` the embedded etcd may hold (0: 8 GiB)")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log at debug level")
 }

@@ -1,0 +1,45 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/weftnet/weft/store"
+	"github.com/weftnet/weft/trust"
+)
+
+// openCA reads the CA that all servers of the deployment share, or makes it at the first start of the first one. The store knows its
+// fingerprint, so that a server which was not given the CA, or was given another one, does not start: it would split the deployment into
+// hosts that believe one server and hosts that believe the other.
+func openCA(ctx context.Context, cfg Config, st *store.Store) (*trust.CA, error) {
+	known, err := st.CA(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask the store for the CA's fingerprint: %w", err)
+	}
+	if known != "" && !cfg.ReplaceCA && !trust.HasCA(cfg.caDir()) {
+		return nil, fmt.Errorf("this deployment has a CA (%s), and there is none in %s: %s", known, cfg.caDir(), copyCA(cfg))
+	}
+	ca, err := trust.OpenCA(cfg.caDir(), cfg.Clock())
+	if err != nil {
+		return nil, fmt.Errorf("open the CA: %w", err)
+	}
+	own := ca.Fingerprint().String()
+	if known == "" || known != own && cfg.ReplaceCA {
+		if known != "" {
+			cfg.Log.Warn("the deployment's CA is replaced: every host and every client must join again", "was", known, "is", own)
+		}
+		if known, err = st.ClaimCA(ctx, known, own); err != nil {
+			return nil, fmt.Errorf("tell the store the CA's fingerprint: %w", err)
+		}
+	}
+	if known != own {
+		return nil, fmt.Errorf("the CA in %s is %s, and that of this deployment is %s: move it away, and %s", cfg.caDir(), own, known, copyCA(cfg))
+	}
+	return ca, nil
+}
+
+func copyCA(cfg Config) string {
+	return fmt.Sprintf("copy ca/ca.pem from the directory of one of its servers to %s (mode 600); if no server has it any more, start with --replace-ca, after which every host and client must join again",
+		filepath.Join(cfg.caDir(), "ca.pem"))
+}
