@@ -161,6 +161,8 @@ type HostSpec struct {
 	Description string `json:"description,omitempty"`
 	// OuterChecksum: peers send the host's VTEP a correct outer UDP checksum instead of zero.
 	OuterChecksum bool `json:"outer_checksum,omitempty"`
+	// Migrates: its agent may take over ports from other hosts that may too.
+	Migrates bool `json:"migrates,omitempty"`
 }
 
 // HostFacts is what a host's agent says of it and other hosts' plans depend on.

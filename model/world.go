@@ -22,6 +22,7 @@ type Change struct {
 	VNI       *VNIUse
 	Tombstone *Tombstone
 	APIToken  *APIToken
+	Move      *Move
 }
 
 // TenantName is the key of an object that is unique per tenant.
@@ -44,6 +45,7 @@ type World struct {
 	VNIs       map[uint32]*VNIUse
 	Tombstones map[UID]*Tombstone
 	APITokens  map[string]*APIToken // by name
+	Moves      map[UID]*Move        // by port
 
 	networkByName  names[TenantName]
 	portByName     names[TenantName]
@@ -52,6 +54,7 @@ type World struct {
 	portsByHost    map[UID]map[UID]struct{} // active, incoming or draining
 	networksByVTEP map[string]map[UID]struct{}
 	tombsByNetwork map[UID]map[UID]struct{}
+	openMoves      map[UID]struct{} // by port
 }
 
 // NewWorld is an empty world of a store.
@@ -63,6 +66,8 @@ func NewWorld(storeID string) *World {
 		Hosts: map[UID]*Host{}, Facts: map[UID]*HostFacts{}, VTEPs: map[string]*VTEP{},
 		Pools: map[string]*VNIPool{}, VNIs: map[uint32]*VNIUse{}, Tombstones: map[UID]*Tombstone{},
 		APITokens:     map[string]*APIToken{},
+		Moves:         map[UID]*Move{},
+		openMoves:     map[UID]struct{}{},
 		networkByName: newNames[TenantName](), portByName: newNames[TenantName](), hostByName: newNames[string](),
 		portsByNetwork: map[UID]map[UID]struct{}{}, portsByHost: map[UID]map[UID]struct{}{},
 		networksByVTEP: map[string]map[UID]struct{}{}, tombsByNetwork: map[UID]map[UID]struct{}{},
@@ -97,6 +102,8 @@ func (w *World) Apply(c Change) {
 		w.applyTombstone(c.Tombstone, c.Deleted)
 	case c.APIToken != nil:
 		w.applyAPIToken(c.APIToken, c.Deleted)
+	case c.Move != nil:
+		w.applyMove(c.Move, c)
 	}
 }
 
@@ -185,6 +192,18 @@ func (w *World) applyAPIToken(t *APIToken, deleted bool) {
 	put(w.APITokens, t.Name, t, deleted)
 }
 
+func (w *World) applyMove(m *Move, c Change) {
+	if old := w.Moves[m.Port]; old != nil && c.staleFor(old.Revision, m.Revision) {
+		return
+	}
+	put(w.Moves, m.Port, m, c.Deleted)
+	if !c.Deleted && m.Open() {
+		w.openMoves[m.Port] = struct{}{}
+	} else {
+		delete(w.openMoves, m.Port)
+	}
+}
+
 // staleFor reports whether the change is older than the version that is there. The deletion of an object is as new as its
 // transaction, and at least as new as the version it deletes.
 func (c Change) staleFor(there, here Revision) bool {
@@ -250,6 +269,17 @@ func (w *World) PortsOf(network UID) iter.Seq[*Port] { return w.ports(w.portsByN
 
 // PortsOn yields the ports that a host holds, in whatever role, in no order.
 func (w *World) PortsOn(host UID) iter.Seq[*Port] { return w.ports(w.portsByHost[host]) }
+
+// OpenMoves yields the moves that something is still to be done about, in no order.
+func (w *World) OpenMoves() iter.Seq[*Move] {
+	return func(yield func(*Move) bool) {
+		for port := range w.openMoves {
+			if !yield(w.Moves[port]) {
+				return
+			}
+		}
+	}
+}
 
 // NetworksWith yields the networks that an external VTEP takes part in, in no order.
 func (w *World) NetworksWith(vtep string) iter.Seq[*Network] {

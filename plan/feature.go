@@ -2,6 +2,10 @@ package plan
 
 import "slices"
 
+// FeatureMoves: the agent takes a port over by steps. It reports when it is prepared for a port that is incoming, and forwards late frames of one
+// that is draining.
+const FeatureMoves = "moves"
+
 // Features are what agents of this version understand beyond the resources of the first version, which need none. A
 // resource that changes what an older agent would do names a feature in Requires; see Checker for what that agent does.
 func Features() []string { return []string{} }

@@ -32,7 +32,6 @@ const (
 type api struct {
 	planv1connect.UnimplementedAgentServiceHandler
 	weftv1connect.UnimplementedHostServiceHandler
-	weftv1connect.UnimplementedPortServiceHandler
 	cfg   Config
 	log   *slog.Logger
 	store *store.Store

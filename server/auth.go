@@ -115,8 +115,11 @@ func (g *guard) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			return nil, toConnect(err)
 		}
 		limit := g.api.cfg.Limits.Unary
-		if procedure == weftv1connect.SystemServiceWaitAppliedProcedure {
+		switch procedure {
+		case weftv1connect.SystemServiceWaitAppliedProcedure:
 			limit += g.api.cfg.Limits.Wait
+		case weftv1connect.PortServiceMovePortProcedure:
+			limit += g.api.cfg.Limits.Prepare
 		}
 		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
@@ -133,15 +136,37 @@ func (g *guard) WrapStreamingClient(next connect.StreamingClientFunc) connect.St
 	return next
 }
 
-// WrapStreamingHandler implements connect.Interceptor. No streaming procedure is about one tenant.
+// WrapStreamingHandler implements connect.Interceptor. A stream about one tenant names it in its first message, so that who may is decided when
+// the handler receives that.
 func (g *guard) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		ctx, err := g.admit(ctx, conn.RequestHeader(), conn.Spec().Procedure, nil)
+		procedure := conn.Spec().Procedure
+		if procedure == weftv1connect.PortServiceWatchMoveProcedure {
+			return toConnect(next(ctx, &admitted{conn, func(message any) error {
+				_, err := g.admit(ctx, conn.RequestHeader(), procedure, message)
+				return toConnect(err)
+			}}))
+		}
+		ctx, err := g.admit(ctx, conn.RequestHeader(), procedure, nil)
 		if err != nil {
 			return toConnect(err)
 		}
 		return toConnect(next(ctx, conn))
 	}
+}
+
+// admitted is a stream whose messages are let in one by one.
+type admitted struct {
+	connect.StreamingHandlerConn
+	admit func(message any) error
+}
+
+// Receive implements connect.StreamingHandlerConn.
+func (c *admitted) Receive(message any) error {
+	if err := c.StreamingHandlerConn.Receive(message); err != nil {
+		return err
+	}
+	return c.admit(message)
 }
 
 // admit finds out who calls and asks trust. The context it returns carries the identity, for handlers and the audit.

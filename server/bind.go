@@ -10,15 +10,11 @@ import (
 	"github.com/weftnet/weft/model"
 )
 
-// The only ways to change where a port is. Each is one or two compare-and-swaps of the port's binding:
+// The ways to change where a port is: bind and unbind here, the steps of a move in move.go. Each is a compare-and-swap of the port's
+// binding, which writes what becomes of the port's move in the same transaction:
 //
-//	bind    {}                     -> {active: h}
-//	move    {active: a}            -> {active: a, incoming: h} -> {active: h}
-//	unbind  {active: a, ...}       -> {}
-//
-// A move makes the coming host a member of the network first and waits (bounded) until the other hosts have it, so that
-// no frame of it meets a host that does not list its VTEP yet. A move that dies between its two steps leaves the port
-// working where it was; moving it again finishes it.
+//	bind    {}                -> {active: h}
+//	unbind  {active: a, ...}  -> {}
 
 // BindPort implements weft.v1.
 func (a *api) BindPort(ctx context.Context, req *connect.Request[weftv1.BindPortRequest]) (*connect.Response[weftv1.Port], error) {
@@ -37,75 +33,20 @@ func (a *api) BindPort(ctx context.Context, req *connect.Request[weftv1.BindPort
 }
 
 // bind gives an unbound port a host.
-func (a *api) bind(ctx context.Context, p *model.Port, h *model.Host) (model.Binding, error) {
-	return a.swap(ctx, p, func(w *located, b model.Binding) (model.Binding, error) {
-		if b.Active == h.UID {
-			return b, nil
+func (a *api) bind(ctx context.Context, p *model.Port, h *model.Host) (place, error) {
+	return a.swap(ctx, p, func(w *model.World, at *place) error {
+		if at.Active == h.UID {
+			return nil
 		}
-		for at := range b.Hosts() {
-			if at != h.UID {
-				return b, boundElsewhere(p, w.HostName(at), h.Name)
+		for host := range at.Hosts() {
+			if host != h.UID {
+				return boundElsewhere(p, w.HostName(host), h.Name)
 			}
 		}
-		b.Active, b.Incoming, b.Draining = h.UID, "", ""
-		return b, hostCarries(w.World, h, w.Networks[p.Alloc.NetworkUID])
+		at.Binding = at.Unbound()
+		at.Active = h.UID
+		return hostCarries(w, h, w.Networks[p.Alloc.NetworkUID])
 	})
-}
-
-// MovePort implements weft.v1.
-func (a *api) MovePort(ctx context.Context, req *connect.Request[weftv1.MovePortRequest]) (*connect.Response[weftv1.Port], error) {
-	p, err := a.port(ctx, "name", req.Msg.GetTenant(), req.Msg.GetName())
-	if err != nil {
-		return nil, err
-	}
-	h, err := a.host(ctx, "host", req.Msg.GetHost())
-	if err != nil {
-		return nil, err
-	}
-	if err := a.move(ctx, p, h, model.Epoch(req.Msg.GetEpoch())); err != nil {
-		return nil, err
-	}
-	return a.portAnswer(ctx, p), nil
-}
-
-func (a *api) move(ctx context.Context, p *model.Port, h *model.Host, epoch model.Epoch) error {
-	prepared, err := a.swap(ctx, p, func(w *located, b model.Binding) (model.Binding, error) {
-		switch {
-		case epoch != 0 && epoch != b.Epoch:
-			return b, staleEpoch(p, epoch, b.Epoch)
-		case w.whereabouts(b) == "":
-			return b, model.Errorf(model.Conflict, "name",
-				fmt.Sprintf("attach it on its host with `weft port attach %s --tenant %s`", p.Name, p.Tenant),
-				"port %s is not bound to a host, so there is nothing to move", p.Name)
-		case b.Active == h.UID:
-			b.Incoming, b.Draining = "", ""
-			return b, nil
-		}
-		b.Incoming, b.Draining = h.UID, ""
-		return b, hostCarries(w.World, h, w.Networks[p.Alloc.NetworkUID])
-	})
-	if err != nil || prepared.Active == h.UID && prepared.Incoming == "" {
-		return err
-	}
-	a.prepare(ctx, p.Alloc.NetworkUID, model.Revision(prepared.Epoch))
-	// From here on the caller's patience no longer counts: half a move is worse than a late one.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), catchUp)
-	defer cancel()
-	_, err = a.swap(ctx, p, func(_ *located, b model.Binding) (model.Binding, error) {
-		if b.Epoch != prepared.Epoch {
-			return b, staleEpoch(p, prepared.Epoch, b.Epoch)
-		}
-		b.Active, b.Incoming, b.Draining = h.UID, "", ""
-		return b, nil
-	})
-	return err
-}
-
-// prepare waits until the hosts of a network have applied a revision, but not long: a slow host is not waited for.
-func (a *api) prepare(ctx context.Context, network model.UID, rev model.Revision) {
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.Limits.Prepare)
-	defer cancel()
-	_, _ = a.waitApplied(ctx, network, rev)
 }
 
 // UnbindPort implements weft.v1.
@@ -114,13 +55,13 @@ func (a *api) UnbindPort(ctx context.Context, req *connect.Request[weftv1.Unbind
 	if err != nil {
 		return nil, err
 	}
-	epoch := model.Epoch(req.Msg.GetEpoch())
-	_, err = a.swap(ctx, p, func(_ *located, b model.Binding) (model.Binding, error) {
-		if epoch != 0 && epoch != b.Epoch {
-			return b, staleEpoch(p, epoch, b.Epoch)
+	epoch, who := model.Epoch(req.Msg.GetEpoch()), identityOf(ctx).String()
+	_, err = a.swap(ctx, p, func(_ *model.World, at *place) error {
+		if epoch != 0 && epoch != at.Epoch {
+			return staleEpoch(p, epoch, at.Epoch)
 		}
-		b.Active, b.Incoming, b.Draining = "", "", ""
-		return b, nil
+		at.Binding, at.move = at.Unbound(), at.move.Unbound("the port was unbound by "+who, a.moment())
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -128,45 +69,65 @@ func (a *api) UnbindPort(ctx context.Context, req *connect.Request[weftv1.Unbind
 	return a.portAnswer(ctx, p), nil
 }
 
-// release is what a host may do under its own certificate: give up a port that it holds.
-func (a *api) release(ctx context.Context, p *model.Port, host model.UID) (model.Binding, error) {
-	return a.swap(ctx, p, func(w *located, b model.Binding) (model.Binding, error) {
-		at := w.whereabouts(b)
-		if at == "" {
-			return b, nil
+// release is what a host may do under its own certificate: give up its part in a port. The place of a port that is moving away is its move's
+// to decide: its workload has stopped here before it is known to run there.
+func (a *api) release(ctx context.Context, p *model.Port, host model.UID) (place, error) {
+	return a.swap(ctx, p, func(w *model.World, at *place) error {
+		name := w.HostName(host)
+		switch {
+		case at.unbound():
+		case at.Active == host && at.Incoming != "":
+		case at.Active == host:
+			at.Binding, at.move = at.Unbound(), at.move.Unbound("host "+name+" gave the port up", a.moment())
+		case at.Incoming == host:
+			at.abort("host "+name+" gave the port up", a.moment())
+		case at.Draining == host:
+			at.drained("", a.moment())
+		default:
+			return model.Errorf(model.Conflict, "port", "detach it there, or unbind it with an API token",
+				"port %s is bound to host %s", p.Name, at.whereabouts(w))
 		}
-		if b.Active != host {
-			return b, model.Errorf(model.Conflict, "port", "detach it there, or unbind it with an API token",
-				"port %s is bound to host %s", p.Name, at)
-		}
-		b.Active, b.Incoming, b.Draining = "", "", ""
-		return b, nil
+		return nil
 	})
 }
 
-// located is the world, with what the rules ask of it.
-type located struct{ *model.World }
+// place is where a port is, and its last move (the zero one: there was none).
+type place struct {
+	model.Binding
+	move model.Move
+}
+
+func placeOf(w *model.World, p *model.Port) place {
+	at := place{Binding: model.Binding{Port: p.UID, Network: p.Alloc.NetworkUID}}
+	if b := w.Bindings[p.UID]; b != nil {
+		at.Binding = *b
+	}
+	if m := w.Moves[p.UID]; m != nil {
+		at.move = *m
+	}
+	return at
+}
+
+func (at *place) unbound() bool { return at.Active == "" && at.Incoming == "" && at.Draining == "" }
 
 // whereabouts names the host that a binding is about, or is empty.
-func (w *located) whereabouts(b model.Binding) string {
-	for h := range b.Hosts() {
+func (at *place) whereabouts(w *model.World) string {
+	for h := range at.Hosts() {
 		return w.HostName(h)
 	}
 	return ""
 }
 
-// swap changes a port's binding by compare-and-swap: decide says what it is to be, given what it is. It is asked again
-// when another writer was first, and nothing is written when nothing changes.
-func (a *api) swap(ctx context.Context, p *model.Port, decide func(w *located, b model.Binding) (model.Binding, error)) (model.Binding, error) {
+// swap changes where a port is by compare-and-swap: decide makes of what is what is to be. It is asked again when another writer was first,
+// and nothing is written when nothing changes. A change of the move alone leaves the binding its epoch.
+func (a *api) swap(ctx context.Context, p *model.Port, decide func(w *model.World, at *place) error) (place, error) {
 	for attempt := 0; ; attempt++ {
-		var now, next model.Binding
+		var now, next place
 		var err error
 		a.view.read(func(w *model.World) {
-			now = model.Binding{Port: p.UID, Network: p.Alloc.NetworkUID}
-			if b := w.Bindings[p.UID]; b != nil {
-				now = *b
-			}
-			next, err = decide(&located{w}, now)
+			now = placeOf(w, p)
+			next = now
+			err = decide(w, &next)
 		})
 		if err != nil || next == now {
 			// A refusal, or that there is nothing to do, may rest on what another server has changed meanwhile.
@@ -176,15 +137,29 @@ func (a *api) swap(ctx context.Context, p *model.Port, decide func(w *located, b
 			}
 			return now, err
 		}
-		written, err := a.store.PutBinding(ctx, next, now.Epoch)
+		rev, err := a.write(ctx, &now, &next)
 		if err == nil {
-			a.readBack(ctx, model.Revision(written.Epoch))
-			return written, nil
+			a.readBack(ctx, rev)
+			return next, nil
 		}
 		if !isKind(err, model.Stale) || !a.again(ctx, attempt) {
 			return now, err
 		}
 	}
+}
+
+// write is one transaction from one place to the next.
+func (a *api) write(ctx context.Context, now, next *place) (rev model.Revision, err error) {
+	switch {
+	case next.Binding == now.Binding:
+		err = a.store.UpdateMove(ctx, &next.move)
+		return next.move.Revision, err
+	case next.move == now.move:
+		next.Binding, err = a.store.PutBinding(ctx, next.Binding, now.Epoch)
+	default:
+		next.Binding, err = a.store.PutMove(ctx, next.Binding, now.Epoch, &next.move)
+	}
+	return model.Revision(next.Epoch), err
 }
 
 func boundElsewhere(p *model.Port, at, wanted string) error {

@@ -47,8 +47,12 @@ type Limits struct {
 	Wait time.Duration
 	// Hello is how long a new stream may stay silent, 10 s.
 	Hello time.Duration
-	// Prepare is how long a move waits for the other hosts to learn of the coming one, 1 s.
+	// Prepare is how long the preparation of a move may take before it is given up, 30 s.
 	Prepare time.Duration
+	// Drain is how long the source of a move forwards late frames, 5 s.
+	Drain time.Duration
+	// Sweep is how often the server looks for what is due by time, 500 ms.
+	Sweep time.Duration
 	// Connections on the TLS port, 16384; further ones wait in the backlog.
 	Connections int
 	// StreamsPerConnection of HTTP/2, 256.
@@ -74,7 +78,9 @@ func (c Config) withDefaults() Config {
 	or(&c.Limits.Fresh, 5*time.Second)
 	or(&c.Limits.Wait, 10*time.Minute)
 	or(&c.Limits.Hello, 10*time.Second)
-	or(&c.Limits.Prepare, time.Second)
+	or(&c.Limits.Prepare, 30*time.Second)
+	or(&c.Limits.Drain, 5*time.Second)
+	or(&c.Limits.Sweep, 500*time.Millisecond)
 	or(&c.Limits.Connections, 16384)
 	or(&c.Limits.StreamsPerConnection, 256)
 	or(&c.Limits.Shutdown, 5*time.Second)

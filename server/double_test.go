@@ -28,10 +28,14 @@ type double struct {
 	stream  *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage]
 	updates int
 	// mute: takes plans and does not acknowledge them.
-	mute   bool
-	ended  chan struct{}
-	err    error
-	cancel context.CancelFunc
+	mute bool
+	// unready: does not report that it is prepared for a port.
+	unready bool
+	// prepared is the epoch at which it reported that, by port.
+	prepared map[string]int64
+	ended    chan struct{}
+	err      error
+	cancel   context.CancelFunc
 }
 
 // join makes a host with a token and joins with it.
@@ -73,7 +77,10 @@ func (d *double) open(facts *planv1.Facts) {
 	d.ended = make(chan struct{})
 	d.err = nil
 	// A server that refuses the stream may do so before the hello is out: Receive says why.
-	_ = d.stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Hello{Hello: d.staging.Hello("test", facts)}})
+	hello := d.staging.Hello("test", facts)
+	hello.Features = []string{plan.FeatureMoves}
+	d.prepared = map[string]int64{}
+	_ = d.stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Hello{Hello: hello}})
 	go func(stream *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage], ended chan struct{}) {
 		defer close(ended)
 		defer cancel()
@@ -108,6 +115,23 @@ func (d *double) takeUpdate(stream *connect.BidiStreamForClient[planv1.AgentMess
 	}
 	if !d.mute {
 		_ = stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Applied{Applied: applied}})
+		d.prepare(stream)
+	}
+}
+
+// prepare reports what the double is prepared for, if that is news.
+func (d *double) prepare(stream *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage]) {
+	report := &planv1.Report{}
+	news := false
+	for r := range d.staging.Set().All() {
+		if p := r.Port(); r.Kind == planv1.Kind_KIND_PORT && p.GetIncoming() == d.uid && !d.unready {
+			report.Ports = append(report.Ports, &planv1.PortReport{Uid: p.GetUid(), Epoch: p.GetEpoch(), Prepared: true, State: planv1.PortState_PORT_STATE_HELD})
+			news = news || d.prepared[p.GetUid()] != p.GetEpoch()
+			d.prepared[p.GetUid()] = p.GetEpoch()
+		}
+	}
+	if news {
+		_ = stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Report{Report: report}})
 	}
 }
 
@@ -119,6 +143,14 @@ func (d *double) acknowledge() {
 	_ = d.stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Applied{Applied: &planv1.Applied{
 		StoreId: d.staging.StoreID(), Revision: d.staging.Revision(),
 	}}})
+	d.prepare(d.stream)
+}
+
+// setUnready says whether the double reports what it is prepared for. It takes effect with the next update or acknowledge.
+func (d *double) setUnready(unready bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.unready = unready
 }
 
 func (d *double) setMute(mute bool) {

@@ -7,13 +7,13 @@ import (
 )
 
 func hostSpecIn(s *weftv1.HostSpec) model.HostSpec {
-	return model.HostSpec{Description: s.GetDescription(), OuterChecksum: s.GetOuterChecksum()}
+	return model.HostSpec{Description: s.GetDescription(), OuterChecksum: s.GetOuterChecksum(), Migrates: s.GetMigrates()}
 }
 
 func hostOut(h *model.Host, status *weftv1.HostStatus) *weftv1.Host {
 	return &weftv1.Host{
 		Name: h.Name, Meta: metaOut(h.Meta),
-		Spec:   &weftv1.HostSpec{Description: h.Spec.Description, OuterChecksum: h.Spec.OuterChecksum},
+		Spec:   &weftv1.HostSpec{Description: h.Spec.Description, OuterChecksum: h.Spec.OuterChecksum, Migrates: h.Spec.Migrates},
 		Status: status,
 	}
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,12 @@ func movers(t *testing.T, f *fixture, tenant string) (from, to, peer *double) {
 	}
 	peer.setMute(true)
 	return from, to, peer
+}
+
+// at is where port p of a tenant is, and what else its status says.
+func (f *fixture) at(t *testing.T, tenant string) *weftv1.PortStatus {
+	t.Helper()
+	return ok(t, f.ports.GetPort, &weftv1.GetPortRequest{Tenant: tenant, Name: "p"}).Status
 }
 
 // TestMoveIsAnnounced: the other hosts list the coming host's VTEP before the port is there. Break it: let move write
@@ -71,8 +78,8 @@ func TestMoveLosesToUnbind(t *testing.T) {
 	})
 	ok(t, f.ports.UnbindPort, &weftv1.UnbindPortRequest{Tenant: "loses", Name: "p"})
 	peer.acknowledge()
-	wantRefusal(t, <-moved, stale, "epoch")
-	if b := ok(t, f.ports.GetPort, &weftv1.GetPortRequest{Tenant: "loses", Name: "p"}).Status.Binding; b.Active != "" || b.Incoming != "" {
+	wantRefusal(t, <-moved, conflict, "host", "unbound by root")
+	if b := f.at(t, "loses").Binding; b.Active != "" || b.Incoming != "" {
 		t.Errorf("after the unbind: %v", b)
 	}
 }
@@ -139,4 +146,83 @@ func TestMovesOfOnePortToOneHost(t *testing.T) {
 		}
 		from, to = to, from
 	}
+}
+
+// TestMoveByHand: prepare, what is missing, commit, drain, done; a watcher sees each. Break it: let CommitMove ask for no phase, or let the
+// preparation not wait for the peer.
+func TestMoveByHand(t *testing.T) {
+	f := ownServer(t, Config{Limits: Limits{Drain: 50 * time.Millisecond, Sweep: 10 * time.Millisecond}})
+	from, to, peer := movers(t, f, "hand")
+	to.setUnready(true)
+	prepare := &weftv1.PrepareMoveRequest{Tenant: "hand", Name: "p", Host: to.name}
+	s := ok(t, f.ports.PrepareMove, prepare).Status
+	m := s.Move
+	if m.From != from.name || m.To != to.name || m.Phase != preparing || m.Epoch != s.Binding.Epoch || m.By != "root" || m.Started == nil || m.Message == "" {
+		t.Fatalf("%v", m)
+	}
+	if again := ok(t, f.ports.PrepareMove, prepare).Status.Move; again.Epoch != m.Epoch {
+		t.Errorf("prepared again: %v, before %v", again, m)
+	}
+	refused(t, f.ports.PrepareMove, &weftv1.PrepareMoveRequest{Tenant: "hand", Name: "p", Host: peer.name}, conflict, "host", "already moving", to.name, "--abort")
+	refused(t, f.ports.CommitMove, &weftv1.CommitMoveRequest{Tenant: "hand", Name: "p"}, conflict, "name", "not prepared", to.name)
+	refused(t, f.ports.CommitMove, &weftv1.CommitMoveRequest{Tenant: "hand", Name: "p", Epoch: m.Epoch - 1}, stale, "epoch")
+
+	phases := f.watchMove(t, "hand")
+	to.setUnready(false)
+	to.acknowledge()
+	eventually(t, "only the peer is missing", func() bool { return strings.Contains(f.at(t, "hand").Move.Message, peer.name) })
+	refused(t, f.ports.CommitMove, &weftv1.CommitMoveRequest{Tenant: "hand", Name: "p"}, conflict, "name", "not prepared", peer.name)
+	peer.acknowledge()
+	eventually(t, "it is prepared", func() bool { return f.at(t, "hand").Move.Phase == prepared })
+	s = ok(t, f.ports.CommitMove, &weftv1.CommitMoveRequest{Tenant: "hand", Name: "p", Epoch: m.Epoch}).Status
+	if b := s.Binding; b.Active != to.name || b.Draining != from.name && b.Draining != "" || b.Incoming != "" || s.Move.CommitCause != weftv1.CommitCause_COMMIT_CAUSE_COMMAND {
+		t.Errorf("after the commit: %v, %v", b, s.Move)
+	}
+	eventually(t, "it is done", func() bool { return f.at(t, "hand").Move.Phase == done })
+	if s := f.at(t, "hand"); s.Binding.Draining != "" || s.Move.Ended == nil {
+		t.Errorf("after the end: %v", s)
+	}
+	if again := ok(t, f.ports.CommitMove, &weftv1.CommitMoveRequest{Tenant: "hand", Name: "p", Epoch: m.Epoch}).Status.Move; again.Phase != done {
+		t.Errorf("committed again: %v", again)
+	}
+	refused(t, f.ports.AbortMove, &weftv1.AbortMoveRequest{Tenant: "hand", Name: "p"}, conflict, "name", "already")
+	if got := <-phases; !slices.Equal(got, []weftv1.MovePhase{preparing, prepared, draining, done}) {
+		t.Errorf("the watcher saw %v", got)
+	}
+}
+
+const (
+	preparing = weftv1.MovePhase_MOVE_PHASE_PREPARING
+	prepared  = weftv1.MovePhase_MOVE_PHASE_PREPARED
+	draining  = weftv1.MovePhase_MOVE_PHASE_DRAINING
+	done      = weftv1.MovePhase_MOVE_PHASE_DONE
+	aborted   = weftv1.MovePhase_MOVE_PHASE_ABORTED
+)
+
+// watchMove watches the move of port p until its end, and gives the phases that it saw, each once.
+func (f *fixture) watchMove(t *testing.T, tenant string) <-chan []weftv1.MovePhase {
+	t.Helper()
+	first, out := make(chan struct{}), make(chan []weftv1.MovePhase, 1)
+	go func() {
+		defer close(out)
+		s, err := f.ports.WatchMove(t.Context(), connect.NewRequest(&weftv1.WatchMoveRequest{Tenant: tenant, Name: "p"}))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer s.Close()
+		var phases []weftv1.MovePhase
+		for s.Receive() {
+			if len(phases) == 0 {
+				close(first)
+			}
+			phases = append(phases, s.Msg().Phase)
+		}
+		if s.Err() != nil {
+			t.Error(s.Err())
+		}
+		out <- slices.Compact(phases)
+	}()
+	<-first
+	return out
 }

@@ -180,6 +180,9 @@ func (a *api) portStatus(w *model.World, p *model.Port) *weftv1.PortStatus {
 	if n := w.Networks[p.Alloc.NetworkUID]; n != nil {
 		out.Mtu = uint32(a.view.mtu(n))
 	}
+	if m := w.Moves[p.UID]; m != nil {
+		out.Move = a.moveOut(w, p, m)
+	}
 	count := a.heard.counted(p.UID)
 	if b == nil || b.Active == "" && b.Incoming == "" && b.Draining == "" {
 		out.State = weftv1.PortState_PORT_STATE_UNBOUND
@@ -196,7 +199,7 @@ func (a *api) portStatus(w *model.World, p *model.Port) *weftv1.PortStatus {
 		}
 		out.Interface = said.GetInterface()
 		out.FastPath, out.FastPathMessage = fastPathOut(said.GetFastPath()), said.GetFastPathMessage()
-		if said.GetEpoch() >= int64(b.Epoch) {
+		if said.GetEpoch() >= int64(b.Epoch) || drainEnded(w.Moves[p.UID], b) && said.GetEpoch() > int64(w.Moves[p.UID].Epoch) {
 			out.State, out.Message = portStateOut(said.GetState()), said.GetMessage()
 		}
 	}
@@ -214,6 +217,11 @@ func (a *api) portStatus(w *model.World, p *model.Port) *weftv1.PortStatus {
 		}
 	}
 	return out
+}
+
+// drainEnded reports whether all that the binding's epoch brought is the end of a move's drain: what the host said at the commit still holds.
+func drainEnded(m *model.Move, b *model.Binding) bool {
+	return m != nil && m.Phase == model.MoveDone && m.To == b.Active && model.Revision(b.Epoch) <= m.Revision
 }
 
 func portStateOut(s planv1.PortState) weftv1.PortState {

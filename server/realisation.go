@@ -112,8 +112,11 @@ func (r *realisation) report(s *session, rep *planv1.Report, here func(model.UID
 		return
 	}
 	ports := make(map[model.UID]*planv1.PortReport, len(rep.GetPorts()))
+	news := false // for who waits for a port to be prepared
 	for _, p := range rep.GetPorts() {
-		ports[model.UID(p.GetUid())] = p
+		uid := model.UID(p.GetUid())
+		ports[uid] = p
+		news = news || p.GetPrepared() && (!h.ports[uid].GetPrepared() || h.ports[uid].GetEpoch() != p.GetEpoch())
 	}
 	for uid, last := range h.ports {
 		if ports[uid] == nil && !here(uid) {
@@ -122,6 +125,9 @@ func (r *realisation) report(s *session, rep *planv1.Report, here func(model.UID
 	}
 	h.seen, h.ports, h.conditions, h.drops = now, ports, rep.GetConditions(), rep.GetDrops()
 	h.books, h.lanes, h.programs, h.can = rep.GetBooks(), rep.GetLanes(), rep.GetPrograms(), rep.GetCapabilities()
+	if news {
+		r.notify()
+	}
 }
 
 // forget drops what is kept of hosts and ports that are gone, and returns the sessions of those hosts.
@@ -194,6 +200,33 @@ func (r *realisation) progress(hosts []model.UID, storeID string, rev model.Revi
 		}
 	}
 	return applied, lagging, r.changed
+}
+
+// changes is closed when a host says that it has applied something or is prepared for a port, and when a stream opens or ends.
+func (r *realisation) changes() <-chan struct{} {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.changed
+}
+
+// least is the host among those that are live that is furthest behind in that store, and what it has applied. None is live: no host.
+func (r *realisation) least(hosts []model.UID, storeID string) (behind model.UID, applied model.Revision) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, uid := range hosts {
+		h := r.hosts[uid]
+		if h == nil || h.session == nil {
+			continue
+		}
+		has := h.applied
+		if h.storeID != storeID || h.refused != "" {
+			has = 0
+		}
+		if behind == "" || has < applied {
+			behind, applied = uid, has
+		}
+	}
+	return behind, applied
 }
 
 func (r *realisation) notify() {

@@ -108,14 +108,14 @@ func (a *api) converse(ctx context.Context, g *errgroup.Group, s *session, strea
 		if err != nil {
 			return ended(err)
 		}
-		if err := a.take(ctx, s, hello, m); err != nil {
+		if err := a.takeIn(ctx, s, hello, m); err != nil {
 			return err
 		}
 	}
 }
 
-// take takes in one message.
-func (a *api) take(ctx context.Context, s *session, hello *planv1.Hello, m *planv1.AgentMessage) error {
+// takeIn takes in one message.
+func (a *api) takeIn(ctx context.Context, s *session, hello *planv1.Hello, m *planv1.AgentMessage) error {
 	switch m := m.GetMessage().(type) {
 	case *planv1.AgentMessage_Applied:
 		a.heard.acknowledge(s, m.Applied, a.now())
@@ -175,12 +175,12 @@ func failedNetwork(applied *planv1.Applied) bool {
 	return false
 }
 
-// boundTo tells of ports whether that host is in their binding.
+// boundTo tells of ports whether that host has them, or is about to.
 func (a *api) boundTo(host model.UID) func(model.UID) bool {
 	here := map[model.UID]bool{}
 	a.view.read(func(w *model.World) {
 		for p := range w.PortsOn(host) {
-			here[p.UID] = true
+			here[p.UID] = w.Bindings[p.UID].Draining != host
 		}
 	})
 	return func(port model.UID) bool { return here[port] }

@@ -141,6 +141,16 @@ func (v *view) publish() {
 	v.advanced = make(chan struct{})
 }
 
+// advances is closed at the next publish.
+func (v *view) advances() <-chan struct{} {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.advanced
+}
+
+// members are the hosts that hold a port of the network, in whatever role, sorted. Only for use inside read.
+func (v *view) members(network model.UID) []model.UID { return v.compiler.Members(network) }
+
 // read lets f look at the world. f must not block, and must not write.
 func (v *view) read(f func(w *model.World)) {
 	v.mu.RLock()

@@ -12,10 +12,14 @@ import (
 // hosts that it newly names must exist; those become holders of the network's VNI. What it returns has the new epoch, and
 // the network filled in. A binding that says what is there already is not written, and keeps its epoch.
 func (s *Store) PutBinding(ctx context.Context, b model.Binding, expected model.Epoch) (model.Binding, error) {
+	return s.putBinding(ctx, b, expected, nil)
+}
+
+func (s *Store) putBinding(ctx context.Context, b model.Binding, expected model.Epoch, m *model.Move) (model.Binding, error) {
 	var current *model.Binding
 	rev, err := s.write(ctx, func(ctx context.Context) (*edit, error) {
 		hosts := map[model.UID]int{}
-		gets := []clientv3.Op{get(s.keys.binding(b.Port)), get(s.keys.idxUID("port", b.Port))}
+		gets := []clientv3.Op{get(s.keys.binding(b.Port)), get(s.keys.idxUID("port", b.Port)), get(s.keys.move(b.Port))}
 		for host := range b.Hosts() {
 			hosts[host] = len(gets)
 			gets = append(gets, get(s.keys.idxUID("host", host)))
@@ -51,6 +55,14 @@ func (s *Store) PutBinding(ctx context.Context, b model.Binding, expected model.
 			return nil, nil
 		}
 		e.put(s.keys.binding(b.Port), b)
+		if m != nil {
+			if err := s.withMove(v, e, v.one(2), m, port); err != nil {
+				return nil, err
+			}
+			if e.what != "unbind" {
+				e.what = movedBy[m.Phase]
+			}
+		}
 		return e, s.hold(ctx, e, current, &b)
 	})
 	if err != nil {

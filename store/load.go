@@ -14,7 +14,7 @@ import (
 
 // loaded are the folders that make a World.
 var loaded = []string{
-	"tenant", "network", "port", "binding", "host", "facts", "vtep", "pool", "vni", "tombstone", "apitoken",
+	"tenant", "network", "port", "binding", "host", "facts", "vtep", "pool", "vni", "tombstone", "apitoken", "move",
 }
 
 // Load reads everything at one revision.
@@ -128,6 +128,8 @@ func (s *Store) change(m meta, kv *keyValue) (c model.Change, ok bool, err error
 		}
 	case "apitoken":
 		c.APIToken, err = decode[model.APIToken](kv)
+	case "move":
+		c.Move, err = decodeMove(m, kv)
 	default:
 		ok = false
 	}

@@ -26,6 +26,7 @@ var suite = map[string]func(t *testing.T, endpoint string){
 	"port update":          testPortUpdate,
 	"port with many IPs":   testPortManyIPs,
 	"binding":              testBinding,
+	"move":                 testMove,
 	"host":                 testHost,
 	"host forced":          testHostForced,
 	"join":                 testJoin,
