@@ -78,6 +78,7 @@ func (a *api) handler() http.Handler {
 	mux.Handle(weftv1connect.NewVNIPoolServiceHandler(a, opts...))
 	mux.Handle(weftv1connect.NewSystemServiceHandler(a, opts...))
 	mux.Handle(planv1connect.NewAgentServiceHandler(a, opts...))
+	mux.Handle(profilePath, profiles())
 	return g.withConnection(g.bounded(mux))
 }
 
