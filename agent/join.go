@@ -17,6 +17,15 @@ import (
 	"github.com/weftnet/weft/trust"
 )
 
+// Join is what an agent does at its first start, and no more: this host's identity, kept in the directory.
+func Join(ctx context.Context, cfg Config) (*trust.HostIdentity, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return join(ctx, cfg)
+}
+
 // join is this host's identity: the one in the directory, or a new one for the token. A token other than the one it joined
 // with says that the identity is worth nothing any more (expired, or the host was removed). It waits for a server as long as the
 // context lets it; a refusal is final.

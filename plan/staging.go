@@ -40,6 +40,8 @@ type Step struct {
 type Staging struct {
 	// AcceptLoss switches the removal guard off: an operator said that the loss is meant.
 	AcceptLoss bool
+	// Decode reads and checks a resource from the wire; nil is FromProto. Many stagings in one process can share what it returns.
+	Decode func(*planv1.Resource) (*Resource, error)
 
 	host     string
 	set      *Set
@@ -157,7 +159,11 @@ func (s *Staging) begin(u *planv1.Update) error {
 }
 
 func (s *Staging) stage(m *planv1.Resource) error {
-	r, err := FromProto(m)
+	decode := FromProto
+	if s.Decode != nil {
+		decode = s.Decode
+	}
+	r, err := decode(m)
 	if err != nil {
 		return err
 	}
