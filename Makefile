@@ -4,7 +4,7 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo un
 COMMIT    ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS    = -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
-.PHONY: build run test soak bench generate deps lint clean install
+.PHONY: build run test soak bench bench-scale generate deps lint clean install
 
 build: ## Builds ./bin/weft; needs Go only.
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/weft ./cmd/weft
@@ -24,6 +24,9 @@ soak: build ## Kills under load, ten million packets, other kernels; logs in doc
 
 bench: build ## Side by side with the kernel's own overlay; results in bench/results.
 	./bin/weft bench --out bench/results
+
+bench-scale: build ## One server with 1,000 hosts, 100,000 ports and 1,000 networks; results in bench/results.
+	./bin/weft bench scale --out bench/results
 
 generate: ## Regenerates protobuf, BPF objects and reference docs.
 	scripts/generate

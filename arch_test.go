@@ -33,6 +33,7 @@ var rooms = map[string][]string{
 	"cli":              {"api", "client", "wire"},
 	"lab":              {"api", "client", "datapath/netdev", "wire"},
 	"bench":            {"api", "client", "lab", "datapath/netdev", "datapath/bpf", "wire"},
+	"bench/scale":      {"agent", "api", "client", "compile", "datapath/netdev", "model", "plan", "store", "trust"},
 	"conform":          {"api", "client", "lab", "datapath", "wire"},
 	"cmd":              {""},
 	"api":              {},
@@ -49,7 +50,7 @@ var onlyIn = []struct {
 	{"github.com/cilium/ebpf", []string{"datapath", "bench"}, "only the datapath speaks bpf(2)"},
 	{"github.com/vishvananda/netlink", []string{"datapath"}, "only the datapath speaks netlink"},
 	{"github.com/vishvananda/netns", []string{"datapath"}, "only the datapath changes namespaces"},
-	{"net/http", []string{"server", "client", "agent", "api", "cmd"}, "the others have no listener and call nobody"},
+	{"net/http", []string{"server", "client", "agent", "api", "cmd", "bench/scale"}, "the others have no listener and call nobody"},
 }
 
 // TestImports turns red when, for instance, model imports store.

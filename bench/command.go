@@ -10,6 +10,8 @@ import (
 	"os/signal"
 
 	"github.com/spf13/cobra"
+
+	"github.com/weftnet/weft/bench/scale"
 )
 
 // Deps is what the command takes from outside.
@@ -41,7 +43,17 @@ func Command(deps Deps) *cobra.Command {
 	fl.BoolVar(&cfg.Quick, "quick", false, "small frames and one TCP stream only: under 4 minutes")
 	fl.StringSliceVar(&cfg.Only, "only", nil, "take only these `measures`: "+strings.Join(MeasureNames(), ", "))
 	fl.StringVar(&out, "out", "", "`directory` to keep the results in, as JSON, Markdown and SVG")
+	cmd.AddCommand(scale.Command(scale.Deps{Version: deps.Version, Commit: deps.Commit, Machine: describe}))
 	return cmd
+}
+
+// describe says what this machine is, and how busy.
+func describe() (text string, otherLoad float64, err error) {
+	r, err := newResult(Config{})
+	if err != nil {
+		return "", 0, err
+	}
+	return fmt.Sprintf("Linux %s, %d cores of %s", r.Kernel, r.CPUs, r.CPU), r.OtherLoad, nil
 }
 
 func runCommand(ctx context.Context, cmd *cobra.Command, cfg Config, out string) error {

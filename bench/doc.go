@@ -18,6 +18,8 @@
 // replicate are real objects of the API, but their addresses all lead to the second host, where copies are counted and dropped as they come
 // off the underlay.
 //
+// What a server takes under a fleet is measured by bench/scale.
+//
 // It never claims: a Result carries kernel, commit, settings and how busy the machine was, says for each target whether it is reached,
 // and is kept under bench/results. Read Contender, Compare, Run and Result first.
 package bench

@@ -1,0 +1,196 @@
+package scale
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/weftnet/weft/agent"
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/client"
+	"github.com/weftnet/weft/trust"
+)
+
+// convergePatience bounds how long a whole fleet may take.
+const convergePatience = 5 * time.Minute
+
+// fleet is all simulated agents, and what they share.
+type fleet struct {
+	cfg    Config
+	server *server
+	shared *shared
+	dir    string
+	agents []*simulated
+
+	ctx     context.Context
+	end     context.CancelFunc
+	running sync.WaitGroup
+
+	// What is waited for: that every agent has taken an update to a revision, since it was armed.
+	mu     sync.Mutex
+	target int64
+	behind map[*simulated]bool
+	done   chan struct{}
+}
+
+func newFleet(ctx context.Context, cfg Config, s *server, dir string) *fleet {
+	f := &fleet{cfg: cfg, server: s, shared: newShared(), dir: dir}
+	f.ctx, f.end = context.WithCancel(context.WithoutCancel(ctx))
+	return f
+}
+
+// close ends every agent.
+func (f *fleet) close() {
+	f.end()
+	f.running.Wait()
+}
+
+// join makes a host: a token by the API, a key, a certificate.
+func (f *fleet) join(ctx context.Context, api *client.Client, name string) (*trust.HostIdentity, error) {
+	token, err := api.Hosts.CreateHostToken(ctx, connect.NewRequest(&weftv1.CreateHostTokenRequest{Host: name}))
+	if err != nil {
+		return nil, fmt.Errorf("make a token for %s: %w", name, err)
+	}
+	return agent.Join(ctx, agent.Config{Name: name, Servers: []string{f.server.address}, Token: token.Msg.GetToken(), Dir: f.agentDir(name)})
+}
+
+func (f *fleet) agentDir(name string) string { return filepath.Join(f.dir, "agents", name) }
+
+// muster makes the hosts and starts their agents.
+func (f *fleet) muster(ctx context.Context, apis []*client.Client) error {
+	f.agents = make([]*simulated, f.cfg.Hosts)
+	return each(ctx, len(f.agents), apis, func(ctx context.Context, api *client.Client, i int) error {
+		id, err := f.join(ctx, api, hostName(i))
+		if err != nil {
+			return err
+		}
+		f.agents[i] = f.newAgent(i, hostName(i), id)
+		f.start(f.agents[i])
+		return nil
+	})
+}
+
+func (f *fleet) start(a *simulated) {
+	f.running.Go(func() { a.run(f.ctx, f.cfg.ReportEvery) })
+}
+
+// applied is told by each agent of each update that it took.
+func (f *fleet) applied(a *simulated, revision int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if revision < f.target || !f.behind[a] {
+		return
+	}
+	if delete(f.behind, a); len(f.behind) == 0 {
+		close(f.done)
+	}
+}
+
+// expect arms the wait for a revision. anew: what was taken before does not count, only what comes from now on.
+func (f *fleet) expect(revision int64, anew bool) <-chan struct{} {
+	f.mu.Lock()
+	f.target, f.behind, f.done = revision, map[*simulated]bool{}, make(chan struct{})
+	for _, a := range f.agents {
+		f.behind[a] = true
+	}
+	done := f.done
+	f.mu.Unlock()
+	if anew {
+		return done
+	}
+	for _, a := range f.agents {
+		if s := a.state(); s.revision >= revision {
+			f.applied(a, s.revision)
+		}
+	}
+	return done
+}
+
+// await waits for what expect armed.
+func (f *fleet) await(ctx context.Context, done <-chan struct{}) error {
+	ctx, cancel := context.WithTimeout(ctx, convergePatience)
+	defer cancel()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for a := range f.behind {
+		return fmt.Errorf("%d of %d agents have not taken revision %d: %w; one is %s: %s", len(f.behind), len(f.agents), f.target, ctx.Err(), a.name, a.state())
+	}
+	return nil
+}
+
+// last is when the last agent took the update that it now stands at.
+func (f *fleet) last() (t time.Time) {
+	for _, a := range f.agents {
+		if s := a.state(); s.took.After(t) {
+			t = s.took
+		}
+	}
+	return t
+}
+
+// gone waits until no agent has a stream.
+func (f *fleet) gone(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, convergePatience)
+	defer cancel()
+	for {
+		live := 0
+		for _, a := range f.agents {
+			if a.state().live {
+				live++
+			}
+		}
+		if live == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d agents still have a stream to a server that is gone: %w", live, ctx.Err())
+		case <-time.After(askEvery):
+		}
+	}
+}
+
+// sums adds up what all agents got.
+func (f *fleet) sums() (octets int64, updates, resources, ports int) {
+	for _, a := range f.agents {
+		s := a.state()
+		octets, updates, resources, ports = octets+s.octets, updates+s.updates, resources+s.resources, ports+s.ports
+	}
+	return octets, updates, resources, ports
+}
+
+// inFlight is how many requests each client has under way.
+const inFlight = 8
+
+// each does something n times, spread over the clients. The first error ends it.
+func each(ctx context.Context, n int, apis []*client.Client, do func(ctx context.Context, api *client.Client, i int) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	var next atomic.Int64
+	for _, api := range apis {
+		for range inFlight {
+			g.Go(func() error {
+				for {
+					i := int(next.Add(1)) - 1
+					if i >= n || ctx.Err() != nil {
+						return ctx.Err()
+					}
+					if err := do(ctx, api, i); err != nil {
+						return err
+					}
+				}
+			})
+		}
+	}
+	return g.Wait()
+}
