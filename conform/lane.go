@@ -19,6 +19,20 @@ func laneCases() []Case {
 			t.only = "asked"
 			return t.passIn("xdp_asked")
 		}),
+		prepared("lane", "in, for a MAC that has moved on: after it, with an outer TTL one less", func(b *bed) error {
+			return b.dp.PutFDB([]datapath.FDBEntry{{FDBKey: datapath.FDBKey{VNI: vni7, MAC: macB}, VTEP: vtepB, Flags: datapath.FDBForward}})
+		}, func(b *bed) trial {
+			t := trial{only: "forward", drops: map[string]uint64{"forward_ttl": 1}}
+			f := frame(macB, macA, 100)
+			for _, ttl := range []uint8{64, 2, 1} {
+				t.fromPeer = append(t.fromPeer, b.in(f, func(p *tunnel) { p.ttl = ttl }))
+				t.lanedIn++
+				if ttl > 1 {
+					t.tunnels = append(t.tunnels, b.to(b.addr.B, f, func(s *sent) { s.ttl = ttl - 1 }))
+				}
+			}
+			return t.passIn("xdp_asked")
+		}),
 		simple("lane", "out, an aggregate that with its outer headers passes 65535 octets", func(b *bed) trial {
 			const mss = networkMTU - 40
 			head, f, segments := aggregate(mac3, 65535-40, mss)

@@ -2,6 +2,7 @@ package conform
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -90,6 +91,7 @@ type sent struct {
 	l4dst uint16 // 0: 4789
 	vni   wire.VNI
 	tos   uint8 // the outer ToS octet or traffic class
+	ttl   uint8 // the outer TTL or hop limit; 0: 64
 	// checksum: it must be there, and right; else it must be zero.
 	checksum bool
 	inner    []byte
@@ -163,7 +165,7 @@ func (w sent) verifyIP(f wire.Frame, b []byte) (src, dst netip.Addr, err error) 
 	switch {
 	case !whole:
 		err = fmt.Errorf("rule 6: the outer header is not a whole packet's, with DF: %x", b)
-	case ttl != 64:
+	case ttl != cmp.Or(w.ttl, 64):
 		err = fmt.Errorf("rule TTL: the outer TTL is %d: %x", ttl, b)
 	case tos != w.tos:
 		err = fmt.Errorf("rule ECN, DSCP: the outer ToS octet or traffic class is %#x, want %#x: %x", tos, w.tos, b)

@@ -10,7 +10,8 @@
 //	                           +--> headers written here ----------------+--> [to_uplink] --> underlay
 //	                           +--> what cannot be: weft-vxlan (kernel) --+
 //	underlay --> [from_uplink] --+--> stripped here --------------------------------> local port
-//	                             +--> sealed, up the stack --> weft-vxlan --> [from_vxlan] --> local port
+//	                             +--> sealed, up the stack --> weft-vxlan --> [from_vxlan] --+--> local port
+//	                             |                                                           +--> weft-vxlan, after a port that has moved on
 //	                             +--> not ours: on, as if weft were not there
 //
 // The XDP lane (xdp.go, bpf/xdp.h) stands before that: xdp_from_port and xdp_from_uplink take what is for one receiver that is in the

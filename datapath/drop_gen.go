@@ -54,7 +54,7 @@ const (
 	DropSourceNotAccepted DropReason = 23
 	// DropUnknownUnicastFromTunnel: a tunnel packet for a MAC that no local port has.
 	DropUnknownUnicastFromTunnel DropReason = 24
-	// DropSplitHorizon: a tunnel packet for a MAC behind another VTEP: what comes from a tunnel never goes back into one.
+	// DropSplitHorizon: a tunnel packet for a MAC behind another VTEP: what comes from a tunnel does not go back into one, but after a port that has just moved.
 	DropSplitHorizon DropReason = 25
 	// DropUnmarked: a packet reached weft's vxlan device past the checks on the uplink.
 	DropUnmarked DropReason = 26
@@ -80,8 +80,12 @@ const (
 	DropTooBigNoDF DropReason = 36
 	// DropECNCENotECT: the underlay marked a tunnel packet as having met congestion (CE), and its inner packet knows nothing of ECN: RFC 6040, section 4.2.
 	DropECNCENotECT DropReason = 37
+	// DropForwardTTL: a tunnel packet to be forwarded after its port has used up its outer TTL: hosts forward it to each other.
+	DropForwardTTL DropReason = 38
+	// DropForwardTooBig: a tunnel packet to be forwarded after its port does not fit the path to where that is.
+	DropForwardTooBig DropReason = 39
 
-	dropReasons DropReason = 38
+	dropReasons DropReason = 40
 )
 
 var dropTexts = [...]struct{ name, text string }{
@@ -109,7 +113,7 @@ var dropTexts = [...]struct{ name, text string }{
 	22: {"unknown_vni", "a tunnel packet for a VNI that no network here has"},
 	23: {"source_not_accepted", "a tunnel packet from an address that is not a VTEP of its VNI"},
 	24: {"unknown_unicast_from_tunnel", "a tunnel packet for a MAC that no local port has"},
-	25: {"split_horizon", "a tunnel packet for a MAC behind another VTEP: what comes from a tunnel never goes back into one"},
+	25: {"split_horizon", "a tunnel packet for a MAC behind another VTEP: what comes from a tunnel does not go back into one, but after a port that has just moved"},
 	26: {"unmarked", "a packet reached weft's vxlan device past the checks on the uplink"},
 	27: {"forged_tunnel", "a packet to the tunnel's UDP port was about to leave on the uplink and weft had not written it"},
 	28: {"copy_failed", "the kernel refused a copy of a flood"},
@@ -122,6 +126,8 @@ var dropTexts = [...]struct{ name, text string }{
 	35: {"internal", "the program found its own invariant broken: please report it"},
 	36: {"too_big_no_df", "an IPv4 packet without DF does not fit the network's MTU or the path's: weft does not fragment, and ICMP has no message for it"},
 	37: {"ecn_ce_not_ect", "the underlay marked a tunnel packet as having met congestion (CE), and its inner packet knows nothing of ECN: RFC 6040, section 4.2"},
+	38: {"forward_ttl", "a tunnel packet to be forwarded after its port has used up its outer TTL: hosts forward it to each other"},
+	39: {"forward_too_big", "a tunnel packet to be forwarded after its port does not fit the path to where that is"},
 }
 
 // String is the reason's name, as in docs/drops.md.
@@ -182,8 +188,10 @@ const (
 	LaneXDPNoRoom LaneReason = 19
 	// LaneXDPAsked: the FDB entry asks for the kernel lane.
 	LaneXDPAsked LaneReason = 20
+	// LaneForward: it came by the tunnel for a port that has moved on, and follows it.
+	LaneForward LaneReason = 21
 
-	laneReasons LaneReason = 21
+	laneReasons LaneReason = 22
 )
 
 var laneTexts = [...]struct{ name, text string }{
@@ -207,6 +215,7 @@ var laneTexts = [...]struct{ name, text string }{
 	18: {"xdp_options", "the outer IPv4 header has options"},
 	19: {"xdp_no_room", "the driver gave no room for the headers"},
 	20: {"xdp_asked", "the FDB entry asks for the kernel lane"},
+	21: {"forward", "it came by the tunnel for a port that has moved on, and follows it"},
 }
 
 // String is the reason's name, as in docs/drops.md.
@@ -245,7 +254,9 @@ func (r DropReason) BySource() bool {
 		DropSplitHorizon,
 		DropUnmarked,
 		DropForgedTunnel,
-		DropECNCENotECT:
+		DropECNCENotECT,
+		DropForwardTTL,
+		DropForwardTooBig:
 		return true
 	}
 	return false

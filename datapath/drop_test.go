@@ -46,6 +46,22 @@ func fromUplink(inner func(s *scene) []byte, edit func(*tunnelOptions), mangle .
 	}
 }
 
+// byTunnel sends a tunnel packet for real, for what only the end of the kernel lane finds.
+func byTunnel(inner func(s *scene) []byte, edit func(*tunnelOptions)) func(*scene) *outcome {
+	return func(s *scene) *outcome {
+		must(s.a.t, s.b.dp.detach(linkName("to_uplink", s.b.uplink()))) // b's own guard would stop it
+		send(s.a.t, s.b.ns, "up0", s.a.tunnel(s.b, 7, inner(s), edit))
+		return nil
+	}
+}
+
+// forwardTo lets a MAC be forwarded to.
+func forwardTo(mac wire.MAC, vtep VTEPID) func(*scene) {
+	return func(s *scene) {
+		must(s.a.t, s.a.dp.PutFDB([]FDBEntry{{FDBKey: FDBKey{7, mac}, VTEP: vtep, Flags: FDBForward}}))
+	}
+}
+
 // out is w1's datagram to a MAC, in is one for w1.
 func out(dst wire.MAC) func(*scene) []byte {
 	return func(s *scene) []byte { return frame(s.a.t, dst, s.w1.mac, ip1, ip2, 40) }
@@ -207,6 +223,12 @@ var uplinkDrops = []dropCase{
 	{"a VTEP of another network", DropSourceNotAccepted, nil, fromUplink(in, func(o *tunnelOptions) { o.src = netip.MustParseAddr("10.99.0.77") })},
 	{"an unknown MAC", DropUnknownUnicastFromTunnel, nil, fromUplink(inTo(macNowhere), nil)},
 	{"a MAC behind another VTEP", DropSplitHorizon, nil, fromUplink(inTo(macRemote), nil)},
+	{"a MAC that went to another VTEP, and the TTL is used up", DropForwardTTL, forwardTo(macRemote, 1), byTunnel(inTo(macRemote), func(o *tunnelOptions) { o.ttl = 1 })},
+	{"a MAC that went behind a narrow path", DropForwardTooBig, func(s *scene) { forwardTo(macRemote, 1)(s); pathMTU(600)(s) },
+		byTunnel(func(s *scene) []byte { return frame(s.a.t, macRemote, s.w3.mac, ip1, ip2, 523) }, nil)},
+	{"a MAC that went to a VTEP that is not there", DropUnknownVTEP, forwardTo(macNoVTEP, 9), byTunnel(inTo(macNoVTEP), nil)},
+	{"a MAC that went to a VTEP without route", DropNoRoute, forwardTo(macNoRoute, 2), byTunnel(inTo(macNoRoute), nil)},
+	{"a MAC that went to another UDP port", DropKernelLanePort, forwardTo(macLanePt, 4), byTunnel(inTo(macLanePt), nil)},
 	{"a flood for a network that went", DropUnknownNetwork, func(s *scene) { must(s.a.t, s.a.dp.DeleteNetwork(7)) }, fromUplink(inTo(macAll), nil)},
 	{"a flood that nobody here gets", DropNoReceiver, flood(nil, 1), fromUplink(inTo(macAll), nil)},
 	{"over loopback into the kernel lane", DropUnmarked, nil, func(s *scene) *outcome {

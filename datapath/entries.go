@@ -88,7 +88,7 @@ type FDBEntry struct {
 	Flags   FDBFlags
 }
 
-// FDBFlags say how a local entry is delivered.
+// FDBFlags say how a local entry is delivered, and whether one with a VTEP is forwarded to.
 type FDBFlags uint8
 
 const (
@@ -98,6 +98,9 @@ const (
 	FDBAggregatesByKernel
 	// FDBAllByKernel: every packet goes by the kernel lane (for probes that prove it).
 	FDBAllByKernel
+	// FDBForward: of an entry with a VTEP. What comes by the tunnel for this MAC leaves by the tunnel again, through the kernel lane and with an
+	// outer TTL one less than it came with, instead of being dropped as split_horizon: the port was here and has moved there.
+	FDBForward
 )
 
 // Accept admits tunnel packets of a VNI from a source address. Key: both.

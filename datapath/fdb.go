@@ -16,6 +16,10 @@ func (d *Datapath) PutFDB(list []FDBEntry) error {
 			d.mu.Unlock()
 			return fmt.Errorf("FDB entry %s in VNI %d is not at one place: vtep %d, interface %d", e.MAC, e.VNI, e.VTEP, e.Ifindex)
 		}
+		if e.Flags&FDBForward != 0 && e.VTEP == 0 {
+			d.mu.Unlock()
+			return fmt.Errorf("FDB entry %s in VNI %d is to be forwarded to no VTEP", e.MAC, e.VNI)
+		}
 		keys[i] = fdbKey(e.FDBKey)
 		values[i] = bpf.TCFdbEntry{Vtep: uint32(e.VTEP), Ifindex: e.Ifindex, Port: d.byIndex[e.Ifindex].id, Flags: bpf.TCFdbFlags(e.Flags)}
 	}

@@ -214,7 +214,7 @@ func (d *duel) plan() *oracle.Plan {
 			case 0:
 				continue
 			case 1, 2:
-				e.VTEP = uint32(1 + r.IntN(9))
+				e.VTEP, e.Forward = uint32(1+r.IntN(9)), r.IntN(2) == 0
 			default:
 				e.Ifindex = d.ports[i%4].ifindex
 				if o, ok := p.Ports[e.Ifindex]; ok && o.VNI != vni && r.IntN(4) > 0 {
@@ -293,6 +293,9 @@ func (d *duel) applyKeys(p *oracle.Plan) {
 		f := FDBEntry{FDBKey: FDBKey(k), VTEP: VTEPID(e.VTEP), Ifindex: e.Ifindex}
 		if e.Ifindex > 1 {
 			f.Flags = FDBPeer
+		}
+		if e.Forward {
+			f.Flags |= FDBForward
 		}
 		if e.ByKernel {
 			f.Flags |= FDBAllByKernel

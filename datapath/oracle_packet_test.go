@@ -112,7 +112,7 @@ func (d *duel) outer(p *oracle.Plan, at *int) []byte {
 	}
 	vni := duelVNIs[[]int{0, 1, 1, 1, 2, 3}[r.IntN(6)]]
 	vxlan[4], vxlan[5], vxlan[6] = byte(vni>>16), byte(vni>>8), byte(vni)
-	b := wire.Flow{SrcMAC: wire.MAC{2, 0xbb}, DstMAC: mac, Src: src, Dst: dst, TOS: uint8(r.IntN(2) * r.IntN(256))}.UDP(uint16(r.IntN(65536)), port, vxlan)
+	b := wire.Flow{SrcMAC: wire.MAC{2, 0xbb}, DstMAC: mac, Src: src, Dst: dst, TOS: uint8(r.IntN(2) * r.IntN(256)), TTL: []uint8{1, 2, 63, 64, 255}[r.IntN(5)]}.UDP(uint16(r.IntN(65536)), port, vxlan)
 	*at = len(b) - 16
 	if keep := r.IntN(8); keep > 0 && !d.kernel || keep > 5 {
 		b[*at+6], b[*at+7] = 0, 0

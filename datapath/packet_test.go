@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -62,6 +63,7 @@ type tunnelOptions struct {
 	mf       bool
 	fragment bool // IPv6 fragment header, first fragment
 	tos      byte // or traffic class
+	ttl      byte // or hop limit; 0 is 64
 }
 
 func (h *testHost) tunnel(other *testHost, vni wire.VNI, inner []byte, edit func(*tunnelOptions)) []byte {
@@ -86,7 +88,7 @@ func (h *testHost) tunnel(other *testHost, vni wire.VNI, inner []byte, edit func
 	off := 14 + 20 + 6
 	if o.src.Is6() {
 		eth.EthernetType = layers.EthernetTypeIPv6
-		ip := &layers.IPv6{Version: 6, TrafficClass: o.tos, HopLimit: 64, NextHeader: layers.IPProtocolUDP, SrcIP: o.src.AsSlice(), DstIP: o.dst.AsSlice()}
+		ip := &layers.IPv6{Version: 6, TrafficClass: o.tos, HopLimit: cmp.Or(o.ttl, 64), NextHeader: layers.IPProtocolUDP, SrcIP: o.src.AsSlice(), DstIP: o.dst.AsSlice()}
 		must(t, udp.SetNetworkLayerForChecksum(ip))
 		b, off = serialize(t, eth, ip, udp, payload), 14+40+6
 		if o.fragment {
@@ -94,7 +96,7 @@ func (h *testHost) tunnel(other *testHost, vni wire.VNI, inner []byte, edit func
 			b[20], b[19], off = 44, b[19]+8, off+8
 		}
 	} else {
-		ip := &layers.IPv4{Version: 4, TOS: o.tos, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: o.src.AsSlice(), DstIP: o.dst.AsSlice()}
+		ip := &layers.IPv4{Version: 4, TOS: o.tos, TTL: cmp.Or(o.ttl, 64), Protocol: layers.IPProtocolUDP, SrcIP: o.src.AsSlice(), DstIP: o.dst.AsSlice()}
 		if o.options {
 			ip.Options = []layers.IPv4Option{{OptionType: 1}, {OptionType: 1}, {OptionType: 1}, {OptionType: 1}}
 			off += 4

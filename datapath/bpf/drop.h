@@ -31,7 +31,7 @@
 	X(UNKNOWN_VNI, unknown_vni, 1, "a tunnel packet for a VNI that no network here has") \
 	X(SOURCE_NOT_ACCEPTED, source_not_accepted, 1, "a tunnel packet from an address that is not a VTEP of its VNI") \
 	X(UNKNOWN_UNICAST_FROM_TUNNEL, unknown_unicast_from_tunnel, 1, "a tunnel packet for a MAC that no local port has") \
-	X(SPLIT_HORIZON, split_horizon, 1, "a tunnel packet for a MAC behind another VTEP: what comes from a tunnel never goes back into one") \
+	X(SPLIT_HORIZON, split_horizon, 1, "a tunnel packet for a MAC behind another VTEP: what comes from a tunnel does not go back into one, but after a port that has just moved") \
 	X(UNMARKED, unmarked, 1, "a packet reached weft's vxlan device past the checks on the uplink") \
 	X(FORGED_TUNNEL, forged_tunnel, 1, "a packet to the tunnel's UDP port was about to leave on the uplink and weft had not written it") \
 	X(COPY_FAILED, copy_failed, 0, "the kernel refused a copy of a flood") \
@@ -43,7 +43,9 @@
 	X(COPY_KERNEL_LANE_PORT, copy_kernel_lane_port, 0, "a copy of a flood needs the kernel lane, which cannot send to its VTEP's UDP port") \
 	X(INTERNAL, internal, 0, "the program found its own invariant broken: please report it") \
 	X(TOO_BIG_NO_DF, too_big_no_df, 0, "an IPv4 packet without DF does not fit the network's MTU or the path's: weft does not fragment, and ICMP has no message for it") \
-	X(ECN_CE_NOT_ECT, ecn_ce_not_ect, 1, "the underlay marked a tunnel packet as having met congestion (CE), and its inner packet knows nothing of ECN: RFC 6040, section 4.2")
+	X(ECN_CE_NOT_ECT, ecn_ce_not_ect, 1, "the underlay marked a tunnel packet as having met congestion (CE), and its inner packet knows nothing of ECN: RFC 6040, section 4.2") \
+	X(FORWARD_TTL, forward_ttl, 1, "a tunnel packet to be forwarded after its port has used up its outer TTL: hosts forward it to each other") \
+	X(FORWARD_TOO_BIG, forward_too_big, 1, "a tunnel packet to be forwarded after its port does not fit the path to where that is")
 
 /* Why a packet was left to another lane: to the kernel lane, or (XDP_) by the XDP lane to the tc lane. */
 #define LANE_REASONS(X) \
@@ -66,7 +68,8 @@
 	X(XDP_CHECKSUM, xdp_checksum, "the outer UDP checksum has to be computed or verified") \
 	X(XDP_OPTIONS, xdp_options, "the outer IPv4 header has options") \
 	X(XDP_NO_ROOM, xdp_no_room, "the driver gave no room for the headers") \
-	X(XDP_ASKED, xdp_asked, "the FDB entry asks for the kernel lane")
+	X(XDP_ASKED, xdp_asked, "the FDB entry asks for the kernel lane") \
+	X(FORWARD, forward, "it came by the tunnel for a port that has moved on, and follows it")
 /* clang-format on */
 
 #define DROP_ENUM(NAME, name, source, text) DROP_##NAME,

@@ -52,7 +52,7 @@ static __noinline int through_neighbour(struct nexthop *nh)
 /* The kernel lane: weft-vxlan encapsulates, with the same headers as above but for the source port, which is the kernel's
  * own hash. 0 if the tunnel key is set. */
 static __always_inline int set_tunnel(struct __sk_buff *skb, struct local *local, struct vtep *vtep, __u32 vni,
-				      __u8 tos, __u32 hash)
+				      __u8 tos, __u32 hash, __u8 ttl)
 {
 	__u32 zero = 0;
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
@@ -62,7 +62,7 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, struct local *local
 	struct bpf_tunnel_key *k = &scratch->tunnel;
 	memset(k, 0, sizeof(*k));
 	k->tunnel_id = vni;
-	k->tunnel_ttl = 64;
+	k->tunnel_ttl = ttl;
 	k->tunnel_tos = tos & ~ECN_MASK; /* the kernel adds ECN */
 	if (!(vtep->flags & VTEP_CHECKSUM))
 		flags |= BPF_F_ZERO_CSUM_TX;
@@ -90,7 +90,7 @@ static __noinline int send_by_kernel(struct __sk_buff *skb, struct pkt *p, struc
 	int r;
 	if (!p || !vtep)
 		return -DROP_INTERNAL;
-	r = set_tunnel(skb, p->local, vtep, p->vni, p->tos, p->hash);
+	r = set_tunnel(skb, p->local, vtep, p->vni, p->tos, p->hash, OUTER_TTL);
 	if (r < 0)
 		return r;
 	count_lane(p, lane);
@@ -107,7 +107,7 @@ static __always_inline int send_to_vtep(struct __sk_buff *skb, struct pkt *p, __
 		return -DROP_UNKNOWN_VTEP;
 	int ip6 = vtep->flags & VTEP_IP6;
 	__u32 room = ip6 ? OUTER6_LEN : OUTER4_LEN;
-	p->hash = flow_hash(skb, p);
+	p->hash = flow_hash(skb, p, p->port->tos_mask);
 	struct nexthop *nh = find_nexthop(skb, p->local, vtep, id, p->hash);
 	if (unlikely(!nh || nh->state == NEXTHOP_NONE))
 		return -DROP_NO_ROUTE;

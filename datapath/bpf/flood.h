@@ -45,7 +45,7 @@ static __always_inline struct vtep *vtep_of(__u32 id)
 
 static __always_inline int flood_by_kernel(struct flood *f, struct vtep *vtep, __u32 lane)
 {
-	int r = set_tunnel(f->skb, f->local, vtep, f->state->vni, f->state->tos, f->state->hash);
+	int r = set_tunnel(f->skb, f->local, vtep, f->state->vni, f->state->tos, f->state->hash, OUTER_TTL);
 	if (r < 0)
 		return r == -DROP_KERNEL_LANE_PORT ? DROP_COPY_KERNEL_LANE_PORT : DROP_COPY_FAILED;
 	if (bpf_clone_redirect(f->skb, f->local->vxlan_ifindex, 0))
@@ -177,7 +177,7 @@ static long remaining_copy(__u32 i, struct flood *f)
 /* flow_hash in a frame of its own: the stack again. */
 static __noinline __u32 flood_hash(struct __sk_buff *skb, struct pkt *p)
 {
-	return p ? flow_hash(skb, p) : 0;
+	return p ? flow_hash(skb, p, p->port->tos_mask) : 0;
 }
 
 /* What a flood has to reach. */

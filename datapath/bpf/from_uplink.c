@@ -22,19 +22,15 @@ int from_uplink(struct __sk_buff *skb)
 	STAGE(check_inner(&p));
 	if (!is_group(p.dst)) {
 		e = find_fdb(&p);
-		if (e && !e->ifindex) {
-			v = -DROP_SPLIT_HORIZON;
-			goto out;
-		}
-		STAGE(e ? check_receiver(&p, e, &id) : check_unknown(&p));
+		STAGE(e ? check_entry(&p, e, &id) : check_unknown(&p));
 	}
 	if (unlikely((p.tos & ECN_MASK) == ECN_CE))
 		STAGE(check_ecn(skb, &p));
 	lane = p.lane;
 	if (must_verify(skb, &p))
 		lane = LANE_CHECKSUM;
-	else if (e && e->flags & FDB_ALL_BY_KERNEL)
-		lane = LANE_ASKED;
+	else if (e && e->flags & (FDB_ALL_BY_KERNEL | FDB_FORWARD))
+		lane = e->ifindex ? LANE_ASKED : LANE_FORWARD;
 	else if (e && e->flags & FDB_AGGREGATES_BY_KERNEL && skb->gso_size)
 		lane = LANE_AGGREGATE;
 	if (likely(!lane))

@@ -5,6 +5,7 @@
  * reach an address of the host, so nothing gets through without from_uplink's seal, and VNI and source are checked again. */
 #include "deliver.h"
 #include "flood.h"
+#include "forward.h"
 #include "strip.h"
 
 static __always_inline int check_seal(struct __sk_buff *skb, struct pkt *p)
@@ -21,6 +22,7 @@ static __always_inline int check_seal(struct __sk_buff *skb, struct pkt *p)
 	}
 	p->vni = k.tunnel_id;
 	p->tos = k.tunnel_tos & ~ECN_MASK; /* the kernel has merged ECN */
+	p->ttl = k.tunnel_ttl;
 	return unseal_in(skb, p->local) ? V_NEXT : -DROP_UNMARKED;
 }
 
@@ -42,11 +44,11 @@ int from_vxlan(struct __sk_buff *skb)
 		v = flood_from_tunnel(skb, &p);
 		goto out;
 	}
+	STAGE(check_entry(&p, e, &id));
 	if (!e->ifindex) {
-		v = -DROP_SPLIT_HORIZON;
+		v = forward(skb, &p, e->vtep);
 		goto out;
 	}
-	STAGE(check_receiver(&p, e, &id));
 	if (unlikely(must_merge_tos(&p)))
 		merge_tos(skb, &p);
 	v = deliver(skb, &p, e, id, is_ip(p.proto));

@@ -42,17 +42,17 @@ static __always_inline int has_l4_ports(__u8 proto)
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP;
 }
 
-/* The hash, and on the way the outer ToS octet: ECN as it is inside (RFC 6040, normal mode), DSCP as the network says.
+/* The hash, and on the way the outer ToS octet: ECN as it is inside (RFC 6040, normal mode), DSCP as the network says (tos_mask).
  * Addresses, protocol and L4 ports; no L4 ports for any fragment, the first included, so that all fragments of a packet
  * go one way; the MACs where there is no whole IP header. */
-static __always_inline __u32 flow_hash(ctx_t *ctx, struct pkt *p)
+static __always_inline __u32 flow_hash(ctx_t *ctx, struct pkt *p, __u8 tos_mask)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	if (p->proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = data + ETH_LEN;
 		if ((void *)(ip + 1) > end)
 			goto macs;
-		p->tos = ip->tos & p->port->tos_mask;
+		p->tos = ip->tos & tos_mask;
 		if ((ip->ver_ihl & 0xf0) != 0x40)
 			goto macs;
 		__u32 l4 = 0, off = ETH_LEN + (ip->ver_ihl & 15) * 4;
@@ -65,7 +65,7 @@ static __always_inline __u32 flow_hash(ctx_t *ctx, struct pkt *p)
 		struct ipv6hdr *ip = data + ETH_LEN;
 		if ((void *)(ip + 1) > end)
 			goto macs;
-		p->tos = traffic_class(ip) & p->port->tos_mask;
+		p->tos = traffic_class(ip) & tos_mask;
 		if ((ip->ver_tc_flow & 0xf0) != 0x60)
 			goto macs;
 		__u32 l4 = 0, a, b, c;

@@ -55,7 +55,12 @@ struct fdb_key {
 	__u16 pad;
 };
 
-enum fdb_flags { FDB_PEER = 1, FDB_AGGREGATES_BY_KERNEL = 2, FDB_ALL_BY_KERNEL = 4 } __attribute__((packed));
+enum fdb_flags {
+	FDB_PEER = 1,
+	FDB_AGGREGATES_BY_KERNEL = 2,
+	FDB_ALL_BY_KERNEL = 4,
+	FDB_FORWARD = 8
+} __attribute__((packed));
 
 struct fdb_entry {
 	__u32 vtep;    /* or 0 */

@@ -9,6 +9,8 @@ struct vxlanhdr {
 } __attribute__((packed));
 #define VXLAN_I bpf_htonl(0x08000000)
 
+enum { OUTER_TTL = 64 };
+
 struct outer4 {
 	struct ethhdr eth;
 	struct iphdr ip;
@@ -52,7 +54,7 @@ static __always_inline int write_outer(ctx_t *ctx, struct pkt *p, int ip6)
 			bpf_htonl(6 << 28 | (__u32)p->tos << 20 | (p->hash >> 12)); /* flow label: RFC 6438 */
 		o->ip.payload_len = bpf_htons(len - IP6_LEN);
 		o->ip.nexthdr = IPPROTO_UDP;
-		o->ip.hop_limit = 64;
+		o->ip.hop_limit = OUTER_TTL;
 		for (int i = 0; i < 4; i++)
 			o->ip.saddr[i] = p->local->addr6.w[i];
 		write_tunnel(&o->udp, &o->vxlan, &o->inner, p, len - IP6_LEN);
@@ -67,7 +69,7 @@ static __always_inline int write_outer(ctx_t *ctx, struct pkt *p, int ip6)
 	o->ip.tot_len = bpf_htons(len);
 	o->ip.id = 0; /* atomic: never fragmented (RFC 6864) */
 	o->ip.frag_off = bpf_htons(IP_DF);
-	o->ip.ttl = 64;
+	o->ip.ttl = OUTER_TTL;
 	o->ip.protocol = IPPROTO_UDP;
 	o->ip.saddr = p->local->addr4.w[3];
 	write_tunnel(&o->udp, &o->vxlan, &o->inner, p, len - IP4_LEN);

@@ -10,7 +10,7 @@ struct pkt {
 	__u8 program;
 	__u8 tos_mask; /* of a tunnel packet: of its receiver */
 	__u8 receiver; /* port_flags of the port that gets it */
-	__u8 pad;
+	__u8 ttl;      /* of a packet out of the kernel lane: its outer TTL or hop limit */
 	__u32 id;      /* of the local port that counters and drops are about, or 0 */
 	__u32 ifindex; /* where it came from: a flood does not go back there */
 	__u32 vni;

@@ -71,7 +71,9 @@ const (
 	TCDropReasonDROP_INTERNAL                    TCDropReason = 35
 	TCDropReasonDROP_TOO_BIG_NO_DF               TCDropReason = 36
 	TCDropReasonDROP_ECN_CE_NOT_ECT              TCDropReason = 37
-	TCDropReasonDROP_MAX                         TCDropReason = 38
+	TCDropReasonDROP_FORWARD_TTL                 TCDropReason = 38
+	TCDropReasonDROP_FORWARD_TOO_BIG             TCDropReason = 39
+	TCDropReasonDROP_MAX                         TCDropReason = 40
 )
 
 type TCDropSourceKey struct {
@@ -95,6 +97,7 @@ const (
 	TCFdbFlagsFDB_PEER                 TCFdbFlags = 1
 	TCFdbFlagsFDB_AGGREGATES_BY_KERNEL TCFdbFlags = 2
 	TCFdbFlagsFDB_ALL_BY_KERNEL        TCFdbFlags = 4
+	TCFdbFlagsFDB_FORWARD              TCFdbFlags = 8
 )
 
 type TCFdbKey struct {
@@ -160,7 +163,8 @@ const (
 	TCLaneReasonLANE_XDP_OPTIONS        TCLaneReason = 18
 	TCLaneReasonLANE_XDP_NO_ROOM        TCLaneReason = 19
 	TCLaneReasonLANE_XDP_ASKED          TCLaneReason = 20
-	TCLaneReasonLANE_MAX                TCLaneReason = 21
+	TCLaneReasonLANE_FORWARD            TCLaneReason = 21
+	TCLaneReasonLANE_MAX                TCLaneReason = 22
 )
 
 type TCLocal struct {

@@ -168,6 +168,15 @@ static __always_inline int check_unknown(struct pkt *p)
 	return net && net->unknown == UNKNOWN_FLOOD ? V_NEXT : -DROP_UNKNOWN_UNICAST_FROM_TUNNEL;
 }
 
+/* May the frame go where the FDB says? Done before it is stripped, too. What comes from a tunnel does not go back into one, but to where
+ * its receiver has just moved. */
+static __always_inline int check_entry(struct pkt *p, struct fdb_entry *e, __u32 *id)
+{
+	if (likely(e->ifindex))
+		return check_receiver(p, e, id);
+	return e->flags & FDB_FORWARD ? V_NEXT : -DROP_SPLIT_HORIZON;
+}
+
 static __always_inline int check_inner(struct pkt *p)
 {
 	return check_frame(p, p->seg - p->vxlan - VXLAN_LEN);

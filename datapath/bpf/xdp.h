@@ -52,7 +52,7 @@ static __always_inline int send_to_vtep(ctx_t *ctx, struct pkt *p, __u32 id)
 		return -DROP_UNKNOWN_VTEP;
 	int ip6 = vtep->flags & VTEP_IP6, r;
 	int room = ip6 ? OUTER6_LEN : OUTER4_LEN;
-	p->hash = flow_hash(ctx, p);
+	p->hash = flow_hash(ctx, p, p->port->tos_mask);
 	struct nexthop *nh = find_nexthop(ctx, p->local, vtep, id, p->hash);
 	if (unlikely(!nh || nh->state == NEXTHOP_NONE))
 		return -DROP_NO_ROUTE;
@@ -80,7 +80,7 @@ static __always_inline int check_strippable(struct pkt *p, struct fdb_entry *e)
 		return pass_on(p, LANE_XDP_OPTIONS);
 	if (unlikely(p->check))
 		return pass_on(p, LANE_XDP_CHECKSUM);
-	if (unlikely(e->flags & FDB_ALL_BY_KERNEL))
+	if (unlikely(e->flags & (FDB_ALL_BY_KERNEL | FDB_FORWARD)))
 		return pass_on(p, LANE_XDP_ASKED);
 	return check_receives_xdp(p);
 }

@@ -23,11 +23,7 @@ int xdp_from_uplink(struct xdp_md *ctx)
 		v = pass_on(&p, LANE_XDP_SEVERAL);
 		goto out;
 	}
-	if (!e->ifindex) {
-		v = -DROP_SPLIT_HORIZON;
-		goto out;
-	}
-	STAGE(check_receiver(&p, e, &id));
+	STAGE(check_entry(&p, e, &id));
 	if (unlikely((p.tos & ECN_MASK) == ECN_CE))
 		STAGE(check_ecn(ctx, &p));
 	STAGE(check_strippable(&p, e));

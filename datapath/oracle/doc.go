@@ -11,9 +11,10 @@
 //	from_uplink  whose is it? outer_vlan, outer_fragment, bad_ip_header (length), bad_udp_length, bad_ip_header (version, checksum),
 //	             truncated, no_vni_flag, own_source, unknown_vni, source_not_accepted, inner_vlan, source_invalid, link_local,
 //	             truncated (inner IP header), then the FDB: split_horizon, unknown_port, port_held, unknown_unicast_from_tunnel, ecn_ce_not_ect, no_receiver; then the kernel lane's reasons:
-//	             checksum, asked, aggregate, options, no_room
+//	             checksum, forward, asked, aggregate, options, no_room
 //
-//	from_vxlan   unmarked, then as from_uplink from own_source on
+//	from_vxlan   unmarked, then as from_uplink from own_source on; of what follows its port to another VTEP forward_ttl, unknown_vtep, no_route,
+//	             forward_too_big, kernel_lane_port
 //
 // The XDP lane has the verdicts and octets of the tc lane, or passes a packet on as it came.
 //

@@ -69,6 +69,8 @@ type FDBEntry struct {
 	VTEP, Ifindex uint32
 	// ByKernel: every packet for it goes by the kernel lane; AggregatesByKernel: GRO aggregates do.
 	ByKernel, AggregatesByKernel bool
+	// Forward: what comes by the tunnel follows the MAC to its VTEP.
+	Forward bool
 }
 
 // Accept admits tunnel packets of a VNI from an address.

@@ -74,7 +74,7 @@ func (p *Plan) floodRemote(r *Result, vni wire.VNI, remotes []uint32, in Packet,
 		if chosen && v.Addr.Is6() != ip6 {
 			asked = "family"
 		}
-		t, lane, reason := p.tunnel(vni, id, in, asked, choose)
+		t, lane, reason := p.tunnel(vni, id, in, asked, firstTTL, choose)
 		if reason != "" {
 			r.CopyDrops = append(r.CopyDrops, "copy_"+reason)
 			continue
@@ -129,7 +129,7 @@ func (p *Plan) unicast(from uint32, vni wire.VNI, e FDBEntry, in Packet, choose 
 		}
 		return Result{Verdict: Delivered, Deliveries: []Delivery{{e.Ifindex, in.Data}}}
 	}
-	t, lane, reason := p.tunnel(vni, e.VTEP, in, "", choose)
+	t, lane, reason := p.tunnel(vni, e.VTEP, in, "", firstTTL, choose)
 	if reason == "too_big" {
 		reason = tooBig(in)
 	}

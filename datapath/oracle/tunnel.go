@@ -11,8 +11,11 @@ import (
 // IPv6 flow label. One flow has one choice: see FlowOf.
 type Choose func(inner []byte) (port uint16, label uint32)
 
+// firstTTL is the outer TTL or hop limit of what comes from a port.
+const firstTTL = 64
+
 // tunnel encapsulates a frame for a VTEP, or says why not. A lane that is given is why the kernel lane must do it.
-func (p *Plan) tunnel(vni wire.VNI, id uint32, in Packet, asked string, choose Choose) (t Tunnel, lane, reason string) {
+func (p *Plan) tunnel(vni wire.VNI, id uint32, in Packet, asked string, ttl byte, choose Choose) (t Tunnel, lane, reason string) {
 	v, ok := p.VTEPs[id]
 	if !ok {
 		return t, "", "unknown_vtep"
@@ -35,11 +38,11 @@ func (p *Plan) tunnel(vni wire.VNI, id uint32, in Packet, asked string, choose C
 		return t, "", "kernel_lane_port"
 	}
 	port, label := choose(in.Data)
-	return Tunnel{VTEP: id, Kernel: lane != "", Checksum: v.OuterChecksum, Packet: p.outer(hop, src, v, vni, port, label, in.Data)}, lane, ""
+	return Tunnel{VTEP: id, Kernel: lane != "", Checksum: v.OuterChecksum, Packet: p.outer(hop, src, v, vni, port, label, ttl, in.Data)}, lane, ""
 }
 
 // outer writes the headers: RFC 7348, section 5.
-func (p *Plan) outer(hop wire.MAC, src netip.Addr, v VTEP, vni wire.VNI, port uint16, label uint32, inner []byte) []byte {
+func (p *Plan) outer(hop wire.MAC, src netip.Addr, v VTEP, vni wire.VNI, port uint16, label uint32, ttl byte, inner []byte) []byte {
 	b := append(append([]byte{}, hop[:]...), p.UplinkMAC[:]...)
 	length := wire.UDPLen + wire.VXLANLen + len(inner)
 	outside := byte(0)
@@ -51,7 +54,7 @@ func (p *Plan) outer(hop wire.MAC, src netip.Addr, v VTEP, vni wire.VNI, port ui
 	}
 	if src.Is4() {
 		b = append(b, 0x08, 0x00)
-		ip := []byte{0x45, outside, 0, 0, 0, 0, 0x40 /* DF: section 4.3 */, 0, 64, 17, 0, 0}
+		ip := []byte{0x45, outside, 0, 0, 0, 0, 0x40 /* DF: section 4.3 */, 0, ttl, 17, 0, 0}
 		binary.BigEndian.PutUint16(ip[2:], uint16(wire.IPv4Len+length))
 		ip = append(append(ip, src.AsSlice()...), v.Addr.AsSlice()...)
 		binary.BigEndian.PutUint16(ip[10:], ^sum(ip))
@@ -59,7 +62,7 @@ func (p *Plan) outer(hop wire.MAC, src netip.Addr, v VTEP, vni wire.VNI, port ui
 	} else {
 		b = append(b, 0x86, 0xdd, 0x60|outside>>4, outside<<4|byte(label>>16)&0x0f, byte(label>>8), byte(label))
 		b = binary.BigEndian.AppendUint16(b, uint16(length))
-		b = append(b, 17, 64)
+		b = append(b, 17, ttl)
 		b = append(append(b, src.AsSlice()...), v.Addr.AsSlice()...)
 	}
 	b = binary.BigEndian.AppendUint16(b, port)

@@ -14,7 +14,7 @@ type arrival struct {
 	// udp is from the UDP header on; at is where it begins in the frame, left how long the IP header says that it is.
 	udp      []byte
 	at, left int
-	tos      byte // or traffic class
+	tos, ttl byte // or traffic class, hop limit
 	// options: of the IPv4 header. badLength: it says less than a header, or more than there is.
 	options, fragment, badLength, badHeader bool
 }
@@ -79,6 +79,8 @@ func (p *Plan) arrive(in Packet, a arrival, vni wire.VNI, network Network, inner
 	switch {
 	case a.udp[6] != 0 || a.udp[7] != 0:
 		lane = "checksum"
+	case r.Verdict == Encapsulated:
+		lane = "forward"
 	case e.ByKernel:
 		lane = "asked"
 	case e.AggregatesByKernel && in.SegmentSize > 0:
@@ -106,16 +108,19 @@ func (p *Plan) arrive(in Packet, a arrival, vni wire.VNI, network Network, inner
 		delta := sum(append(binary.BigEndian.AppendUint16(nil, ^sum(udp[8:16])), a.udp[8:16]...))
 		binary.BigEndian.PutUint16(udp[6:], sum(append(binary.BigEndian.AppendUint16(nil, delta), udp[6:8]...)))
 	}
-	return Result{Verdict: Passed, Lane: lane, Data: data, Key: Key{vni, a.src, a.tos, true}, Inner: inner}
+	return Result{Verdict: Passed, Lane: lane, Data: data, Key: Key{vni, a.src, a.tos, a.ttl, true}, Inner: inner}
 }
 
-// inside finds who gets the inner frame. A flood may yet turn out to have nobody to go to.
+// inside finds who gets the inner frame. A flood may yet turn out to have nobody to go to, and what is to be forwarded (Encapsulated) may not
+// fit: see forward.
 func (p *Plan) inside(vni wire.VNI, network Network, inner []byte) Result {
 	dst := wire.MAC(inner[:6])
 	e, hit := p.FDB[FDBKey{vni, dst}]
 	if hit && !dst.IsMulticast() {
 		to, ok := p.Ports[e.Ifindex]
 		switch {
+		case e.Ifindex == 0 && e.Forward:
+			return Result{Verdict: Encapsulated}
 		case e.Ifindex == 0:
 			return drop("split_horizon")
 		case !ok || to.VNI != vni:
@@ -139,6 +144,8 @@ type Key struct {
 	Src netip.Addr
 	// TOS is the outer ToS octet or traffic class. The kernel has merged its ECN.
 	TOS byte
+	// TTL is the outer TTL or hop limit.
+	TTL byte
 	// Marked: it carries the secret mark, so the programs on the uplink have let it in.
 	Marked bool
 }
@@ -159,11 +166,31 @@ func (p *Plan) FromVXLAN(in Packet, k Key) Result {
 	if reason := p.badFrame(in.Data, in.Tagged, func(wire.MAC) bool { return true }); reason != "" {
 		return drop(reason)
 	}
-	r := p.inside(k.VNI, network, leaveTunnel(in.Data, k.TOS&^maskECN, network.Uniform))
-	if r.Verdict == Flooded {
+	in.Data = leaveTunnel(in.Data, k.TOS&^maskECN, network.Uniform)
+	r := p.inside(k.VNI, network, in.Data)
+	switch r.Verdict {
+	case Flooded:
 		return r.orNobody()
+	case Encapsulated:
+		return p.forward(in, k)
 	}
 	return r
+}
+
+// forward sends what came out of one tunnel into another, after its port.
+func (p *Plan) forward(in Packet, k Key) Result {
+	if k.TTL <= 1 {
+		return drop("forward_ttl")
+	}
+	e := p.FDB[FDBKey{k.VNI, wire.MAC(in.Data[:6])}]
+	t, _, reason := p.tunnel(k.VNI, e.VTEP, in, "forward", k.TTL-1, func([]byte) (uint16, uint32) { return 49152, 1 }) // the kernel chooses
+	switch reason {
+	case "":
+		return Result{Verdict: Encapsulated, Tunnels: []Tunnel{t}}
+	case "too_big":
+		reason = "forward_too_big"
+	}
+	return drop(reason)
 }
 
 // short: the kernel strips no headers when what is left is less than an IPv4 header.
@@ -184,7 +211,7 @@ func (p *Plan) whose(frame []byte) (a arrival, ours bool) {
 			return a, false
 		}
 		header, total = int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
-		a.tos = b[1]
+		a.tos, a.ttl = b[1], b[8]
 		a.src, a.dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
 		flags := binary.BigEndian.Uint16(b[6:])
 		if a.dst != p.Addr4 || b[9] != protoUDP || flags&0x1fff != 0 || header < wire.IPv4Len || len(b) < header {
@@ -198,7 +225,7 @@ func (p *Plan) whose(frame []byte) (a arrival, ours bool) {
 			return a, false
 		}
 		header, total = wire.IPv6Len, wire.IPv6Len+int(binary.BigEndian.Uint16(b[4:]))
-		a.tos = b[0]<<4 | b[1]>>4
+		a.tos, a.ttl = b[0]<<4|b[1]>>4, b[7]
 		a.src, a.dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
 		proto := b[6]
 		if proto == protoFragment && len(b) >= header+8 && binary.BigEndian.Uint16(b[header+2:])&0xfff8 == 0 {
