@@ -15,6 +15,7 @@ import (
 
 var (
 	addrA, addrB = netip.MustParseAddr("10.8.0.1"), netip.MustParseAddr("10.8.0.2")
+	addrA6       = netip.MustParseAddr("fd08::1")
 	addrB6       = netip.MustParseAddr("fd08::2")
 )
 
@@ -158,6 +159,40 @@ func TestSequenceCountsLoss(t *testing.T) {
 	if err != nil || r.Lost < 100 || r.Received < 200 || r.Lost+r.Received != r.Sent || r.LongestGap < 10*time.Millisecond ||
 		r.LongestRun < 100 || r.LongestRun > r.Lost || r.LongestSilence < 10*time.Millisecond {
 		t.Errorf("with an outage: %+v, %v", r, err)
+	}
+}
+
+// Goes red when what comes by another interface is taken, or when a number that came by both is not told.
+func TestSequenceTakesFromOneInterfaceOnly(t *testing.T) {
+	r := &SequenceReceiver{}
+	r.Only(7)
+	for _, d := range []struct{ index, number int }{{7, 1}, {6, 2}, {7, 2}, {7, 3}, {6, 3}, {6, 4}} {
+		r.take(time.Now(), d.index, uint64(d.number), 0)
+	}
+	if got := r.Result(); got.Received != 2 || got.Elsewhere != 3 || got.Duplicated != 2 {
+		t.Errorf("%+v", got)
+	}
+	a, b := two(t)
+	eth0, err := b.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dst := range []netip.Addr{addrB, addrB6} {
+		if err := PingUntil(limited(t), a, dst); err != nil {
+			t.Fatal(err)
+		}
+		for _, index := range []int{eth0.Index, eth0.Index + 1} {
+			x, err := StartExchange(limited(t), Place{b, dst}, []Place{{a, map[netip.Addr]netip.Addr{addrB: addrA, addrB6: addrA6}[dst]}}, 1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x.Only(index)
+			wait(t, "some come", func() bool { in, out := x.Count(); return in.Received+in.Elsewhere > 20 && out.Received > 20 })
+			res, err := x.Stop()
+			if own := index == eth0.Index; err != nil || own != (res.In.Elsewhere == 0) || own != (res.In.Lost == 0) || res.Exchanges == 0 || res.Sessions != 2 || len(res.Broken) > 0 {
+				t.Errorf("%s, only interface %d of %d: %+v, %v", dst, index, eth0.Index, res, err)
+			}
+		}
 	}
 }
 

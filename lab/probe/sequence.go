@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weftnet/weft/datapath/netdev"
 )
 
@@ -20,6 +22,8 @@ type SequenceResult struct {
 	Sent, Received uint64
 	// Lost never came, Duplicated came again, Reordered came after one that was sent later.
 	Lost, Duplicated, Reordered uint64
+	// Elsewhere came by an interface that none is taken from, see Only. They count as lost; but one that came by another too is Duplicated.
+	Elsewhere uint64
 	// Unsent were refused by the sender's own kernel (no route, no buffer); they are no loss of the network.
 	Unsent uint64
 	// LongestGap between two arrivals, and First, from the start of sending to the first arrival.
@@ -172,6 +176,8 @@ type SequenceReceiver struct {
 	// highest number that came, and when it was sent.
 	highest     uint64
 	highestSent int64
+	// only is the index of the interface that datagrams are taken from; 0: any.
+	only int
 }
 
 // maxSequence bounds the numbers that are taken, and with them the memory: 128 MiB.
@@ -184,29 +190,65 @@ func StartSequenceReceiver(ctx context.Context, to *netdev.Handle, v6 bool, l4po
 		return nil, fmt.Errorf("take numbered datagrams at port %d: %w", l4port, err)
 	}
 	setBuffers(c, 8<<20)
+	if err := tellInterface(c, v6); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("take numbered datagrams at port %d: %w", l4port, err)
+	}
 	r := &SequenceReceiver{conn: c, tag: tag, began: time.Now()}
 	r.wg.Go(r.receive)
 	return r, nil
 }
 
+// tellInterface has the kernel say with each datagram by which interface it came.
+func tellInterface(c *net.UDPConn, v6 bool) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	level, option := unix.IPPROTO_IP, unix.IP_PKTINFO
+	if v6 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO
+	}
+	cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, 1) })
+	return errors.Join(cerr, err)
+}
+
+// interfaceOf reads the index from a struct in_pktinfo or in6_pktinfo, the only message that is asked for.
+func interfaceOf(oob []byte) int {
+	at := unix.CmsgLen(0)
+	if len(oob) >= unix.CmsgLen(unix.SizeofInet6Pktinfo) {
+		at += unix.SizeofInet6Pktinfo - 4
+	}
+	if len(oob) < at+4 {
+		return 0
+	}
+	return int(binary.NativeEndian.Uint32(oob[at:]))
+}
+
 func (r *SequenceReceiver) receive() {
-	buf := make([]byte, 2048)
+	buf, oob := make([]byte, 2048), make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))
 	for {
-		n, _, err := r.conn.ReadFromUDPAddrPort(buf)
+		n, m, _, _, err := r.conn.ReadMsgUDPAddrPort(buf, oob)
 		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil || n != sequenceSize || SequenceTag(buf[:8]) != r.tag {
 			continue
 		}
-		r.take(time.Now(), binary.BigEndian.Uint64(buf[8:]), int64(binary.BigEndian.Uint64(buf[16:])))
+		r.take(time.Now(), interfaceOf(oob[:m]), binary.BigEndian.Uint64(buf[8:]), int64(binary.BigEndian.Uint64(buf[16:])))
 	}
 }
 
-func (r *SequenceReceiver) take(now time.Time, number uint64, sent int64) {
+func (r *SequenceReceiver) take(now time.Time, index int, number uint64, sent int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if number >= maxSequence {
+		return
+	}
+	if r.only != 0 && index != r.only {
+		if r.result.Elsewhere++; r.mark(number) {
+			r.result.Duplicated++
+		}
 		return
 	}
 	if r.last.IsZero() {
@@ -255,6 +297,13 @@ func (r *SequenceReceiver) Forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.result.LongestGap, r.result.LongestRun, r.result.LongestSilence = 0, 0, 0
+}
+
+// Only takes datagrams from one interface of the namespace alone from now on, by its index; 0 is any.
+func (r *SequenceReceiver) Only(index int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.only = index
 }
 
 // Drain takes what is on the way still, and then no more.
