@@ -164,7 +164,7 @@ const (
 	LaneFamily LaneReason = 7
 	// LaneOptions: the outer IPv4 header has options.
 	LaneOptions LaneReason = 8
-	// LaneAggregate: a GRO aggregate for a port that takes them from the kernel lane.
+	// LaneAggregate: a GRO aggregate for a port that takes them from the kernel lane, or one that is not TCP.
 	LaneAggregate LaneReason = 9
 	// LaneAsked: the FDB entry asks for it.
 	LaneAsked LaneReason = 10
@@ -203,7 +203,7 @@ var laneTexts = [...]struct{ name, text string }{
 	6:  {"encapsulated_route", "the route to the VTEP has an encapsulation of its own"},
 	7:  {"family", "a flood's VTEPs are of both IP versions"},
 	8:  {"options", "the outer IPv4 header has options"},
-	9:  {"aggregate", "a GRO aggregate for a port that takes them from the kernel lane"},
+	9:  {"aggregate", "a GRO aggregate for a port that takes them from the kernel lane, or one that is not TCP"},
 	10: {"asked", "the FDB entry asks for it"},
 	11: {"xdp_split", "the headers are not in the frame's first buffer"},
 	12: {"xdp_several", "the frame is for several, or its destination MAC is not in the FDB"},

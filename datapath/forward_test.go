@@ -90,8 +90,8 @@ func eachUnderlay(t *testing.T, f func(t *testing.T, ip6 bool)) {
 	}
 }
 
-// TestForward: a peer that has not heard reaches a port through the host where it was: datagrams, and TCP in
-// aggregates; the checksums of what the sender's kernel left unfinished are right at the end. Red when from_vxlan drops as split_horizon what
+// TestForward: a peer that has not heard reaches a port through the host where it was: datagrams, TCP in aggregates, and UDP aggregates, which
+// keep their sizes; the checksums of what the sender's kernel left unfinished are right at the end. Red when from_vxlan drops as split_horizon what
 // from_uplink let in, or set_tunnel forgets the source address.
 func TestForward(t *testing.T) {
 	eachUnderlay(t, func(t *testing.T, ip6 bool) {
@@ -102,6 +102,9 @@ func TestForward(t *testing.T) {
 				if err := s.x.ping(to, size); err != nil {
 					t.Errorf("%d octets to %s: %v", size, to, err)
 				}
+			}
+			if err := s.x.segments(s.w, to, 1200, 40); err != nil {
+				t.Errorf("UDP aggregate to %s: %v", to, err)
 			}
 			before, octets := s.source.books("from_vxlan").Encapsulated, uint64(16<<20)
 			if err := s.x.stream(s.w, to, int64(octets)); err != nil {

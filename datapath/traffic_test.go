@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -10,6 +11,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // echo answers UDP and swallows TCP on port 7 of the workload, until the test ends.
@@ -131,4 +134,74 @@ func TestPingAcrossHosts(t *testing.T) {
 			b.balanced()
 		})
 	}
+}
+
+// segments sends one UDP aggregate (UDP_SEGMENT), and reads the datagrams that it stands for.
+func (w *workload) segments(to *workload, ip netip.Addr, size, n int) error {
+	c, err := to.ns.ListenPacket(w.host.t.Context(), "udp", netip.AddrPortFrom(ip, 5002).String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var dialer net.Dialer
+	out, err := w.ns.Dial(w.host.t.Context(), &dialer, "udp", netip.AddrPortFrom(ip, 5002).String())
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	raw, err := out.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	if err := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, size) }); err != nil {
+		return err
+	}
+	want := bytes.Buffer{}
+	for i := range n {
+		want.Write(bytes.Repeat([]byte{byte(i + 1)}, size))
+	}
+	if _, err := out.Write(want.Bytes()); err != nil {
+		return err
+	}
+	got, b := bytes.Buffer{}, make([]byte, 65536)
+	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	for i := range n {
+		k, _, err := c.ReadFrom(b)
+		if err != nil {
+			return fmt.Errorf("after %d of %d datagrams: %w", i, n, err)
+		}
+		if k != size {
+			return fmt.Errorf("a datagram of %d octets, not %d", k, size)
+		}
+		got.Write(b[:k])
+	}
+	if !bytes.Equal(got.Bytes(), want.Bytes()) {
+		return fmt.Errorf("the datagrams arrived changed, or in another order")
+	}
+	return nil
+}
+
+// TestAggregatesOfDatagrams: what a workload sends by UDP_SEGMENT crosses the underlay whole and arrives as the datagrams it stands for. Red when
+// from_uplink strips such an aggregate itself: nothing arrives.
+func TestAggregatesOfDatagrams(t *testing.T) {
+	eachUnderlay(t, func(t *testing.T, ip6 bool) {
+		a, b := twoHosts(t, ip6)
+		join(t, 7, a, b)
+		w1, w2 := a.workload(7, 1, b), b.workload(7, 2, a)
+		w2.echo()
+		for _, to := range []netip.Addr{w2.ip4, w2.ip6} {
+			must(t, w1.ping(to, 100))
+			before := b.books("from_uplink").Delivered
+			for _, size := range []int{100, 1200, 1448} {
+				if err := w1.segments(w2, to, size, 40); err != nil {
+					t.Errorf("40 datagrams of %d octets to %s: %v", size, to, err)
+				}
+			}
+			if n := b.lane(LaneAggregate); n == 0 {
+				t.Errorf("no aggregate came whole; %d packets were delivered", b.books("from_uplink").Delivered-before)
+			}
+		}
+		a.balanced()
+		b.balanced()
+	})
 }

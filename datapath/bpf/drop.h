@@ -57,7 +57,7 @@
 	X(ENCAPSULATED_ROUTE, encapsulated_route, "the route to the VTEP has an encapsulation of its own") \
 	X(FAMILY, family, "a flood's VTEPs are of both IP versions") \
 	X(OPTIONS, options, "the outer IPv4 header has options") \
-	X(AGGREGATE, aggregate, "a GRO aggregate for a port that takes them from the kernel lane") \
+	X(AGGREGATE, aggregate, "a GRO aggregate for a port that takes them from the kernel lane, or one that is not TCP") \
 	X(ASKED, asked, "the FDB entry asks for it") \
 	X(XDP_SPLIT, xdp_split, "the headers are not in the frame's first buffer") \
 	X(XDP_SEVERAL, xdp_several, "the frame is for several, or its destination MAC is not in the FDB") \

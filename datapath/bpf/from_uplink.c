@@ -31,7 +31,7 @@ int from_uplink(struct __sk_buff *skb)
 		lane = LANE_CHECKSUM;
 	else if (e && e->flags & (FDB_ALL_BY_KERNEL | FDB_FORWARD))
 		lane = e->ifindex ? LANE_ASKED : LANE_FORWARD;
-	else if (e && e->flags & FDB_AGGREGATES_BY_KERNEL && skb->gso_size)
+	else if (skb->gso_size && ((e && e->flags & FDB_AGGREGATES_BY_KERNEL) || !is_tcp(skb, &p)))
 		lane = LANE_AGGREGATE;
 	if (likely(!lane))
 		lane = strip(skb, &p);

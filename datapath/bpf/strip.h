@@ -33,6 +33,18 @@ static __always_inline int must_verify(struct __sk_buff *skb, struct pkt *p)
 	return unlikely(p->check) && bpf_csum_level(skb, BPF_CSUM_LEVEL_QUERY) < 0;
 }
 
+/* An aggregate that is stripped here keeps the tunnel's GSO type. One of TCP is taken whole by who receives it. One of datagrams is cut before a
+ * socket gets it, and the kernel then cuts the tunnel packet that it no longer is, and loses all of it: so only TCP is stripped here. */
+static __always_inline int is_tcp(struct __sk_buff *skb, struct pkt *p)
+{
+	__u32 at =
+		p->proto == bpf_htons(ETH_P_IP) ? offsetof(struct iphdr, protocol) : offsetof(struct ipv6hdr, nexthdr);
+	__u8 l4 = 0;
+	if (!is_ip(p->proto) || bpf_skb_load_bytes(skb, p->vxlan + VXLAN_LEN + ETH_LEN + at, &l4, sizeof(l4)))
+		return 0;
+	return l4 == IPPROTO_TCP;
+}
+
 /* Take the outer headers off. 0, or what the kernel lane has to do it for. */
 static __always_inline int strip(struct __sk_buff *skb, struct pkt *p)
 {

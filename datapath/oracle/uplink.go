@@ -83,7 +83,7 @@ func (p *Plan) arrive(in Packet, a arrival, vni wire.VNI, network Network, inner
 		lane = "forward"
 	case e.ByKernel:
 		lane = "asked"
-	case e.AggregatesByKernel && in.SegmentSize > 0:
+	case in.SegmentSize > 0 && (e.AggregatesByKernel || !isTCP(inner)):
 		lane = "aggregate"
 	case a.options:
 		lane = "options"
@@ -109,6 +109,17 @@ func (p *Plan) arrive(in Packet, a arrival, vni wire.VNI, network Network, inner
 		binary.BigEndian.PutUint16(udp[6:], sum(append(binary.BigEndian.AppendUint16(nil, delta), udp[6:8]...)))
 	}
 	return Result{Verdict: Passed, Lane: lane, Data: data, Key: Key{vni, a.src, a.tos, a.ttl, true}, Inner: inner}
+}
+
+// isTCP: an aggregate of it may be stripped without the kernel's device. An IPv6 header must name it itself.
+func isTCP(frame []byte) bool {
+	switch binary.BigEndian.Uint16(frame[12:]) {
+	case typeIPv4:
+		return frame[wire.EthernetLen+9] == protoTCP
+	case typeIPv6:
+		return frame[wire.EthernetLen+6] == protoTCP
+	}
+	return false
 }
 
 // inside finds who gets the inner frame. A flood may yet turn out to have nobody to go to, and what is to be forwarded (Encapsulated) may not
