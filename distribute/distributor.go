@@ -3,6 +3,7 @@ package distribute
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -17,7 +18,8 @@ type Config struct {
 	RingEntries int
 	// ChunkOctets is the size at which an update is cut. Default 256 KiB.
 	ChunkOctets int
-	// AdvanceEvery is how often a host that a change does not concern hears of the revision alone. Default 200 ms.
+	// AdvanceEvery is how often a host that a change does not concern hears of the revision alone. Default 200 ms. With many
+	// streams it is longer, so that they are about AdvanceRate a second over all; Hurry is for who waits for one.
 	AdvanceEvery time.Duration
 	// Evidence names the revisions after since that took something of a scope from a host (compile.Evidence); subscribed
 	// says whether the host still holds the scope. Called from streams' goroutines without a lock held, only for agents
@@ -196,6 +198,13 @@ func (d *Distributor) Subscribers(scope string) []string {
 	return d.subs.hostsOf(scope)
 }
 
+// Subscribed says whether one host must hold a scope by the current plan.
+func (d *Distributor) Subscribed(host, scope string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return holds(d.subs.scopes[host], scope)
+}
+
 // Revision is what was last published, and of which store.
 func (d *Distributor) Revision() (storeID string, revision int64) {
 	d.mu.Lock()
@@ -228,9 +237,39 @@ func (d *Distributor) Serve(ctx context.Context, host string, hello *planv1.Hell
 			return ctx.Err()
 		case <-st.wake:
 		case <-st.stale:
-			if err := wait(ctx, d.cfg.AdvanceEvery, st.wake); err != nil {
+			if err := wait(ctx, d.patience(), st.wake); err != nil {
 				return err
 			}
+		}
+	}
+}
+
+// AdvanceRate is how many updates a second bring a revision and nothing else, whatever the number of streams.
+const AdvanceRate = 500
+
+// patience is how long a host that a change does not concern goes without hearing of its revision. The streams of a large fleet
+// do not come to the end of theirs together.
+func (d *Distributor) patience() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fair := time.Duration(len(d.streams)) * time.Second / AdvanceRate
+	if fair <= d.cfg.AdvanceEvery {
+		return d.cfg.AdvanceEvery
+	}
+	return d.cfg.AdvanceEvery + rand.N(2*(fair-d.cfg.AdvanceEvery))
+}
+
+// Hurry has hosts hear of the revision now, for somebody waits for them. Hosts without a stream are left out.
+func (d *Distributor) Hurry(hosts []string) {
+	asked := make(map[string]bool, len(hosts))
+	for _, h := range hosts {
+		asked[h] = true
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for st := range d.streams {
+		if asked[st.host] {
+			signal(st.wake)
 		}
 	}
 }

@@ -137,6 +137,51 @@ func TestAdvanceIsCoalesced(t *testing.T) {
 	})
 }
 
+// TestAdvanceHasARate: a large fleet hears of a revision that concerns nobody later than a small one, not all at once, and those that are
+// hurried now. Red when patience does not look at the number of streams, or when Hurry does nothing.
+func TestAdvanceHasARate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		f := newFleet(Config{AdvanceEvery: 100 * time.Millisecond})
+		const hosts = 2 * AdvanceRate
+		var all []*receiver
+		for i := range hosts {
+			h := model.UID(fmt.Sprint("h", i))
+			f.write(model.Change{Host: &model.Host{Meta: model.Meta{UID: h}, Name: string(h)}})
+			all = append(all, &receiver{agent: f.agent(h)})
+		}
+		var wg sync.WaitGroup
+		for _, r := range all {
+			wg.Go(func() { _ = r.serve(ctx, f.d) })
+		}
+		synctest.Wait()
+		f.network("n")
+		heard := func() (n int) {
+			synctest.Wait()
+			for _, r := range all {
+				if rev, _ := r.at(); rev == int64(f.world.Revision) {
+					n++
+				}
+			}
+			return n
+		}
+		f.d.Hurry([]string{"h0", "h1", "none"})
+		if n := heard(); n != 2 {
+			t.Errorf("%d heard, and two were hurried", n)
+		}
+		time.Sleep(time.Second) // the bubble's clock
+		if n := heard(); n < hosts/10 || n > hosts*9/10 {
+			t.Errorf("%d of %d heard after a second", n, hosts)
+		}
+		time.Sleep(4 * time.Second)
+		if n := heard(); n != hosts {
+			t.Errorf("%d of %d heard after all", n, hosts)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
 // TestManyStreams: publishes, breaking streams and reconnects at once, for the race detector; all converge.
 func TestManyStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

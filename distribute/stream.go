@@ -200,10 +200,19 @@ func (d *Distributor) replay(st *stream, b *batch, in func(scope string) bool) (
 	return interest
 }
 
+// same reports whether two lists are one: what a host must hold rarely changes, and then its list is made anew.
+func same(a, b []string) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
 // delta sends what the ring has since the cursor: of scopes that are held and stay, the changed resources; new scopes
 // whole; and what is dropped.
 func (d *Distributor) delta(st *stream, b *batch) {
 	want := d.subs.scopes[st.host]
+	if same(st.held, want) {
+		d.replay(st, b, func(scope string) bool { return holds(want, scope) })
+		return
+	}
 	interest := d.replay(st, b, func(scope string) bool { return holds(st.held, scope) && holds(want, scope) })
 	for _, scope := range want {
 		if !holds(st.held, scope) {

@@ -303,6 +303,11 @@ func TestSubscribers(t *testing.T) {
 		if got := f.d.Subscribers(scope); !slices.Equal(got, want) {
 			t.Errorf("%s has subscribers %v, want %v", scope, got, want)
 		}
+		for _, host := range []string{"h0", "h1", "none"} {
+			if got := f.d.Subscribed(host, scope); got != slices.Contains(want, host) {
+				t.Errorf("%s is subscribed to %s: %t", host, scope, got)
+			}
+		}
 	}
 	for i := range 40 {
 		f.bind(model.UID(fmt.Sprint("p", i)), "h1")

@@ -77,7 +77,8 @@ func (a *api) handler() http.Handler {
 	mux.Handle(weftv1connect.NewVTEPServiceHandler(a, opts...))
 	mux.Handle(weftv1connect.NewVNIPoolServiceHandler(a, opts...))
 	mux.Handle(weftv1connect.NewSystemServiceHandler(a, opts...))
-	mux.Handle(planv1connect.NewAgentServiceHandler(a, opts...))
+	// Compression would be most of what a change costs here: it is done for each stream, and a plan's octets are hashes and names.
+	mux.Handle(planv1connect.NewAgentServiceHandler(a, append(opts, connect.WithCompression("gzip", nil, nil))...))
 	mux.Handle(profilePath, profiles())
 	return g.withConnection(g.bounded(mux))
 }

@@ -63,27 +63,54 @@ func (a *api) WaitApplied(ctx context.Context, req *connect.Request[weftv1.WaitA
 	return connect.NewResponse(res), nil
 }
 
+// hurryAfter is how long a host may take to apply a revision until its stream is asked for it: one that the revision does not
+// concern hears of it when there is time.
+const hurryAfter = 200 * time.Millisecond
+
 // waitApplied waits until every live host that subscribes to the network has applied the revision, or ctx ends, and
 // says who has and who has not.
 func (a *api) waitApplied(ctx context.Context, network model.UID, rev model.Revision) (applied, lagging []model.UID) {
+	late := time.NewTimer(hurryAfter)
+	defer late.Stop()
 	for {
 		// The hosts are asked for each time: one may be removed, or take its first port, meanwhile.
-		var hosts []model.UID
-		for _, uid := range a.dist.Subscribers(plan.NetworkScope(string(network))) {
-			hosts = append(hosts, model.UID(uid))
-		}
-		var changed <-chan struct{}
 		storeID, _ := a.dist.Revision()
-		applied, lagging, changed = a.heard.progress(hosts, storeID, rev)
+		scope := plan.NetworkScope(string(network))
+		subscribers := a.dist.Subscribers(scope)
+		hosts := make([]model.UID, len(subscribers))
+		for i, uid := range subscribers {
+			hosts[i] = model.UID(uid)
+		}
+		applied, lagging, _ = a.heard.progress(hosts, storeID, rev)
 		if len(lagging) == 0 {
 			return applied, nil
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return applied, lagging
-		case <-a.stopping.Done():
-			return applied, lagging
+		// While one is behind, the others need no look: a thousand acknowledgements are a thousand looks at one host.
+		for behind := lagging[:1]; len(behind) > 0; {
+			var changed <-chan struct{}
+			if _, behind, changed = a.heard.progress(behind, storeID, rev); len(behind) == 0 {
+				break
+			}
+			select {
+			case <-changed:
+			case <-late.C:
+				a.dist.Hurry(subscribers)
+			case <-ctx.Done():
+				return a.appliedBy(hosts, rev)
+			case <-a.stopping.Done():
+				return a.appliedBy(hosts, rev)
+			}
+			// After a restore, what was applied counts no more; and a host may leave the network.
+			if now, _ := a.dist.Revision(); now != storeID || len(behind) > 0 && !a.dist.Subscribed(string(behind[0]), scope) {
+				break
+			}
 		}
 	}
+}
+
+// appliedBy says which live hosts have applied a revision, and which have not.
+func (a *api) appliedBy(hosts []model.UID, rev model.Revision) (applied, lagging []model.UID) {
+	storeID, _ := a.dist.Revision()
+	applied, lagging, _ = a.heard.progress(hosts, storeID, rev)
+	return applied, lagging
 }
