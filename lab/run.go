@@ -15,6 +15,7 @@ import (
 
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/client"
+	"github.com/weftnet/weft/datapath/netdev"
 )
 
 const (
@@ -264,4 +265,49 @@ func (l *Lab) managementLink(host string, up bool) error {
 		return h.SetUp("to-" + host)
 	}
 	return h.SetDown("to-" + host)
+}
+
+// CutUnderlay takes all of a host's uplinks away: its tunnels lead nowhere, and its agent reaches the server as before. HealUnderlay ends it. In a
+// lab with two uplinks the routers do not notice: see PullUplink.
+func (l *Lab) CutUnderlay(host string) error { return l.underlay(host, false) }
+
+// HealUnderlay ends what CutUnderlay did.
+func (l *Lab) HealUnderlay(host string) error { return l.underlay(host, true) }
+
+func (l *Lab) underlay(host string, up bool) error {
+	i, err := l.hostNumber(host)
+	if err != nil {
+		return err
+	}
+	for k := range l.cfg.Uplinks {
+		leaf, err := l.Node(leafName(l.cfg.leafOf(i, k)))
+		if err != nil {
+			return err
+		}
+		if !up {
+			if err := leaf.SetDown("to-" + host); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := l.plug(leaf, i, k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plug brings a leaf's end of an uplink up again, with the addresses of IPv6 that it lost when it went down.
+func (l *Lab) plug(leaf *netdev.Handle, host, k int) error {
+	name := "to-" + hostName(host)
+	if err := leaf.SetUp(name); err != nil {
+		return err
+	}
+	ends, _ := edge(host, k)
+	for _, p := range l.cfg.has(ends) {
+		if err := leaf.AddAddress(name, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -85,14 +85,8 @@ func (l *Lab) cable(host string, k int, in bool) error {
 	}
 	leaf, name := t.nodes[leafName(l.cfg.leafOf(i, k))], "to-"+host
 	if in {
-		if err := leaf.SetUp(name); err != nil {
+		if err := l.plug(leaf, i, k); err != nil {
 			return err
-		}
-		ends, _ := edge(i, k)
-		for _, p := range l.cfg.has(ends) { // an interface that goes down loses those of IPv6
-			if err := leaf.AddAddress(name, p); err != nil {
-				return err
-			}
 		}
 	} else if err := leaf.SetDown(name); err != nil {
 		return err

@@ -1,0 +1,116 @@
+package accept_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	localv1 "github.com/weftnet/weft/api/gen/local/v1"
+	"github.com/weftnet/weft/lab"
+)
+
+// TestSilentVTEP takes the uplinks of a host away, and nothing else: both other agents notice that its VTEP is silent, the host itself that it hears
+// nobody, and all take it back. How long that took is told, not judged: TestSilence of the agent judges it in a time of its own.
+//
+// Red when the watch sends nothing (watchAll without p.small), and when w.deaf is always false.
+func TestSilentVTEP(t *testing.T) {
+	f := ownLab(t, lab.Config{Name: "silent"})
+	hosts := []string{"h1", "h2", "h3"}
+	for round, cut := range []string{"h2", "h1", "h3"} {
+		seen := map[string]int{}
+		for _, h := range hosts {
+			seen[h] = len(f.says(t, h, "a VTEP is silent"))
+		}
+		// What has never answered is not missed.
+		if round == 0 {
+			for _, h := range hosts {
+				eventually(t, h+" is answered", func() (bool, string) { s := f.oamPackets(t, h); return s > 20, fmt.Sprint(s) })
+			}
+		}
+		began := time.Now()
+		if err := f.CutUnderlay(cut); err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range hosts {
+			if h == cut {
+				continue
+			}
+			eventually(t, h+" notices that "+cut+" is silent", func() (bool, string) {
+				said := f.says(t, h, "a VTEP is silent")[seen[h]:]
+				return strings.Contains(strings.Join(said, "\n"), "vtep="+cut), fmt.Sprint(said)
+			})
+			t.Logf("%s noticed that %s is silent after %s", h, cut, time.Since(began).Round(time.Millisecond))
+		}
+		for _, h := range hosts {
+			eventually(t, "of all, "+cut+" alone hears nobody", func() (bool, string) {
+				got := f.condition(t, h, "deaf")
+				return (got != "") == (h == cut), h + ": " + got
+			})
+		}
+		if err := f.HealUnderlay(cut); err != nil {
+			t.Fatal(err)
+		}
+		healed := time.Now()
+		for _, h := range hosts {
+			eventually(t, h+" takes it back", func() (bool, string) {
+				said := len(f.says(t, h, "a VTEP is silent"))
+				back := len(f.says(t, h, "a VTEP is not silent any more"))
+				got := f.condition(t, h, "deaf")
+				return got == "" && said == back, fmt.Sprintf("%s: deaf %q, %d silent, %d back", h, got, said, back)
+			})
+			t.Logf("%s hears all again after %s", h, time.Since(healed).Round(time.Millisecond))
+			if said := f.says(t, h, "a VTEP is silent")[seen[h]:]; (h == cut) != (len(said) == 0) || len(said) > 1 {
+				t.Errorf("%s was cut off, and %s says: %v", cut, h, said)
+			}
+		}
+	}
+}
+
+// says are the lines of a host's agent that contain something.
+func (f *fixture) says(t testing.TB, host, what string) (lines []string) {
+	t.Helper()
+	b, err := os.ReadFile(f.AgentLog(host))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if strings.Contains(line, what) {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines
+}
+
+// condition is what a host's agent says of one, "" if it has not it.
+func (f *fixture) condition(t testing.TB, host, name string) string {
+	t.Helper()
+	a, err := f.Agent(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	st, err := a.GetStatus(limited(t), connect.NewRequest(&localv1.GetStatusRequest{}))
+	if err != nil {
+		return ""
+	}
+	for _, c := range st.Msg.GetConditions() {
+		if c.GetName() == name {
+			return c.GetMessage()
+		}
+	}
+	return ""
+}
+
+// oamPackets are those that a host's agent got through the tunnel.
+func (f *fixture) oamPackets(t testing.TB, host string) uint64 {
+	t.Helper()
+	s, err := f.node(t, host).Stats("weft-oam1")
+	if err != nil {
+		return 0
+	}
+	return s.RxPackets
+}
