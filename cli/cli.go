@@ -107,6 +107,7 @@ func build(deps Deps, extra []*cobra.Command) (*cobra.Command, *app) {
 	for _, cmd := range extra {
 		add(root, "run", cmd)
 	}
+	add(root, "run", hookCommand(a))
 	root.AddCommand(contextCommand(a), versionCommand(a))
 	markUsage(root)
 	return root, a

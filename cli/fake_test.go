@@ -544,6 +544,8 @@ type fakeAgent struct {
 	attached []*localv1.Attachment
 	// calls that changed something.
 	calls []string
+	// elsewhere are ports ("tenant/name") that are bound to another host.
+	elsewhere map[string]bool
 }
 
 func (f *fakeAgent) find(tenant, port string) *localv1.Attachment {
@@ -568,7 +570,8 @@ func (f *fakeAgent) Attach(_ context.Context, r *connect.Request[localv1.AttachR
 	if r.Msg.GetPort() == "unknown" {
 		return nil, refuse(connect.CodeNotFound, "port", "there is no port unknown", "look with `weft port list`")
 	}
-	if r.Msg.GetPort() == "elsewhere" && !r.Msg.GetTake() {
+	elsewhere := r.Msg.GetPort() == "elsewhere" || f.elsewhere[r.Msg.GetTenant()+"/"+r.Msg.GetPort()]
+	if elsewhere && !r.Msg.GetTake() {
 		return nil, refuse(connect.CodeFailedPrecondition, "port", "it is bound to host h3", "move it here: `weft port move elsewhere --host h1`")
 	}
 	at := &localv1.Attachment{Tenant: r.Msg.GetTenant(), Port: r.Msg.GetPort(), Interface: "weft0123456789", Macs: []string{"02:77:65:00:00:01"},
@@ -584,11 +587,12 @@ func (f *fakeAgent) Attach(_ context.Context, r *connect.Request[localv1.AttachR
 	case *localv1.AttachRequest_Device:
 		at.Kind, at.Interface = "device", i.Device
 	}
-	if r.Msg.GetPort() == "elsewhere" {
+	if elsewhere {
 		at.State, at.Move = "held", "incoming"
 	}
 	f.attached = append(f.attached, at)
-	f.calls = append(f.calls, "attach "+r.Msg.String())
+	f.calls = append(f.calls, fmt.Sprintf("attach %s/%s to %s, %d queues, take %t", r.Msg.GetTenant(), r.Msg.GetPort(), r.Msg.GetTap(),
+		r.Msg.GetMakeTap().GetQueues(), r.Msg.GetTake()))
 	return answer(&localv1.AttachResponse{Attachment: at}, nil)
 }
 func (f *fakeAgent) Detach(_ context.Context, r *connect.Request[localv1.DetachRequest]) (*connect.Response[localv1.DetachResponse], error) {
