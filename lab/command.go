@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/lab/guest"
 	"github.com/weftnet/weft/wire"
 )
 
@@ -55,7 +56,7 @@ func (a *app) commands() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().StringVar(&a.name, "name", a.name, "`name` of the lab, if there are several on this machine")
-	root.AddCommand(a.upCommand(), a.downCommand(), a.statusCommand(), a.workloadCommand(), a.uplinkCommand(), a.execCommand(), a.demoCommand())
+	root.AddCommand(a.upCommand(), a.downCommand(), a.statusCommand(), a.workloadCommand(), a.uplinkCommand(), a.execCommand(), a.demoCommand(), guestCommand())
 	return root
 }
 
@@ -369,6 +370,19 @@ func (a *app) execCommand() *cobra.Command {
 	// Flags after the node's name are the command's own, with or without the two dashes before it.
 	cmd.Flags().SetInterspersed(false)
 	return cmd
+}
+
+// guestCommand is what a virtual machine of the lab runs; nobody else has a use for it.
+func guestCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "guest",
+		Short:  "Inside a virtual machine of a lab: do what is asked over its serial port",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return guest.Serve(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
 }
 
 // program finds a command of this machine, as every node has its files; `weft` is the lab's own binary if there is no other.

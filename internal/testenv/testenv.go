@@ -27,11 +27,11 @@ func Require(t testing.TB, needs ...string) {
 		switch need {
 		case Root:
 			if os.Geteuid() != 0 {
-				missing(t, Root, "not root")
+				Missing(t, Root, "not root")
 			}
 		case BPF:
 			if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil || os.Geteuid() != 0 {
-				missing(t, BPF, "no BTF, or not root")
+				Missing(t, BPF, "no BTF, or not root")
 			}
 		default:
 			t.Fatalf("testenv: unknown need %q", need)
@@ -47,11 +47,12 @@ func RequireTool(t testing.TB, name string) string {
 			return path
 		}
 	}
-	missing(t, Peers, name+" is not installed: run scripts/deps")
+	Missing(t, Peers, name+" is not installed: run scripts/deps")
 	return ""
 }
 
-func missing(t testing.TB, need, why string) {
+// Missing skips or fails the test for a need that the test itself found unmet, such as a file from scripts/deps.
+func Missing(t testing.TB, need, why string) {
 	t.Helper()
 	if slices.Contains(strings.Split(os.Getenv("WEFT_REQUIRE"), ","), need) {
 		t.Fatalf("WEFT_REQUIRE names %s: %s", need, why)
