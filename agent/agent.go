@@ -47,6 +47,23 @@ type Agent struct {
 	silent []watched
 	wall   *wall
 
+	// flipper makes commits in the kernel, flips keeps them, and followers see those of this host through.
+	flipper   *flipper
+	flips     *scribe[[]flip]
+	followers *followers
+	// dark is the dark time of each port's last commit here; coming says what ports that come here lack, and refusals which of them were
+	// not to have come.
+	dark     map[string]time.Duration
+	coming   map[string]string
+	refusals map[string]refusedCommit
+
+	// tallies are what ports counted here, keptTallies their file; ended has the epochs of bindings that ended a part and may never come with
+	// the plan. settling: somebody hands over what is due.
+	tallies     tallies
+	keptTallies *scribe[tallies]
+	ended       map[string]int64
+	settling    bool
+
 	// can is what kernel and uplinks were found to be able to do.
 	can []datapath.Capability
 	// xdpEvents are the indexes of interfaces whose XDP features changed.
@@ -55,8 +72,8 @@ type Agent struct {
 	looks []string
 
 	work chan func()
-	// ended is closed when the loop is over: nothing is done any more.
-	ended chan struct{}
+	// stopped is closed when the loop is over: nothing is done any more.
+	stopped chan struct{}
 	// connected is the server that is spoken to, and trouble why there is none.
 	connected string
 	trouble   error
@@ -100,6 +117,10 @@ type server interface {
 	Say(*planv1.Applied, *planv1.Facts, *planv1.Report)
 	Bind(ctx context.Context, tenant, port string) (*planv1.BindResponse, error)
 	Unbind(ctx context.Context, uid, tenant, port string) (*planv1.UnbindResponse, error)
+	Prepare(ctx context.Context, tenant, port string) (*planv1.PrepareResponse, error)
+	Commit(context.Context, *planv1.CommitRequest) (*planv1.CommitResponse, error)
+	Abort(ctx context.Context, uid string, epoch int64, reason string) (*planv1.AbortResponse, error)
+	Settle(context.Context, *planv1.SettleRequest) error
 }
 
 type waiter struct {
@@ -114,7 +135,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	return &Agent{
-		cfg: cfg, log: cfg.Log, work: make(chan func()), ended: make(chan struct{}), waiting: map[*waiter]bool{}, conditions: map[string]string{},
+		cfg: cfg, log: cfg.Log, work: make(chan func()), stopped: make(chan struct{}), waiting: map[*waiter]bool{}, conditions: map[string]string{},
 	}, nil
 }
 
@@ -234,7 +255,8 @@ func (a *Agent) load(uid string) error {
 	if a.atts, err = openAttachments(a.cfg.Dir); err != nil {
 		return err
 	}
-	a.rec = NewReconciler(a.kernel, uid, a.uplink.local, a.log)
+	a.flipper = newFlipper(a.kernel, uid)
+	a.rec = NewReconciler(a.flipper, uid, a.uplink.local, a.log)
 	for port, epoch := range snap.Epochs {
 		a.rec.view.epochs[port] = epoch
 	}
@@ -243,6 +265,10 @@ func (a *Agent) load(uid string) error {
 		all = append(all, r)
 	}
 	a.rec.Apply(a.rec.changesOf(all, nil))
+	a.dark, a.refusals, a.ended = map[string]time.Duration{}, map[string]refusedCommit{}, map[string]int64{}
+	a.followers = newFollowers()
+	a.loadFlips()
+	a.loadTallies()
 	if err := a.rec.Load(); err != nil {
 		return err
 	}
@@ -267,7 +293,7 @@ func (a *Agent) do(ctx context.Context, f func()) error {
 	case a.work <- func() { defer close(done); f() }:
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-a.ended:
+	case <-a.stopped:
 		return errEnded
 	}
 	<-done
@@ -275,7 +301,10 @@ func (a *Agent) do(ctx context.Context, f func()) error {
 }
 
 func (a *Agent) loop(ctx context.Context, events <-chan netdev.Event) error {
-	defer close(a.ended)
+	defer a.followers.end()
+	defer close(a.stopped)
+	defer a.flips.wait()
+	defer a.keptTallies.wait()
 	defer a.writing.Wait()
 	report := time.NewTicker(a.cfg.ReportEvery)
 	defer report.Stop()
@@ -292,6 +321,8 @@ func (a *Agent) loop(ctx context.Context, events <-chan netdev.Event) error {
 			return nil
 		case f := <-a.work:
 			f()
+		case <-a.flipper.rung:
+			a.takeFlips()
 		case e, ok := <-events:
 			if !ok {
 				if ctx.Err() != nil {
@@ -462,6 +493,7 @@ func (a *Agent) reconcile() {
 	if !a.known {
 		return
 	}
+	a.takeFlips()
 	fresh := !a.swept
 	if fresh {
 		a.swept = true
@@ -490,6 +522,7 @@ func (a *Agent) reconcile() {
 	a.settle()
 	a.unfitAll()
 	a.tellProber()
+	a.followFlips()
 	for w := range a.waiting {
 		if w.ready() {
 			delete(a.waiting, w)

@@ -36,10 +36,21 @@ type rig struct {
 	rev    int64
 	// loss is Config.AcceptLoss of the next start.
 	loss bool
+	// name of the host; socket makes its end of the OAM network, if there is one.
+	name   string
+	socket func() probeSocket
+	log    *slog.Logger
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, dir: t.TempDir(), kernel: newFakeKernel(), links: newFakeLinks(), rev: 100}
+	r := makeRig(t, "h1")
+	r.start()
+	return r
+}
+
+// makeRig makes one that is still to be started.
+func makeRig(t *testing.T, name string) *rig {
+	r := &rig{t: t, dir: t.TempDir(), kernel: newFakeKernel(), links: newFakeLinks(), rev: 100, name: name, log: slog.New(slog.DiscardHandler)}
 	r.links.far["/run/netns/work"] = map[string]bool{}
 	r.links.guarded = func(index int) bool { _, ok := r.kernel.ports[uint32(index)]; return ok }
 	r.links.fast = func(index int) bool { return r.kernel.ports[uint32(index)].FastPath }
@@ -47,11 +58,10 @@ func newRig(t *testing.T) *rig {
 	r.server.onBind = func(tenant, port string) *planv1.BindResponse {
 		r.rev++
 		if !r.server.silent {
-			go r.send(plan.NewPort(r.rev, portOf(port, "h1", r.rev)))
+			go r.send(plan.NewPort(r.rev, portOf(port, name, r.rev)))
 		}
 		return &planv1.BindResponse{PortUid: port, NetworkUid: "blue", Epoch: r.rev, Revision: r.rev}
 	}
-	r.start()
 	t.Cleanup(func() { r.stop(); r.checkOrder() })
 	return r
 }
@@ -71,24 +81,33 @@ func networkOf(members ...string) *planv1.Network {
 func (r *rig) start() {
 	r.t.Helper()
 	cfg, err := Config{
-		Name: "h1", Servers: []string{"server1:7348"}, Dir: r.dir, Log: slog.New(slog.DiscardHandler), Uplink: "eth1",
+		Name: r.name, Servers: []string{"server1:7348"}, Dir: r.dir, Log: r.log, Uplink: "eth1", ProbeEvery: time.Hour,
 		BindTimeout: 2 * time.Second, ReportEvery: time.Hour, AuditEvery: time.Hour, AcceptLoss: r.loss,
 	}.withDefaults()
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log, work: make(chan func()), ended: make(chan struct{}), waiting: map[*waiter]bool{}, conditions: map[string]string{}}
+	a := &Agent{cfg: cfg, log: cfg.Log, work: make(chan func()), stopped: make(chan struct{}), waiting: map[*waiter]bool{}, conditions: map[string]string{}}
 	a.kernel, a.links, a.server, a.xdpEvents = r.kernel, r.links, r.server, r.links.xdp
 	if a.uplink, err = findUplink(cfg, r.links, datapath.Local{}); err != nil {
 		r.t.Fatal(err)
 	}
-	if err := a.load("h1"); err != nil {
+	if err := a.load(r.name); err != nil {
 		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var loop sync.WaitGroup
+	if r.socket != nil {
+		a.useProbes(r.socket(), 5, func() string { return "" })
+		loop.Go(func() { a.prober.Run(ctx) })
 	}
 	a.probe()
 	a.reconcile()
-	ctx, cancel := context.WithCancel(context.Background())
-	var loop sync.WaitGroup
+	frames, err := r.kernel.FirstFrames(ctx)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	loop.Go(func() { a.firstFrames(frames) })
 	loop.Go(func() {
 		if err := a.loop(ctx, r.links.events); err != nil {
 			r.t.Error(err)
@@ -96,7 +115,9 @@ func (r *rig) start() {
 	})
 	r.agent, r.ctx = a, ctx
 	r.stop = func() { cancel(); loop.Wait() }
-	a.Connection(ctx, "server1:7348", nil)
+	if !r.server.away {
+		a.Connection(ctx, "server1:7348", nil)
+	}
 }
 
 // restart is a stop and a start; kill starts again without the last snapshot's being written.

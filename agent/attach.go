@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -29,7 +30,12 @@ func (a *Agent) attach(ctx context.Context, req *localv1.AttachRequest) (*localv
 	}
 	defer a.attaching.lock(at.Tenant + "/" + at.Port)()
 
-	uid, bound, err := a.ensureBound(ctx, at)
+	if req.Take {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, takeTimeout)
+		defer cancel()
+	}
+	uid, undo, err := a.ensureHere(ctx, at, req.Take)
 	if err != nil {
 		return nil, err
 	}
@@ -38,16 +44,16 @@ func (a *Agent) attach(ctx context.Context, req *localv1.AttachRequest) (*localv
 		at.Interface = netdev.PortInterface(uid)
 	}
 	res, err := a.attachHere(ctx, at)
-	if err != nil && bound {
-		// The caller's context may be what failed.
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
-		defer cancel()
-		if _, uerr := a.server.Unbind(undo, uid, at.Tenant, at.Port); uerr != nil {
+	if err != nil {
+		if uerr := undo(ctx); uerr != nil {
 			err = fmt.Errorf("%w (and the port stays bound to this host: %w)", err, uerr)
 		}
 	}
 	return res, err
 }
+
+// takeTimeout bounds what a hypervisor's hook waits for.
+const takeTimeout = 2 * time.Second
 
 // portLocks keep two requests about one port apart, and let those about others through: one may wait long for a server.
 type portLocks struct {
@@ -148,13 +154,14 @@ func (a *Agent) usable(at attachment) error {
 	return nil
 }
 
-// ensureBound sees that the port is bound to this host and that the plan says so. bound tells that this call did it.
-func (a *Agent) ensureBound(ctx context.Context, at attachment) (uid string, bound bool, err error) {
+// ensureHere sees that the port is bound to this host, or (take) at least on its way here, and that the plan says so. undo gives back what
+// this call got.
+func (a *Agent) ensureHere(ctx context.Context, at attachment, take bool) (uid string, undo func(context.Context) error, err error) {
 	var elsewhere bool
 	find := func() {
 		for id, p := range a.rec.view.ports {
 			if p.tenant == at.Tenant && p.name == at.Port {
-				uid, elsewhere = id, !p.place.on(a.rec.self)
+				uid, elsewhere = id, !p.place.on(a.rec.self) || p.place.goes(a.rec.self)
 				if !elsewhere {
 					return
 				}
@@ -162,34 +169,69 @@ func (a *Agent) ensureBound(ctx context.Context, at attachment) (uid string, bou
 		}
 	}
 	if err := a.do(ctx, find); err != nil {
-		return "", false, err
+		return "", nil, err
 	}
 	if uid != "" && !elsewhere {
-		return uid, false, nil
+		return uid, func(context.Context) error { return nil }, nil
 	}
-	res, err := a.server.Bind(ctx, at.Tenant, at.Port)
+	epoch, how := int64(0), "bound to"
+	if uid, epoch, undo, err = a.bind(ctx, at); take && connect.CodeOf(err) == connect.CodeFailedPrecondition && err != nil {
+		how = "prepared on"
+		uid, epoch, undo, err = a.prepare(ctx, at)
+	}
 	var away *unreachable
 	switch {
+	case errors.As(err, &away) && take:
+		return "", nil, refuse(connect.CodeUnavailable, "port %s/%s is not known to be on this host, and %w; a move cannot begin without a server: try again when one is back", at.Tenant, at.Port, away)
 	case errors.As(err, &away) && elsewhere:
-		return "", false, refuse(connect.CodeUnavailable, "port %s/%s is not bound to this host, and %w; a port that is bound here can be attached without a server", at.Tenant, at.Port, away)
+		return "", nil, refuse(connect.CodeUnavailable, "port %s/%s is not bound to this host, and %w; a port that is bound here can be attached without a server", at.Tenant, at.Port, away)
 	case errors.As(err, &away):
-		return "", false, refuse(connect.CodeUnavailable, "port %s/%s is not known to be bound to this host, and %w; ports that are bound here already can be attached without a server", at.Tenant, at.Port, away)
+		return "", nil, refuse(connect.CodeUnavailable, "port %s/%s is not known to be bound to this host, and %w; ports that are bound here already can be attached without a server", at.Tenant, at.Port, away)
 	case err != nil:
-		return "", false, passOn(err)
+		return "", nil, passOn(err)
 	}
+	began := time.Now()
 	if err := a.wait(ctx, func() bool {
-		p := a.rec.view.ports[res.PortUid]
-		return p != nil && p.place.epoch >= res.Epoch && a.rec.view.nets[p.network] != nil
+		p := a.rec.view.ports[uid]
+		return p != nil && p.place.epoch >= epoch && a.rec.view.nets[p.network] != nil
 	}); err != nil {
-		err = refuse(connect.CodeDeadlineExceeded, "port %s/%s was bound to this host, but the plan did not bring it within %s; see `weft status`, and try again", at.Tenant, at.Port, a.cfg.BindTimeout)
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
-		defer cancel()
-		if _, uerr := a.server.Unbind(undo, res.PortUid, at.Tenant, at.Port); uerr != nil {
-			err = fmt.Errorf("%w (and it stays bound: %w)", err, uerr)
+		err = refuse(connect.CodeDeadlineExceeded, "port %s/%s was %s this host, but the plan did not bring it within %s; see `weft status`, and try again",
+			at.Tenant, at.Port, how, time.Since(began).Round(time.Millisecond))
+		if uerr := undo(ctx); uerr != nil {
+			err = fmt.Errorf("%w (and it stays %s it: %w)", err, how, uerr)
 		}
-		return "", false, err
+		return "", nil, err
 	}
-	return res.PortUid, true, nil
+	return uid, undo, nil
+}
+
+// bind has a server bind the port to this host.
+func (a *Agent) bind(ctx context.Context, at attachment) (uid string, epoch int64, undo func(context.Context) error, err error) {
+	res, err := a.server.Bind(ctx, at.Tenant, at.Port)
+	if err != nil {
+		return "", 0, nil, err
+	}
+	return res.PortUid, res.Epoch, func(ctx context.Context) error {
+		// The caller's context may be what failed.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+		defer cancel()
+		_, err := a.server.Unbind(ctx, res.PortUid, at.Tenant, at.Port)
+		return err
+	}, nil
+}
+
+// prepare has a server make the port incoming here.
+func (a *Agent) prepare(ctx context.Context, at attachment) (uid string, epoch int64, undo func(context.Context) error, err error) {
+	res, err := a.server.Prepare(ctx, at.Tenant, at.Port)
+	if err != nil {
+		return "", 0, nil, err
+	}
+	return res.PortUid, res.Epoch, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+		defer cancel()
+		_, err := a.server.Abort(ctx, res.PortUid, res.Epoch, "it could not be attached there")
+		return err
+	}, nil
 }
 
 // passOn gives the caller what the server said, with its code and details.
@@ -222,7 +264,7 @@ func (a *Agent) wait(ctx context.Context, ready func() bool) error {
 	select {
 	case <-w.done:
 		return nil
-	case <-a.ended:
+	case <-a.stopped:
 		return errEnded
 	case <-ctx.Done():
 		// Without the loop there is nothing to take out.
@@ -372,53 +414,4 @@ func (a *Agent) forget(at attachment) error {
 	a.reconcile()
 	later(&a.reportAt, 0)
 	return err
-}
-
-// detach unbinds the port and takes its interface away; both, or (without a server) neither.
-func (a *Agent) detach(ctx context.Context, req *localv1.DetachRequest) error {
-	defer a.attaching.lock(req.Tenant + "/" + req.Port)()
-	var at attachment
-	var uid string
-	err := a.do(ctx, func() {
-		for id, have := range a.atts.byUID {
-			if have.Tenant == req.Tenant && have.Port == req.Port {
-				at, uid = have, id
-			}
-		}
-		for id, p := range a.rec.view.ports {
-			if uid == "" && p.tenant == req.Tenant && p.name == req.Port && p.place.active == a.rec.self {
-				uid = id
-			}
-		}
-	})
-	if err != nil {
-		return err
-	}
-	if uid == "" {
-		return refuse(connect.CodeNotFound, "port %s/%s is not attached on this host; `weft port show %s` says where it is", req.Tenant, req.Port, req.Port)
-	}
-	_, err = a.server.Unbind(ctx, uid, req.Tenant, req.Port)
-	var away *unreachable
-	switch {
-	case errors.As(err, &away):
-		return refuse(connect.CodeUnavailable, "port %s/%s stays attached: to unbind it needs a server, and %w; try again when one is back", req.Tenant, req.Port, away)
-	case connect.CodeOf(err) == connect.CodeNotFound && err != nil:
-		// The port is deleted: only the interface is left.
-	case err != nil:
-		return passOn(err)
-	}
-	if at.UID == "" {
-		return nil
-	}
-	derr := a.do(ctx, func() {
-		err = nil
-		if _, still := a.atts.byUID[uid]; still { // the plan may have been faster
-			err = a.forget(at)
-		}
-	})
-	if err := errors.Join(derr, err); err != nil {
-		return refuse(connect.CodeInternal, "the port is unbound, but its interface %s: %v", at.Interface, err)
-	}
-	a.log.Info("the port is detached", "port", req.Tenant+"/"+req.Port)
-	return nil
 }

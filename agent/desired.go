@@ -132,7 +132,9 @@ func (r *Reconciler) wantFDB(key datapath.FDBKey) (datapath.FDBEntry, bool) {
 	case p == nil || p.place.active == "":
 		return entry, false
 	case p.place.active != r.self:
-		entry.VTEP, ok = r.vtepID(p.place.vtep)
+		if entry.VTEP, ok = r.vtepID(p.place.vtep); p.place.goes(r.self) {
+			entry.Flags = datapath.FDBForward // peers that have not heard of the move send here
+		}
 		return entry, ok
 	}
 	l := r.locals[c.port]
@@ -230,8 +232,10 @@ func (r *Reconciler) heldFor(p *port, n *network) string {
 		return fmt.Sprintf("the plan's epoch %d is lower than %d, which was seen", p.stale, p.place.epoch)
 	case p.place.active == "":
 		return "not bound to a host"
-	case p.place.incoming == r.self && p.place.active != r.self:
+	case p.place.comes(r.self):
 		return "on its way here: another host is active still"
+	case p.place.goes(r.self):
+		return "it went to another host, and late frames for it are forwarded there"
 	case p.place.active != r.self:
 		return "bound to another host"
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -242,16 +243,22 @@ func (f *fakeLinks) Subscribe(context.Context) (<-chan netdev.Event, error) { re
 
 // fakeServer is the agent's server in memory: it binds what it is told may be bound, and sends the plan on demand.
 type fakeServer struct {
-	mu      sync.Mutex
-	away    bool
-	refuse  error
-	silent  bool // binds, and never sends the plan
-	bound   map[string]bool
-	onBind  func(tenant, port string) *planv1.BindResponse
-	applied []*planv1.Applied
-	reports []*planv1.Report
-	facts   []*planv1.Facts
-	said    chan struct{}
+	mu     sync.Mutex
+	away   bool
+	refuse error
+	silent bool // binds, and never sends the plan
+	bound  map[string]bool
+	onBind func(tenant, port string) *planv1.BindResponse
+	// onPrepare answers Prepare; commits, aborted and settled are what was asked.
+	elsewhere bool // everything is bound to another host
+	onPrepare func(tenant, port string) *planv1.PrepareResponse
+	commits   []*planv1.CommitRequest
+	aborted   []string
+	settled   []*planv1.SettleRequest
+	applied   []*planv1.Applied
+	reports   []*planv1.Report
+	facts     []*planv1.Facts
+	said      chan struct{}
 }
 
 func (s *fakeServer) Say(a *planv1.Applied, f *planv1.Facts, r *planv1.Report) {
@@ -281,6 +288,9 @@ func (s *fakeServer) Bind(_ context.Context, tenant, port string) (*planv1.BindR
 	if s.refuse != nil {
 		return nil, s.refuse
 	}
+	if s.elsewhere {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("port "+tenant+"/"+port+" is bound to another host"))
+	}
 	s.bound[tenant+"/"+port] = true
 	return s.onBind(tenant, port), nil
 }
@@ -296,4 +306,49 @@ func (s *fakeServer) Unbind(_ context.Context, uid, tenant, port string) (*planv
 	}
 	delete(s.bound, tenant+"/"+port)
 	return &planv1.UnbindResponse{}, nil
+}
+
+func (s *fakeServer) Prepare(_ context.Context, tenant, port string) (*planv1.PrepareResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.away {
+		return nil, &unreachable{tried: []string{"server1:7348: connection refused"}}
+	}
+	if s.refuse != nil {
+		return nil, s.refuse
+	}
+	return s.onPrepare(tenant, port), nil
+}
+
+func (s *fakeServer) Commit(_ context.Context, req *planv1.CommitRequest) (*planv1.CommitResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.away {
+		return nil, &unreachable{tried: []string{"server1:7348: connection refused"}}
+	}
+	if s.refuse != nil {
+		return nil, s.refuse
+	}
+	s.commits = append(s.commits, req)
+	return &planv1.CommitResponse{Epoch: req.Epoch + 1}, nil
+}
+
+func (s *fakeServer) Abort(_ context.Context, uid string, epoch int64, reason string) (*planv1.AbortResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.away {
+		return nil, &unreachable{tried: []string{"server1:7348: connection refused"}}
+	}
+	s.aborted = append(s.aborted, uid+": "+reason)
+	return &planv1.AbortResponse{Epoch: epoch + 1}, nil
+}
+
+func (s *fakeServer) Settle(_ context.Context, req *planv1.SettleRequest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.away {
+		return &unreachable{tried: []string{"server1:7348: connection refused"}}
+	}
+	s.settled = append(s.settled, req)
+	return nil
 }

@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/wire"
@@ -14,6 +16,7 @@ import (
 // fakeKernel is Kernel in memory. It refuses what would open a hole or leave something dangling, can be told to fail
 // at the n-th write, and counts writes.
 type fakeKernel struct {
+	mu      *sync.Mutex
 	local   datapath.Local
 	vteps   map[datapath.VTEPID]datapath.VTEP
 	nets    map[wire.VNI]datapath.Network
@@ -23,6 +26,8 @@ type fakeKernel struct {
 	links   map[uint32]bool // interfaces that exist; nil: all
 	hops    map[datapath.VTEPID][]datapath.Hop
 	noXDP   bool // no interface takes an XDP program
+	// frames are the first frames of watched ports.
+	frames chan datapath.PortID
 
 	writes   int
 	crashAt  int // panics with crashed before this write; 0: never
@@ -40,6 +45,7 @@ var errFull = errors.New("table is full")
 
 func newFakeKernel() *fakeKernel {
 	return &fakeKernel{
+		mu: &sync.Mutex{}, frames: make(chan datapath.PortID, 10),
 		vteps: map[datapath.VTEPID]datapath.VTEP{}, nets: map[wire.VNI]datapath.Network{},
 		fdb: map[datapath.FDBKey]datapath.FDBEntry{}, accepts: map[datapath.Accept]bool{}, ports: map[uint32]datapath.Port{},
 		hops: map[datapath.VTEPID][]datapath.Hop{},
@@ -59,9 +65,16 @@ func (f *fakeKernel) bad(format string, args ...any) error {
 	return errors.New(s)
 }
 
-func (f *fakeKernel) SetLocal(l datapath.Local) error { f.local = l; return nil }
+func (f *fakeKernel) SetLocal(l datapath.Local) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.local = l
+	return nil
+}
 
 func (f *fakeKernel) PutVTEPs(list []datapath.VTEP) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, v := range list {
 		f.write()
 		if v.ID == 0 || !v.Addr.IsValid() || v.UDPPort == 0 {
@@ -76,6 +89,8 @@ func (f *fakeKernel) PutVTEPs(list []datapath.VTEP) error {
 }
 
 func (f *fakeKernel) DeleteVTEPs(list []datapath.VTEPID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, id := range list {
 		f.write()
 		for _, e := range f.fdb {
@@ -94,15 +109,21 @@ func (f *fakeKernel) DeleteVTEPs(list []datapath.VTEPID) error {
 }
 
 func (f *fakeKernel) SetHops(id datapath.VTEPID, list []datapath.Hop) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.hops[id] = list
 	return nil
 }
 
 func (f *fakeKernel) VTEPs() ([]datapath.VTEP, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return slices.Collect(maps.Values(f.vteps)), nil
 }
 
 func (f *fakeKernel) PutNetwork(n datapath.Network) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.write()
 	for _, id := range n.Remotes {
 		if _, ok := f.vteps[id]; !ok {
@@ -119,6 +140,8 @@ func (f *fakeKernel) PutNetwork(n datapath.Network) error {
 }
 
 func (f *fakeKernel) DeleteNetwork(vni wire.VNI) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.write()
 	for _, p := range f.ports {
 		if p.VNI == vni && !p.Held {
@@ -130,10 +153,14 @@ func (f *fakeKernel) DeleteNetwork(vni wire.VNI) error {
 }
 
 func (f *fakeKernel) Networks() ([]datapath.Network, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return slices.Collect(maps.Values(f.nets)), nil
 }
 
 func (f *fakeKernel) PutFDB(list []datapath.FDBEntry) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, e := range list {
 		f.write()
 		if _, ok := f.vteps[e.VTEP]; e.VTEP != 0 && !ok {
@@ -154,6 +181,8 @@ func (f *fakeKernel) PutFDB(list []datapath.FDBEntry) error {
 }
 
 func (f *fakeKernel) DeleteFDB(list []datapath.FDBKey) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, k := range list {
 		f.write()
 		delete(f.fdb, k)
@@ -162,10 +191,14 @@ func (f *fakeKernel) DeleteFDB(list []datapath.FDBKey) error {
 }
 
 func (f *fakeKernel) FDB() ([]datapath.FDBEntry, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return slices.Collect(maps.Values(f.fdb)), nil
 }
 
 func (f *fakeKernel) PutAccepts(list []datapath.Accept) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, a := range list {
 		f.write()
 		f.accepts[a] = true
@@ -174,6 +207,8 @@ func (f *fakeKernel) PutAccepts(list []datapath.Accept) error {
 }
 
 func (f *fakeKernel) DeleteAccepts(list []datapath.Accept) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, a := range list {
 		f.write()
 		delete(f.accepts, a)
@@ -182,10 +217,14 @@ func (f *fakeKernel) DeleteAccepts(list []datapath.Accept) error {
 }
 
 func (f *fakeKernel) Accepts() ([]datapath.Accept, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return slices.Collect(maps.Keys(f.accepts)), nil
 }
 
 func (f *fakeKernel) AttachPort(p datapath.Port) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.write()
 	if f.links != nil && !f.links[p.Ifindex] {
 		return fmt.Errorf("no interface %d", p.Ifindex)
@@ -212,6 +251,8 @@ func (f *fakeKernel) putPort(p datapath.Port) error {
 
 // UpdatePort checks rule 2: what is opened has everything that it needs.
 func (f *fakeKernel) UpdatePort(p datapath.Port) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.write()
 	have, ok := f.ports[p.Ifindex]
 	if !ok {
@@ -239,6 +280,8 @@ func (f *fakeKernel) UpdatePort(p datapath.Port) error {
 }
 
 func (f *fakeKernel) DetachPort(ifindex uint32) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.write()
 	if p, ok := f.ports[ifindex]; ok && !p.Held {
 		return f.bad("port %s is detached while it is open", p.UID)
@@ -258,28 +301,56 @@ func (f *fakeKernel) DetachPort(ifindex uint32) error {
 }
 
 func (f *fakeKernel) Ports() ([]datapath.Port, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return slices.Collect(maps.Values(f.ports)), nil
 }
 
 func (f *fakeKernel) ResetPort(datapath.PortID) error { return nil }
 
 func (f *fakeKernel) PortCounters(id datapath.PortID) (datapath.PortCounters, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return datapath.PortCounters{IngressPackets: uint64(id)}, nil
 }
 func (f *fakeKernel) Drops() ([]datapath.DropCount, error) { return nil, nil }
 func (f *fakeKernel) Books() ([]datapath.Books, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return []datapath.Books{{Program: "from_port", In: 28, Delivered: 1, Encapsulated: 2, Passed: 4, Dropped: 21, Copies: 5, Answers: 20}}, nil
 }
 func (f *fakeKernel) Lanes() ([]datapath.LaneCount, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return []datapath.LaneCount{{Reason: datapath.LaneChecksum, Packets: 4}}, nil
 }
 func (f *fakeKernel) Tables() []datapath.TableUse { return nil }
 func (f *fakeKernel) Programs(int) []string       { return []string{"from_port on veth7, tcx, program 9"} }
 func (f *fakeKernel) Capabilities() []datapath.Capability {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return []datapath.Capability{{Name: "tcx links", Present: true}, {Name: "GRO", Interface: "eth1", Detail: "gro"}}
 }
 func (f *fakeKernel) CheckXDP() error { return nil }
 func (f *fakeKernel) Publish() error  { f.published++; return nil }
+
+// FirstFrames passes what tests put into frames on.
+func (f *fakeKernel) FirstFrames(ctx context.Context) (<-chan datapath.PortID, error) {
+	out := make(chan datapath.PortID)
+	in := f.frames
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case id := <-in:
+				out <- id
+			}
+		}
+	}()
+	return out, nil
+}
 
 // word is a setting that differs from the usual, at the end of a line.
 func word(on bool, w string) string {
@@ -291,6 +362,8 @@ func word(on bool, w string) string {
 
 // String is every table, one line an entry, sorted: what stories expect.
 func (f *fakeKernel) String() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	for _, v := range f.vteps {
@@ -301,7 +374,7 @@ func (f *fakeKernel) String() string {
 	}
 	for _, e := range f.fdb {
 		if e.VTEP != 0 {
-			add("fdb %d %s vtep %d", e.VNI, e.MAC, e.VTEP)
+			add("fdb %d %s vtep %d%s", e.VNI, e.MAC, e.VTEP, word(e.Flags&datapath.FDBForward != 0, "forward"))
 		} else {
 			add("fdb %d %s if %d", e.VNI, e.MAC, e.Ifindex)
 		}

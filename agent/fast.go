@@ -33,10 +33,10 @@ type fitted struct {
 	Was map[netdev.Feature]bool `json:"was"`
 }
 
-// wantsFast reports whether the plan has the port here and in the XDP lane.
+// wantsFast reports whether the plan has the port here, or coming here, and in the XDP lane.
 func (a *Agent) wantsFast(uid string) bool {
 	p := a.rec.view.ports[uid]
-	return p != nil && p.fastPath && p.place.active == a.rec.self
+	return p != nil && p.fastPath && (p.place.active == a.rec.self || p.place.comes(a.rec.self))
 }
 
 // inFastPath reports whether the port is in the XDP lane.

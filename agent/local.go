@@ -68,7 +68,6 @@ func (s *socket) serve(ctx context.Context) {
 
 // localService is local.v1.LocalService.
 type localService struct {
-	localv1connect.UnimplementedLocalServiceHandler
 	agent *Agent
 }
 
@@ -87,6 +86,21 @@ func (s *localService) Detach(ctx context.Context, req *connect.Request[localv1.
 		return nil, err
 	}
 	return connect.NewResponse(&localv1.DetachResponse{}), nil
+}
+
+func (s *localService) Commit(ctx context.Context, req *connect.Request[localv1.CommitRequest]) (*connect.Response[localv1.CommitResponse], error) {
+	at, err := s.agent.commit(ctx, req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&localv1.CommitResponse{Attachment: at}), nil
+}
+
+func (s *localService) Abort(ctx context.Context, req *connect.Request[localv1.AbortRequest]) (*connect.Response[localv1.AbortResponse], error) {
+	if err := s.agent.abort(ctx, req.Msg); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&localv1.AbortResponse{}), nil
 }
 
 func (s *localService) ListAttachments(ctx context.Context, _ *connect.Request[localv1.ListAttachmentsRequest]) (*connect.Response[localv1.ListAttachmentsResponse], error) {
@@ -159,5 +173,6 @@ func (a *Agent) attachmentProto(at attachment) *localv1.Attachment {
 	}
 	state, message := a.portState(at.UID)
 	m.State, m.Message = stateWord[state], message
+	m.Move, m.DarkNanoseconds = a.moveWord(at.UID), int64(a.dark[at.UID])
 	return m
 }

@@ -52,6 +52,9 @@ const (
 	// Of the watch, see silence.go.
 	probeHail
 	probeEcho
+	// probeClaim and probeClaimed: see claim.go.
+	probeClaim
+	probeClaimed
 )
 
 // head is what every probe begins with.
@@ -116,6 +119,8 @@ type Prober struct {
 	found      func(context.Context, finding)
 	echoes     int
 	echoSecond int64
+
+	claims claims
 }
 
 // asked is a question that is under way.
@@ -329,6 +334,8 @@ func (p *Prober) read() {
 			p.echo(f.Src, h.nonce)
 		case probeEcho:
 			p.watch.hear(f.Src, h.nonce, time.Now())
+		case probeClaim, probeClaimed:
+			p.hearClaim(h, f.Src, f.Payload[headOctets:])
 		default:
 			p.hear(h, len(f.Payload))
 		}
@@ -425,15 +432,21 @@ func (a *Agent) startProbes(ctx context.Context, tasks *sync.WaitGroup) error {
 	if err != nil {
 		return fmt.Errorf("open the probes' socket: %w", err)
 	}
-	a.rec.SetOAM(uint32(near.Index))
 	suspect := func() string { return (&wall{port: a.cfg.UDPPort}).suspect() }
+	a.useProbes(s, near.Index, suspect)
+	tasks.Go(func() { a.prober.Run(ctx) })
+	return nil
+}
+
+// useProbes makes the prober on a socket, whose other end carries programs.
+func (a *Agent) useProbes(s probeSocket, near int, suspect func() string) {
+	a.rec.SetOAM(uint32(near))
 	a.prober = NewProber(s, a.cfg.ProbeEvery, suspect, func(ctx context.Context, blocked string) {
 		// The context ends with the agent.
 		_ = a.do(ctx, func() { a.setCondition("degraded", blocked) })
 	}, a.log)
 	a.prober.found = func(ctx context.Context, f finding) { _ = a.do(ctx, func() { a.foundSilent(f) }) }
-	tasks.Go(func() { a.prober.Run(ctx) })
-	return nil
+	a.prober.claims.believe = a.flipper.believe
 }
 
 // renewOAM follows a changed address or MTU of the tunnel's end.

@@ -42,6 +42,8 @@ type Reconciler struct {
 	dirty  *dirty
 	failed failures
 	log    *slog.Logger
+	// ended is told of a port whose number is about to be another's; its counters are the last.
+	ended func(uid string, id datapath.PortID)
 	// deleted counts deletions of a pass: room for what did not fit before.
 	deleted int
 	// writes counts entries written and deleted, ever.
@@ -66,7 +68,7 @@ func NewReconciler(k Kernel, self string, end datapath.Local, log *slog.Logger) 
 		kernel: k, self: self, local: end, view: newView(), locals: map[string]*local{}, fast: map[string]fastPath{}, log: log,
 		checker: plan.NewChecker(self, plan.Features()), contested: map[string]change{}, doubts: map[plan.Key]string{},
 		ids: map[string]datapath.VTEPID{}, uids: map[datapath.VTEPID]string{}, portIDs: map[string]datapath.PortID{},
-		dirty: newDirty(),
+		dirty: newDirty(), ended: func(string, datapath.PortID) {},
 		failed: failures{
 			vteps: map[string]error{}, nets: map[wire.VNI]error{}, accepts: map[datapath.Accept]error{},
 			fdb: map[datapath.FDBKey]error{}, ports: map[string]error{},

@@ -108,7 +108,7 @@ func (w *world) tell(line string) {
 	case "port":
 		w.put(plan.NewPort(w.rev, &planv1.Port{
 			Uid: f[1], Network: arg("in"), Macs: macsOf(w.t, list("mac")), Epoch: num("epoch"),
-			Active: arg("at"), Vtep: arg("at"), Incoming: arg("incoming"), TenantName: "acme", Name: f[1],
+			Active: arg("at"), Vtep: arg("at"), Incoming: arg("incoming"), Draining: arg("draining"), TenantName: "acme", Name: f[1],
 		}))
 	case "remove":
 		kind := map[string]planv1.Kind{"port": planv1.Kind_KIND_PORT, "network": planv1.Kind_KIND_NETWORK, "vtep": planv1.Kind_KIND_VTEP}[f[1]]

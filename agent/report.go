@@ -68,13 +68,17 @@ func (a *Agent) reportBooks(rep *planv1.Report) {
 	}
 }
 
-// reported are the ports that this host answers for: attached ones, and those bound here without an interface.
+// reported are the ports that this host answers for: attached ones, and those bound here, or on their way here or away, without an
+// interface.
 func (a *Agent) reported() map[string]bool {
 	uids := map[string]bool{}
 	for uid := range a.atts.byUID {
 		uids[uid] = true
 	}
 	for uid := range a.rec.view.atVTEP[a.ownVTEP()] {
+		uids[uid] = true
+	}
+	for uid := range a.rec.view.passing[a.rec.self] {
 		uids[uid] = true
 	}
 	return uids
@@ -93,21 +97,30 @@ func (a *Agent) portReport(uid string, drops map[datapath.PortID][]*planv1.Drop)
 	if p := a.rec.view.ports[uid]; p != nil {
 		r.Epoch = p.place.epoch
 	}
+	if lacks, comes := a.coming[uid]; comes {
+		if r.Prepared = lacks == ""; !r.Prepared {
+			r.Message = lacks
+		}
+	}
 	if at, ok := a.atts.byUID[uid]; ok {
 		r.Interface = at.Interface
 	}
 	r.FastPath, r.FastPathMessage = a.inFastPath(uid), a.rec.fast[uid].why
+	c := a.tallies.Open[uid]
+	defer func() {
+		r.IngressPackets, r.IngressOctets, r.EgressPackets, r.EgressOctets = c.IngressPackets, c.IngressOctets, c.EgressPackets, c.EgressOctets
+	}()
 	id := a.rec.portIDs[uid]
 	if id == 0 {
 		return r
 	}
 	r.Drops = drops[id]
-	c, err := a.kernel.PortCounters(id)
+	now, err := a.kernel.PortCounters(id)
 	if err != nil {
 		a.log.Error("a port's counters cannot be read", "port", uid, "err", err)
 		return r
 	}
-	r.IngressPackets, r.IngressOctets, r.EgressPackets, r.EgressOctets = c.IngressPackets, c.IngressOctets, c.EgressPackets, c.EgressOctets
+	c = sum(c, now)
 	return r
 }
 
@@ -115,7 +128,7 @@ func (a *Agent) portReport(uid string, drops map[datapath.PortID][]*planv1.Drop)
 func (a *Agent) portState(uid string) (planv1.PortState, string) {
 	at, attached := a.atts.byUID[uid]
 	if !attached {
-		return planv1.PortState_PORT_STATE_DETACHED, "bound here, and no interface is attached"
+		return planv1.PortState_PORT_STATE_DETACHED, a.detached(uid)
 	}
 	want, why, ok := a.rec.wantPort(uid)
 	if l := a.rec.locals[uid]; l == nil || l.ifindex == 0 {
@@ -124,14 +137,64 @@ func (a *Agent) portState(uid string) (planv1.PortState, string) {
 	have, known := a.rec.tables.ports[want.Ifindex]
 	switch {
 	case ok && known && have.UID == uid && !have.Held:
-		return planv1.PortState_PORT_STATE_ACTIVE, ""
+		return planv1.PortState_PORT_STATE_ACTIVE, a.unconfirmed(uid)
 	case why != "":
-		return planv1.PortState_PORT_STATE_HELD, why
+		return planv1.PortState_PORT_STATE_HELD, why + a.waits(uid)
 	}
 	if err := a.rec.missing(uid, want.VNI); err != nil {
 		return planv1.PortState_PORT_STATE_HELD, err.Error()
 	}
 	return planv1.PortState_PORT_STATE_HELD, "not in the kernel yet"
+}
+
+// detached is why it matters, or does not, that a port has no interface here.
+func (a *Agent) detached(uid string) string {
+	switch p := a.rec.view.ports[uid]; {
+	case p != nil && p.place.comes(a.rec.self):
+		return "on its way here, and no interface is attached" + a.waits(uid)
+	case p != nil && p.place.goes(a.rec.self):
+		return a.rec.heldFor(p, a.rec.view.nets[p.network]) + a.waits(uid)
+	}
+	return "bound here, and no interface is attached"
+}
+
+// unconfirmed says of a commit that no server has heard of it.
+func (a *Agent) unconfirmed(uid string) string {
+	if f, ok := a.rec.view.flips[uid]; ok && !f.Confirmed && f.To == a.rec.self {
+		return "committed; no server has confirmed it yet"
+	}
+	return ""
+}
+
+// waits says of a move that its next step is a server's, while there is none.
+func (a *Agent) waits(uid string) string {
+	p := a.rec.view.ports[uid]
+	switch {
+	case a.connected != "" || p == nil:
+		return ""
+	case p.place.comes(a.rec.self):
+		return "; it can be committed, and all else of its move waits for a server"
+	case p.place.goes(a.rec.self):
+		return "; the end of its move waits for a server"
+	}
+	return ""
+}
+
+// moveWord is what is said of a port that is on its way, as this host sees it.
+func (a *Agent) moveWord(uid string) string {
+	p := a.rec.view.ports[uid]
+	f, flipped := a.rec.view.flips[uid]
+	switch {
+	case p == nil:
+		return ""
+	case flipped && f.To == a.rec.self:
+		return "committed"
+	case p.place.comes(a.rec.self):
+		return "incoming"
+	case p.place.draining != "" && p.place.on(a.rec.self):
+		return "draining"
+	}
+	return ""
 }
 
 func (a *Agent) portsByID() map[datapath.PortID]string {

@@ -352,6 +352,27 @@ func (s *Speaker) Unbind(ctx context.Context, uid, tenant, port string) (*planv1
 	return call(ctx, s, planv1connect.AgentServiceClient.Unbind, &planv1.UnbindRequest{PortUid: uid, Tenant: tenant, Port: port})
 }
 
+// Prepare asks for a port that is bound to another host to be made incoming on this one.
+func (s *Speaker) Prepare(ctx context.Context, tenant, port string) (*planv1.PrepareResponse, error) {
+	return call(ctx, s, planv1connect.AgentServiceClient.Prepare, &planv1.PrepareRequest{Tenant: tenant, Port: port})
+}
+
+// Commit tells that the workload of a port that is incoming here runs here.
+func (s *Speaker) Commit(ctx context.Context, req *planv1.CommitRequest) (*planv1.CommitResponse, error) {
+	return call(ctx, s, planv1connect.AgentServiceClient.Commit, req)
+}
+
+// Abort gives up a port that is incoming here.
+func (s *Speaker) Abort(ctx context.Context, uid string, epoch int64, reason string) (*planv1.AbortResponse, error) {
+	return call(ctx, s, planv1connect.AgentServiceClient.Abort, &planv1.AbortRequest{PortUid: uid, Epoch: epoch, Reason: reason})
+}
+
+// Settle hands over what a port counted here.
+func (s *Speaker) Settle(ctx context.Context, req *planv1.SettleRequest) error {
+	_, err := call(ctx, s, planv1connect.AgentServiceClient.Settle, req)
+	return err
+}
+
 // Renew asks for a new certificate.
 func (s *Speaker) Renew(ctx context.Context, csr []byte) ([][]byte, error) {
 	res, err := call(ctx, s, planv1connect.AgentServiceClient.Renew, &planv1.RenewRequest{Csr: csr})

@@ -318,6 +318,7 @@ func (r *Reconciler) detachPorts(d *dirty) {
 	}
 	for uid := range d.ports {
 		if r.portIDs[uid] != 0 && r.locals[uid] == nil && uid != oamUID && !r.inKernel(uid) {
+			r.ended(uid, r.portIDs[uid])
 			delete(r.portIDs, uid)
 			delete(r.failed.ports, uid)
 		}

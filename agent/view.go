@@ -29,6 +29,11 @@ type view struct {
 	stale   map[string]bool     // ports whose resource has a lower epoch than was seen
 	lacking map[string]string   // resource uid -> a feature it requires and we lack
 	broken  map[plan.Key]string // resources that could not be understood; the last good one stays
+	flips   map[string]flip     // port uid -> a commit that stands in the place of the plan's word
+	// passing are the ports that are on their way, by each host that they come to or go from.
+	passing map[string]map[string]bool
+	// over are flips that ended since overFlips was asked.
+	over []flip
 }
 
 // vtep is a decoded Vtep resource.
@@ -63,7 +68,8 @@ type port struct {
 	ips                        []netip.Prefix
 	unguarded, forwarding      bool
 	fastPath                   bool
-	place                      place
+	// place is where it is: what the plan says, or the flip in its place.
+	place, planned place
 	// stale is the epoch of the resource when it is lower than the highest seen.
 	stale int64
 }
@@ -77,6 +83,23 @@ type place struct {
 // on reports whether the host has any part in the port.
 func (p place) on(host string) bool {
 	return p.active == host || p.incoming == host || p.draining == host
+}
+
+// comes reports whether the port is on its way to the host, from another.
+func (p place) comes(host string) bool { return p.incoming == host && p.active != host }
+
+// goes reports whether the port has left the host, which forwards what still comes for it.
+func (p place) goes(host string) bool { return p.draining == host && p.active != host }
+
+// ends are the hosts that a port is on its way between, if it is.
+func (p *port) ends() []string {
+	switch w := p.planned; {
+	case w.incoming != "" && w.incoming != w.active:
+		return []string{w.active, w.incoming}
+	case w.draining != "" && w.draining != w.active:
+		return []string{w.active, w.draining}
+	}
+	return nil
 }
 
 // claim is who says where a MAC is: a port, or a network's external VTEP.
@@ -107,6 +130,8 @@ func newView() *view {
 		stale:   map[string]bool{},
 		lacking: map[string]string{},
 		broken:  map[plan.Key]string{},
+		flips:   map[string]flip{},
+		passing: map[string]map[string]bool{},
 	}
 }
 
@@ -272,6 +297,7 @@ func (v *view) remove(kind planv1.Kind, uid string, d *dirty) {
 			delete(v.ports, uid)
 			delete(v.stale, uid)
 			unindex(v.inNet, p.network, uid)
+			v.endFlip(uid)
 			d.ports[uid] = true
 		}
 	}
@@ -355,9 +381,10 @@ func (v *view) putPort(p *port, d *dirty) {
 		p.stale = p.place.epoch
 		p.place = place{epoch: seen}
 		if old != nil {
-			p.place = old.place
+			p.place = old.planned
 		}
 	}
+	v.settlePlace(p)
 	delete(v.stale, p.uid)
 	if p.stale != 0 {
 		v.stale[p.uid] = true
@@ -487,6 +514,9 @@ func (v *view) claimPort(p *port, d *dirty) {
 	if p.place.vtep != "" {
 		index(v.atVTEP, p.place.vtep, p.uid)
 	}
+	for _, host := range p.ends() {
+		index(v.passing, host, p.uid)
+	}
 	if n := v.nets[p.network]; n != nil && v.byVNI[n.vni] == n.uid {
 		v.claimMACs(n, p, d)
 	}
@@ -505,6 +535,9 @@ func (v *view) claimMACs(n *network, p *port, d *dirty) {
 
 func (v *view) unclaimPort(p *port, d *dirty) {
 	unindex(v.atVTEP, p.place.vtep, p.uid)
+	for _, host := range p.ends() {
+		unindex(v.passing, host, p.uid)
+	}
 	n := v.nets[p.network]
 	if n == nil {
 		return
