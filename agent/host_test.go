@@ -463,6 +463,66 @@ func TestMoveAndTAP(t *testing.T) {
 	two.h[1].untilState("active")
 }
 
+// TestMoveOfAWorkload turns red when a port does not move between two real kernels: prepared, committed while the server is dead, its old copy held
+// and what still comes for it forwarded, and settled when a server is back. Take believe out of the prober and it goes red.
+func TestMoveOfAWorkload(t *testing.T) {
+	two := newTwoHosts(t)
+	for _, h := range two.h {
+		h.start()
+		h.until("the stream", func(s *localv1.GetStatusResponse) bool { return s.Connected })
+	}
+	two.h[0].attach("p1", "wefttest-agent-w1")
+	two.h[0].attach("p2", "wefttest-agent-w2")
+	two.server.untilApplied(t)
+	echo(t, two.w[1], "10.1.0.2:7")
+	talk(t, two.w[0], "10.1.0.2:7")
+	moved := namespace(t, "w3")
+	res, err := two.h[1].local.Attach(t.Context(), connect.NewRequest(&localv1.AttachRequest{Tenant: "acme", Port: "p1", Take: true,
+		Interface: &localv1.AttachRequest_Netns{Netns: &localv1.NetnsInterface{Netns: "wefttest-agent-w3"}}}))
+	if err != nil || res.Msg.Attachment.Move != "incoming" || res.Msg.Attachment.State != "held" {
+		t.Fatalf("taken as %v, %v", res, err)
+	}
+	two.server.until(t, "the preparation", func() bool {
+		for _, p := range two.server.reports["h2"].GetPorts() {
+			if p.Uid == "p1" {
+				return p.Prepared
+			}
+		}
+		return false
+	})
+	two.server.untilApplied(t)
+	talk(t, two.w[0], "10.1.0.2:7") // it is where it was
+	two.server.stop()
+	two.h[1].until("the server's end", func(s *localv1.GetStatusResponse) bool { return !s.Connected })
+	commit := func() *localv1.Attachment {
+		t.Helper()
+		res, err := two.h[1].local.Commit(t.Context(), connect.NewRequest(&localv1.CommitRequest{Tenant: "acme", Port: "p1"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.Msg.Attachment
+	}
+	if at := commit(); at.State != "active" || at.Move != "committed" {
+		t.Errorf("committed as %v", at)
+	}
+	talk(t, moved, "10.1.0.2:7") // its answers go by the source's FDB
+	two.h[1].until("the dark time", func(*localv1.GetStatusResponse) bool { return commit().DarkNanoseconds > 0 })
+	t.Logf("dark time: %v", time.Duration(commit().DarkNanoseconds))
+	two.h[0].until("the source's copy held", func(*localv1.GetStatusResponse) bool {
+		list, err := two.h[0].local.ListAttachments(t.Context(), connect.NewRequest(&localv1.ListAttachmentsRequest{}))
+		return err == nil && list.Msg.Attachments[0].Move == "draining" && list.Msg.Attachments[0].State == "held"
+	})
+	for _, h := range two.h { // and restarts undo nothing
+		h.stop(syscall.SIGKILL)
+		h.start()
+		h.until("a status", func(s *localv1.GetStatusResponse) bool { return s.Revision > 0 })
+		if n := h.writes(); n != "0" {
+			t.Errorf("the restarted agent wrote %s entries, though nothing had changed", n)
+		}
+	}
+	talk(t, moved, "10.1.0.2:7")
+}
+
 // untilState waits until the one attachment is in a state.
 func (h *host) untilState(state string) {
 	h.t.Helper()

@@ -34,6 +34,8 @@ type scriptServer struct {
 	ports    map[string]*planv1.Port
 	applied  map[string]int64
 	reports  map[string]*planv1.Report
+	commits  []*planv1.CommitRequest
+	settled  []*planv1.SettleRequest
 }
 
 type hostKey struct{}
@@ -110,12 +112,43 @@ func (s *scriptServer) Unbind(_ context.Context, req *connect.Request[planv1.Unb
 	return connect.NewResponse(&planv1.UnbindResponse{}), nil
 }
 
+func (s *scriptServer) Prepare(ctx context.Context, req *connect.Request[planv1.PrepareRequest]) (*connect.Response[planv1.PrepareResponse], error) {
+	host, _ := ctx.Value(hostKey{}).(string)
+	res := &planv1.PrepareResponse{PortUid: req.Msg.Port, NetworkUid: "blue"}
+	s.change(func() {
+		s.step(req.Msg.Port, s.ports[req.Msg.Port].Active, host, "")
+		res.Epoch = s.revision
+	})
+	return connect.NewResponse(res), nil
+}
+
+func (s *scriptServer) Commit(ctx context.Context, req *connect.Request[planv1.CommitRequest]) (*connect.Response[planv1.CommitResponse], error) {
+	host, _ := ctx.Value(hostKey{}).(string)
+	res := &planv1.CommitResponse{}
+	s.change(func() {
+		s.commits = append(s.commits, req.Msg)
+		if p := s.ports[req.Msg.PortUid]; p.Incoming == host {
+			s.step(p.Uid, host, "", p.Active)
+		}
+		res.Epoch = s.ports[req.Msg.PortUid].Epoch
+	})
+	return connect.NewResponse(res), nil
+}
+
+func (s *scriptServer) Settle(_ context.Context, req *connect.Request[planv1.SettleRequest]) (*connect.Response[planv1.SettleResponse], error) {
+	s.change(func() { s.settled = append(s.settled, req.Msg) })
+	return connect.NewResponse(&planv1.SettleResponse{}), nil
+}
+
 // place moves a port. The lock is held.
-func (s *scriptServer) place(uid, host string) {
+func (s *scriptServer) place(uid, host string) { s.step(uid, host, "", "") }
+
+// step changes a port's binding. The lock is held.
+func (s *scriptServer) step(uid, active, incoming, draining string) {
 	p := s.ports[uid]
 	s.ports[uid] = &planv1.Port{
 		Uid: uid, Network: p.Network, Macs: p.Macs, Ips: p.Ips, TenantName: p.TenantName, Name: p.Name,
-		Epoch: s.revision, Active: host, Vtep: host,
+		Epoch: s.revision, Active: active, Vtep: active, Incoming: incoming, Draining: draining,
 	}
 }
 
