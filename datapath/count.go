@@ -124,6 +124,7 @@ func (d *Datapath) Books() ([]Books, error) {
 			b.Dropped += p.Dropped
 			b.Copies += p.Copies
 			b.Answers += p.Answers
+			b.Untold += p.Untold
 		}
 	}
 	return list, nil

@@ -67,6 +67,8 @@ type Datapath struct {
 	lists   uint32             // last flood list number given
 	retired []retiredList
 	sweeper *sweeper
+
+	firsts firstFrames
 }
 
 // portRef is what the process remembers of a port.
@@ -212,10 +214,11 @@ func (d *Datapath) recall() error {
 	return d.recallLists()
 }
 
-// Close closes what the process holds, and waits for its goroutine; everything stays in the kernel and goes on.
+// Close closes what the process holds, and waits for its goroutines; everything stays in the kernel and goes on.
 func (d *Datapath) Close() error {
 	var errs []error
 	d.sweeper.stop()
+	d.firsts.stop()
 	for _, p := range d.progs {
 		errs = append(errs, p.Close())
 	}

@@ -118,6 +118,8 @@ type Port struct {
 	VNI wire.VNI
 	// Held drops everything the port sends, and everything for it, as port_held.
 	Held bool
+	// Watched: while the port is held, its next frame from one of its MACs is told by FirstFrames, once; then the flag is off, until it is put again.
+	Watched bool
 	// Unguarded lets any source MAC through.
 	Unguarded bool
 	// FastPath puts the port in the XDP lane: the program is attached to its interface, and frames are redirected to that. The caller
@@ -144,8 +146,8 @@ type DropCount struct {
 }
 
 // Books are a program's packet counts; In = Delivered + Encapsulated + Passed + Dropped, with copies apart, and so are answers: ICMP
-// messages to the senders of dropped packets.
+// messages to the senders of dropped packets. Untold are first frames that FirstFrames could not be told of, because nobody had read for so long.
 type Books struct {
-	Program                                                       string
-	In, Delivered, Encapsulated, Passed, Dropped, Copies, Answers uint64
+	Program                                                               string
+	In, Delivered, Encapsulated, Passed, Dropped, Copies, Answers, Untold uint64
 }

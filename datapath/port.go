@@ -57,6 +57,9 @@ func (d *Datapath) putPort(p Port) error {
 	if p.Held {
 		e.Flags |= bpf.TCPortFlagsPORT_HELD
 	}
+	if p.Watched {
+		e.Flags |= bpf.TCPortFlagsPORT_WATCHED
+	}
 	if p.Unguarded {
 		e.Flags |= bpf.TCPortFlagsPORT_UNGUARDED
 	}
@@ -139,7 +142,7 @@ func (d *Datapath) Ports() (list []Port, err error) {
 			return
 		}
 		p := Port{Ifindex: e.Ifindex, ID: PortID(id), UID: string(e.Uid[:e.UidLen]), VNI: wire.VNI(e.Vni),
-			Held: e.Flags&bpf.TCPortFlagsPORT_HELD != 0, Unguarded: e.Flags&bpf.TCPortFlagsPORT_UNGUARDED != 0}
+			Held: e.Flags&bpf.TCPortFlagsPORT_HELD != 0, Watched: e.Flags&bpf.TCPortFlagsPORT_WATCHED != 0, Unguarded: e.Flags&bpf.TCPortFlagsPORT_UNGUARDED != 0}
 		p.FastPath = e.Flags&bpf.TCPortFlagsPORT_XDP != 0 && d.inFastPath(p)
 		for _, w := range e.Macs[:e.MacCount] {
 			p.MACs = append(p.MACs, macOf(w))

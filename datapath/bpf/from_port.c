@@ -16,7 +16,7 @@ int from_port(struct __sk_buff *skb)
 	STAGE(enter(skb, &p, FROM_PORT));
 	STAGE(find_port(&p));
 	count_egress(p.id, frames(skb), skb->len);
-	STAGE(check_open(&p));
+	STAGE(check_open(skb, &p));
 	STAGE(parse_frame(skb, &p));
 	STAGE(check_identity(&p));
 	STAGE(check_network_mtu(skb, &p));

@@ -35,7 +35,7 @@ struct local {
 enum { TOS_PIPE = 0x03, TOS_UNIFORM = 0xff };
 
 enum { PORT_MACS_MAX = 16, PORT_UID_MAX = 32 };
-enum port_flags { PORT_HELD = 1, PORT_UNGUARDED = 2, PORT_XDP = 4 } __attribute__((packed));
+enum port_flags { PORT_HELD = 1, PORT_UNGUARDED = 2, PORT_XDP = 4, PORT_WATCHED = 8 } __attribute__((packed));
 
 struct port {
 	__u32 ifindex; /* 0: no such port */
@@ -169,6 +169,7 @@ struct program_books {
 	__u64 dropped;
 	__u64 copies;
 	__u64 answers; /* ICMP messages made of dropped packets */
+	__u64 untold;  /* first frames of held ports that first_frames had no room for */
 };
 
 /* An ICMP message in the making: headers, then ICMP header and quotation. */
@@ -210,6 +211,7 @@ struct verdict {
 _Static_assert(sizeof(struct uplink) == 16, "uplink");
 _Static_assert(sizeof(struct local) == 112, "local");
 _Static_assert(sizeof(struct port) == 176, "port");
+_Static_assert(offsetof(struct port, flags) % 4 == 0, "told changes flags as a part of its word");
 _Static_assert(sizeof(struct fdb_key) == 12, "fdb_key");
 _Static_assert(sizeof(struct fdb_entry) == 16, "fdb_entry");
 _Static_assert(sizeof(struct vtep) == 24, "vtep");

@@ -29,6 +29,13 @@ struct {
 	__uint(max_entries, 10241);
 } ports SEC(".maps");
 
+/* Port ids: a held port that is watched has sent a frame. Writer: from_port, xdp_from_port. Reader: Go. Full: the port stays watched, so that its
+ * next frame tells, and the books count it as untold. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 16384); /* octets, 16 an event; rounded up to whole pages when it is made */
+} first_frames SEC(".maps");
+
 /* Writer: Go. Reader: all. Full: Go refuses the entry. Never LRU: an entry that works is never evicted. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -18,9 +18,46 @@ static __always_inline int find_port(struct pkt *p)
 	return V_NEXT;
 }
 
-static __always_inline int check_open(struct pkt *p)
+/* One of the port's MACs behind the first? */
+static __always_inline int is_other_mac(struct port *port, __u64 mac)
 {
-	return unlikely(p->port->flags & PORT_HELD) ? -DROP_PORT_HELD : V_NEXT;
+	for (__u32 i = 1; i < PORT_MACS_MAX; i++)
+		if (i < port->mac_count && port->macs[i] == mac)
+			return 1;
+	return 0;
+}
+
+/* The first frame of a held port that is watched, from one of its MACs, is told, once: of several CPUs one finds the flag set. Go may write the
+ * whole entry at the same time; then the flag stays or goes as Go says, and at the worst two frames are told. */
+static __noinline int tell_first(ctx_t *ctx, struct pkt *p)
+{
+	struct {
+		__u8 mac[6];
+		__u16 pad;
+	} src = {};
+	if (!p || !p->port || !p->books || load(ctx, offsetof(struct ethhdr, h_source), src.mac, sizeof(src.mac)))
+		return 0;
+	struct port *port = p->port;
+	__u64 mac = get_mac(src.mac);
+	if (port->macs[0] != mac && !is_other_mac(port, mac))
+		return 0;
+	__u32 *word = (__u32 *)&port->flags; /* the objects are little-endian: the flags are its lowest octet */
+	if (!(__sync_fetch_and_and(word, ~(__u32)PORT_WATCHED) & PORT_WATCHED))
+		return 0;
+	if (bpf_ringbuf_output(&first_frames, &p->id, sizeof(p->id), 0)) {
+		__sync_fetch_and_or(word, (__u32)PORT_WATCHED);
+		p->books->untold++;
+	}
+	return 0;
+}
+
+static __always_inline int check_open(ctx_t *ctx, struct pkt *p)
+{
+	if (likely(!(p->port->flags & PORT_HELD)))
+		return V_NEXT;
+	if (p->port->flags & PORT_WATCHED)
+		tell_first(ctx, p);
+	return -DROP_PORT_HELD;
 }
 
 /* A port sends only from its own MACs. */
@@ -29,10 +66,7 @@ static __always_inline int check_identity(struct pkt *p)
 	struct port *port = p->port;
 	if (likely(port->macs[0] == p->src) || port->flags & PORT_UNGUARDED || unchecked)
 		return V_NEXT;
-	for (__u32 i = 1; i < PORT_MACS_MAX; i++)
-		if (i < port->mac_count && port->macs[i] == p->src)
-			return V_NEXT;
-	return -DROP_SOURCE_MAC;
+	return is_other_mac(port, p->src) ? V_NEXT : -DROP_SOURCE_MAC;
 }
 
 /* What does not fit is dropped and its sender told, by the lane that can: answer.h. */

@@ -234,6 +234,7 @@ const (
 	TCPortFlagsPORT_HELD      TCPortFlags = 1
 	TCPortFlagsPORT_UNGUARDED TCPortFlags = 2
 	TCPortFlagsPORT_XDP       TCPortFlags = 4
+	TCPortFlagsPORT_WATCHED   TCPortFlags = 8
 )
 
 type TCProgram uint32
@@ -257,6 +258,7 @@ type TCProgramBooks struct {
 	Dropped      uint64
 	Copies       uint64
 	Answers      uint64
+	Untold       uint64
 }
 
 type TCUnknownUnicast uint8
@@ -330,6 +332,7 @@ const (
 	TCMapDrops         = "drops"
 	TCMapEqualHops     = "equal_hops"
 	TCMapFdb           = "fdb"
+	TCMapFirstFrames   = "first_frames"
 	TCMapFloods        = "floods"
 	TCMapLanes         = "lanes"
 	TCMapLocals        = "locals"
@@ -409,6 +412,7 @@ type TCMapSpecs struct {
 	Drops       *ebpf.MapSpec `ebpf:"drops"`
 	EqualHops   *ebpf.MapSpec `ebpf:"equal_hops"`
 	Fdb         *ebpf.MapSpec `ebpf:"fdb"`
+	FirstFrames *ebpf.MapSpec `ebpf:"first_frames"`
 	Floods      *ebpf.MapSpec `ebpf:"floods"`
 	Lanes       *ebpf.MapSpec `ebpf:"lanes"`
 	Locals      *ebpf.MapSpec `ebpf:"locals"`
@@ -458,6 +462,7 @@ type TCMaps struct {
 	Drops       *ebpf.Map `ebpf:"drops"`
 	EqualHops   *ebpf.Map `ebpf:"equal_hops"`
 	Fdb         *ebpf.Map `ebpf:"fdb"`
+	FirstFrames *ebpf.Map `ebpf:"first_frames"`
 	Floods      *ebpf.Map `ebpf:"floods"`
 	Lanes       *ebpf.Map `ebpf:"lanes"`
 	Locals      *ebpf.Map `ebpf:"locals"`
@@ -481,6 +486,7 @@ func (m *TCMaps) Close() error {
 		m.Drops,
 		m.EqualHops,
 		m.Fdb,
+		m.FirstFrames,
 		m.Floods,
 		m.Lanes,
 		m.Locals,

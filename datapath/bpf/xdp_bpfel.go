@@ -24,6 +24,7 @@ const (
 	XDPMapDrops          = "drops"
 	XDPMapEqualHops      = "equal_hops"
 	XDPMapFdb            = "fdb"
+	XDPMapFirstFrames    = "first_frames"
 	XDPMapFloods         = "floods"
 	XDPMapLanes          = "lanes"
 	XDPMapLocals         = "locals"
@@ -99,6 +100,7 @@ type XDPMapSpecs struct {
 	Drops       *ebpf.MapSpec `ebpf:"drops"`
 	EqualHops   *ebpf.MapSpec `ebpf:"equal_hops"`
 	Fdb         *ebpf.MapSpec `ebpf:"fdb"`
+	FirstFrames *ebpf.MapSpec `ebpf:"first_frames"`
 	Floods      *ebpf.MapSpec `ebpf:"floods"`
 	Lanes       *ebpf.MapSpec `ebpf:"lanes"`
 	Locals      *ebpf.MapSpec `ebpf:"locals"`
@@ -148,6 +150,7 @@ type XDPMaps struct {
 	Drops       *ebpf.Map `ebpf:"drops"`
 	EqualHops   *ebpf.Map `ebpf:"equal_hops"`
 	Fdb         *ebpf.Map `ebpf:"fdb"`
+	FirstFrames *ebpf.Map `ebpf:"first_frames"`
 	Floods      *ebpf.Map `ebpf:"floods"`
 	Lanes       *ebpf.Map `ebpf:"lanes"`
 	Locals      *ebpf.Map `ebpf:"locals"`
@@ -171,6 +174,7 @@ func (m *XDPMaps) Close() error {
 		m.Drops,
 		m.EqualHops,
 		m.Fdb,
+		m.FirstFrames,
 		m.Floods,
 		m.Lanes,
 		m.Locals,

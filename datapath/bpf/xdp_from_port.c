@@ -17,7 +17,7 @@ int xdp_from_port(struct xdp_md *ctx)
 	STAGE(check_whole(ctx, &p));
 	STAGE(find_port(&p));
 	sender = p.id;
-	STAGE(check_open(&p));
+	STAGE(check_open(ctx, &p));
 	STAGE(parse_frame(ctx, &p));
 	STAGE(check_identity(&p));
 	STAGE(check_network_mtu(ctx, &p));

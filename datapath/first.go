@@ -1,0 +1,130 @@
+package datapath
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/weftnet/weft/datapath/bpf"
+)
+
+// firstBacklog is how many ports wait to be taken from FirstFrames' channel; when it is full they wait in the ring buffer, and when that is full
+// the ports stay watched.
+const firstBacklog = 64
+
+// firstFrames is who is told of them.
+type firstFrames struct {
+	mu     sync.Mutex
+	cancel context.CancelFunc // nil: nobody
+	done   sync.WaitGroup
+}
+
+// FirstFrames tells the id of a port that is held and watched (Port.Watched) when it sends its first frame from one of its MACs: its guest runs. What
+// was sent while nobody listened is told first, unless the port is open by now. A port may be told twice where its entry is written at that moment.
+// One listener at a time, until ctx or the datapath ends: then the channel is closed.
+func (d *Datapath) FirstFrames(ctx context.Context) (<-chan PortID, error) {
+	f := &d.firsts
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.cancel != nil {
+		return nil, errors.New("first frames are told to another already")
+	}
+	r, err := ringbuf.NewReader(d.maps["first_frames"])
+	if err != nil {
+		return nil, fmt.Errorf("listen for first frames: %w", err)
+	}
+	ctx, f.cancel = context.WithCancel(ctx)
+	told := make(chan PortID, firstBacklog)
+	stop := context.AfterFunc(ctx, func() { r.Close() })
+	f.done.Go(func() {
+		defer close(told)
+		defer f.leave()
+		defer r.Close()
+		defer stop()
+		d.readFirst(ctx, r, told)
+	})
+	return told, nil
+}
+
+func (d *Datapath) readFirst(ctx context.Context, r *ringbuf.Reader, told chan<- PortID) {
+	var event ringbuf.Record
+	for {
+		if err := r.ReadInto(&event); err != nil {
+			if !errors.Is(err, ringbuf.ErrClosed) {
+				d.log.Error("first frames are not told any more", "err", err)
+			}
+			return
+		}
+		if len(event.RawSample) < 4 {
+			continue
+		}
+		id := binary.NativeEndian.Uint32(event.RawSample)
+		if e, ok, err := d.ports.Get(id); err != nil || !ok || e.Flags&bpf.TCPortFlagsPORT_HELD == 0 {
+			continue // of long ago
+		}
+		select {
+		case told <- PortID(id):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (f *firstFrames) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cancel()
+	f.cancel = nil
+}
+
+func (f *firstFrames) stop() {
+	f.mu.Lock()
+	if f.cancel != nil {
+		f.cancel()
+	}
+	f.mu.Unlock()
+	f.done.Wait()
+}
+
+// OpenPort lets a held port go, and says where its MACs are now: here. One write for the port, then one for each entry; nothing else is looked at.
+//
+// The port comes first. Between the two its frames leave already, and frames for it still go where they went: to the host that it comes from, which
+// holds its own copy and sends them on here. The other way round they would be dropped here as port_held. A frame follows the one entry that it
+// finds, so none is delivered twice.
+func (d *Datapath) OpenPort(id PortID, entries []FDBEntry) error {
+	if err := d.setHeld(id, false); err != nil {
+		return err
+	}
+	return d.PutFDB(entries)
+}
+
+// HoldPort says where a port's MACs are now: elsewhere (FDBForward), and holds what was the port here. The entries come first, so that no frame
+// for it is dropped as port_held in between: at any moment one is delivered here or forwarded.
+func (d *Datapath) HoldPort(id PortID, entries []FDBEntry) error {
+	if err := d.PutFDB(entries); err != nil {
+		return err
+	}
+	return d.setHeld(id, true)
+}
+
+// setHeld changes nothing but that, and ends the watch for a first frame.
+func (d *Datapath) setHeld(id PortID, held bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e, ok, err := d.ports.Get(uint32(id))
+	if err != nil {
+		return err
+	}
+	if !ok || e.Ifindex == 0 {
+		return fmt.Errorf("port id %d has no entry", id)
+	}
+	e.Flags &^= bpf.TCPortFlagsPORT_HELD | bpf.TCPortFlagsPORT_WATCHED
+	if held {
+		e.Flags |= bpf.TCPortFlagsPORT_HELD
+	}
+	return d.ports.PutOne(uint32(id), e)
+}
