@@ -13,7 +13,25 @@ func (h *Host) Validate() error {
 	var r refusals
 	r.add(ValidateName("name", h.Name))
 	r.add(validateDescription(h.Spec.Description))
+	if s := h.Spec.WhenSilent; s != WhenSilentShow && s != WhenSilentFail {
+		r.add(Errorf(Invalid, "spec.when_silent", "use show or fail", "%q is not a known value", clip(string(s))))
+	}
 	return r.err()
+}
+
+// Receives refuses to give a port to a host that is drained or was declared dead.
+func (h *Host) Receives() *Error { return h.Duty.Receives(h.Name) }
+
+// Receives is Host.Receives for a host of that name.
+func (d HostDuty) Receives(name string) *Error {
+	fix := "choose another host, or take it back into service with `weft host return " + name + "`"
+	switch d {
+	case DutyDrained:
+		return Errorf(Conflict, "host", fix, "host %s is drained, and gets no ports", name)
+	case DutyFailed:
+		return Errorf(Conflict, "host", fix, "host %s was declared dead, and gets no ports", name)
+	}
+	return nil
 }
 
 // ValidateUpdate is Validate, and refuses a change of the name.

@@ -154,7 +154,33 @@ type Host struct {
 	Meta
 	Name string   `json:"name"`
 	Spec HostSpec `json:"spec"`
+	// Duty is changed by commands of its own, never with the spec.
+	Duty HostDuty `json:"duty,omitempty"`
+	// DutyMessage says why it is not DutyActive.
+	DutyMessage string `json:"duty_message,omitempty"`
 }
+
+// HostDuty says whether a host is given ports.
+type HostDuty string
+
+// The duties.
+const (
+	DutyActive HostDuty = ""
+	// DutyDrained: its ports stay until they are moved, and it gets no more.
+	DutyDrained HostDuty = "drained"
+	// DutyFailed: declared dead. It has no ports, and gets none.
+	DutyFailed HostDuty = "failed"
+)
+
+// WhenSilent is what is done about a host that nobody hears of.
+type WhenSilent string
+
+// The answers; the empty one shows it.
+const (
+	WhenSilentShow WhenSilent = ""
+	// WhenSilentFail: it is declared dead.
+	WhenSilentFail WhenSilent = "fail"
+)
 
 // HostSpec is what a user says of a host.
 type HostSpec struct {
@@ -163,6 +189,8 @@ type HostSpec struct {
 	OuterChecksum bool `json:"outer_checksum,omitempty"`
 	// Migrates: its agent may take over ports from other hosts that may too.
 	Migrates bool `json:"migrates,omitempty"`
+	// WhenSilent is about a host whose VTEP answers nobody and whose agent has no stream.
+	WhenSilent WhenSilent `json:"when_silent,omitempty"`
 }
 
 // HostFacts is what a host's agent says of it and other hosts' plans depend on.

@@ -113,6 +113,19 @@ func (b Binding) Unbound() Binding {
 	return b
 }
 
+// Without is the binding that a host is taken out of: a port that it has has no place then, one that was to come to it stays where it is.
+func (b Binding) Without(host UID) Binding {
+	switch host {
+	case b.Active:
+		return b.Unbound()
+	case b.Incoming:
+		return b.Aborted()
+	case b.Draining:
+		return b.Drained()
+	}
+	return b
+}
+
 // Unbound reports on the move of a port that is taken from all its hosts.
 func (m Move) Unbound(why string, now time.Time) Move {
 	switch {

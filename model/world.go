@@ -55,6 +55,7 @@ type World struct {
 	networksByVTEP map[string]map[UID]struct{}
 	tombsByNetwork map[UID]map[UID]struct{}
 	openMoves      map[UID]struct{} // by port
+	deadHosts      map[UID]struct{}
 }
 
 // NewWorld is an empty world of a store.
@@ -68,6 +69,7 @@ func NewWorld(storeID string) *World {
 		APITokens:     map[string]*APIToken{},
 		Moves:         map[UID]*Move{},
 		openMoves:     map[UID]struct{}{},
+		deadHosts:     map[UID]struct{}{},
 		networkByName: newNames[TenantName](), portByName: newNames[TenantName](), hostByName: newNames[string](),
 		portsByNetwork: map[UID]map[UID]struct{}{}, portsByHost: map[UID]map[UID]struct{}{},
 		networksByVTEP: map[string]map[UID]struct{}{}, tombsByNetwork: map[UID]map[UID]struct{}{},
@@ -152,8 +154,12 @@ func (w *World) applyHost(h *Host, c Change) {
 		w.hostByName.remove(old.Name, old.UID)
 	}
 	put(w.Hosts, h.UID, h, c.Deleted)
+	delete(w.deadHosts, h.UID)
 	if !c.Deleted {
 		w.hostByName.add(h.Name, h.UID)
+		if h.Duty == DutyFailed {
+			w.deadHosts[h.UID] = struct{}{}
+		}
 	}
 }
 
@@ -275,6 +281,17 @@ func (w *World) OpenMoves() iter.Seq[*Move] {
 	return func(yield func(*Move) bool) {
 		for port := range w.openMoves {
 			if !yield(w.Moves[port]) {
+				return
+			}
+		}
+	}
+}
+
+// DeadHosts yields the hosts that were declared dead, in no order.
+func (w *World) DeadHosts() iter.Seq[*Host] {
+	return func(yield func(*Host) bool) {
+		for uid := range w.deadHosts {
+			if !yield(w.Hosts[uid]) {
 				return
 			}
 		}

@@ -26,6 +26,7 @@ type history struct {
 	hosts    map[string]*Host
 	vteps    map[string]*VTEP
 	bindings map[UID]*Binding
+	moves    map[UID]*Move
 	tombs    map[UID]*Tombstone
 	vnis     map[wire.VNI]*VNIUse
 }
@@ -33,7 +34,7 @@ type history struct {
 func newHistory(t *rapid.T) *history {
 	return &history{
 		t: t, tenants: map[string]*Tenant{}, networks: map[TenantName]*Network{}, ports: map[TenantName]*Port{},
-		hosts: map[string]*Host{}, vteps: map[string]*VTEP{}, bindings: map[UID]*Binding{}, tombs: map[UID]*Tombstone{},
+		hosts: map[string]*Host{}, vteps: map[string]*VTEP{}, bindings: map[UID]*Binding{}, moves: map[UID]*Move{}, tombs: map[UID]*Tombstone{},
 		vnis: map[wire.VNI]*VNIUse{},
 	}
 }
@@ -151,6 +152,10 @@ func (h *history) port(key TenantName) {
 			delete(h.bindings, old.UID)
 			h.del(Change{Binding: b})
 		}
+		if m := h.moves[old.UID]; m != nil {
+			delete(h.moves, old.UID)
+			h.del(Change{Move: m})
+		}
 		h.bury(KindPort, old.UID, old.Alloc.NetworkUID)
 		if rapid.Bool().Draw(h.t, "at once again") {
 			h.createPort(key) // the same name, in the same transaction
@@ -186,6 +191,13 @@ func (h *history) host(name string) {
 		h.hosts[name] = n
 		h.put(Change{Host: n})
 		h.put(Change{Facts: &HostFacts{Host: n.UID}})
+		return
+	}
+	if duty := pick(h.t, "duty", "remove", string(DutyActive), string(DutyDrained), string(DutyFailed)); duty != "remove" {
+		n := *old
+		n.Revision, n.Duty = h.rev, HostDuty(duty)
+		h.hosts[name] = &n
+		h.put(Change{Host: &n})
 		return
 	}
 	delete(h.hosts, name)
@@ -234,6 +246,11 @@ func (h *history) bind(key TenantName) {
 		Active: role("active"), Incoming: role("incoming"), Draining: role("draining")}
 	h.bindings[p.UID] = b
 	h.put(Change{Binding: b})
+	if phase := pick(h.t, "phase", "", MovePreparing, MovePrepared, MoveDraining, MoveDone, MoveAborted); phase != "" {
+		m := &Move{Port: p.UID, Phase: phase, Revision: h.rev}
+		h.moves[p.UID] = m
+		h.put(Change{Move: m})
+	}
 }
 
 // storeKey is the store key that a change is of: changes of one key are seen in their order, whatever else happens.
@@ -255,6 +272,8 @@ func storeKey(c Change) string {
 		return "vtep " + c.VTEP.Name
 	case c.VNI != nil:
 		return fmt.Sprint("vni ", c.VNI.VNI)
+	case c.Move != nil:
+		return "move " + string(c.Move.Port)
 	case c.Tombstone != nil:
 		return "tombstone " + string(c.Tombstone.UID)
 	}
@@ -360,6 +379,26 @@ func (h *history) check(w *World, how string) {
 		}
 		byUID("ports on a host", sorted(got), sorted(want))
 	}
+	var open, wantOpen, dead, wantDead []UID
+	for m := range w.OpenMoves() {
+		open = append(open, m.Port)
+	}
+	for _, m := range h.moves {
+		if m.Phase == MovePreparing || m.Phase == MovePrepared || m.Phase == MoveDraining {
+			wantOpen = append(wantOpen, m.Port)
+		}
+	}
+	for x := range w.DeadHosts() {
+		dead = append(dead, x.UID)
+	}
+	for _, x := range h.hosts {
+		if x.Duty == DutyFailed {
+			wantDead = append(wantDead, x.UID)
+		}
+	}
+	byUID("open moves", sorted(open), sorted(wantOpen))
+	byUID("dead hosts", sorted(dead), sorted(wantDead))
+	byUID("moves", w.Moves, h.moves)
 	byUID("tenants", w.Tenants, h.tenants)
 	byUID("networks", w.Networks, networks)
 	byUID("ports", w.Ports, ports)
@@ -520,6 +559,7 @@ func TestWorldLeavesNothingBehind(t *testing.T) {
 		{Facts: &HostFacts{Host: "h"}}, {VTEP: &VTEP{Meta: Meta{UID: "v", Revision: 1}, Name: "ext"}},
 		{Pool: &VNIPool{Meta: Meta{UID: "o", Revision: 1}, Name: "o"}}, {VNI: &VNIUse{VNI: 5}},
 		{Tombstone: &Tombstone{UID: "x", Network: "n"}}, {APIToken: &APIToken{Name: "a"}},
+		{Move: &Move{Port: "p", Phase: MoveDraining, Revision: 1}}, {Host: &Host{Meta: Meta{UID: "d", Revision: 1}, Name: "d", Duty: DutyFailed}},
 	}
 	w := worldOf(changes...)
 	for _, c := range changes {

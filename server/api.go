@@ -2,7 +2,6 @@ package server
 
 import (
 	"github.com/weftnet/weft/api/gen/plan/v1/planv1connect"
-	"github.com/weftnet/weft/api/gen/weft/v1/weftv1connect"
 
 	"context"
 	"crypto/rand"
@@ -31,7 +30,6 @@ const (
 // api answers every service. Its methods stand in one file a noun.
 type api struct {
 	planv1connect.UnimplementedAgentServiceHandler
-	weftv1connect.UnimplementedHostServiceHandler
 	cfg   Config
 	log   *slog.Logger
 	store *store.Store

@@ -45,6 +45,9 @@ func (a *api) bind(ctx context.Context, p *model.Port, h *model.Host) (place, er
 		}
 		at.Binding = at.Unbound()
 		at.Active = h.UID
+		if no := dutyOf(w, h).Receives(h.Name); no != nil {
+			return no
+		}
 		return hostCarries(w, h, w.Networks[p.Alloc.NetworkUID])
 	})
 }

@@ -32,6 +32,7 @@ func (a *api) conduct(ctx context.Context) {
 	for {
 		advanced, changed := a.view.advances(), a.heard.changes()
 		a.carryOn(ctx, since)
+		a.unbindDead(ctx)
 		select {
 		case <-advanced:
 		case <-changed:
@@ -41,6 +42,24 @@ func (a *api) conduct(ctx context.Context) {
 		}
 		if !pause(ctx, gather) {
 			return
+		}
+	}
+}
+
+// unbindDead unbinds the ports of hosts that were declared dead by a server that did not get to the end of it.
+func (a *api) unbindDead(ctx context.Context) {
+	var dead []*model.Host
+	a.view.read(func(w *model.World) {
+		for h := range w.DeadHosts() {
+			for range w.PortsOn(h.UID) {
+				dead = append(dead, h)
+				break
+			}
+		}
+	})
+	for _, h := range dead {
+		if _, _, err := a.failHost(ctx, h.Name, h.DutyMessage); err != nil {
+			a.complain("the ports of a host that was declared dead are still bound, and that is tried again", err)
 		}
 	}
 }

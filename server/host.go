@@ -95,7 +95,10 @@ func (a *api) UpdateHost(ctx context.Context, req *connect.Request[weftv1.Update
 		return nil, err
 	}
 	h := *old
-	h.Revision, h.Spec = rev, hostSpecIn(req.Msg.GetSpec())
+	h.Revision = rev
+	if h.Spec, err = hostSpecIn(req.Msg.GetSpec()); err != nil {
+		return nil, err
+	}
 	if err := h.ValidateUpdate(old); err != nil {
 		return nil, err
 	}
@@ -116,16 +119,21 @@ func (a *api) RemoveHost(ctx context.Context, req *connect.Request[weftv1.Remove
 		return nil, err
 	}
 	a.readBack(ctx, rev)
-	res := &weftv1.RemoveHostResponse{Revision: int64(rev)}
+	return connect.NewResponse(&weftv1.RemoveHostResponse{Revision: int64(rev), UnboundPorts: a.portNames(unbound)}), nil
+}
+
+// portNames are "tenant/port" of ports that exist, sorted.
+func (a *api) portNames(uids []model.UID) []string {
+	var out []string
 	a.view.read(func(w *model.World) {
-		for _, uid := range unbound {
+		for _, uid := range uids {
 			if p := w.Ports[uid]; p != nil {
-				res.UnboundPorts = append(res.UnboundPorts, p.Tenant+"/"+p.Name)
+				out = append(out, p.Tenant+"/"+p.Name)
 			}
 		}
 	})
-	slices.Sort(res.UnboundPorts)
-	return connect.NewResponse(res), nil
+	slices.Sort(out)
+	return out
 }
 
 func (a *api) hostAnswer(ctx context.Context, h *model.Host) *connect.Response[weftv1.Host] {

@@ -6,16 +6,29 @@ import (
 	"github.com/weftnet/weft/model"
 )
 
-func hostSpecIn(s *weftv1.HostSpec) model.HostSpec {
-	return model.HostSpec{Description: s.GetDescription(), OuterChecksum: s.GetOuterChecksum(), Migrates: s.GetMigrates()}
+func hostSpecIn(s *weftv1.HostSpec) (model.HostSpec, error) {
+	out := model.HostSpec{Description: s.GetDescription(), OuterChecksum: s.GetOuterChecksum(), Migrates: s.GetMigrates()}
+	switch s.GetWhenSilent() {
+	case weftv1.WhenSilent_WHEN_SILENT_SHOW:
+	case weftv1.WhenSilent_WHEN_SILENT_FAIL:
+		out.WhenSilent = model.WhenSilentFail
+	default:
+		return out, model.Errorf(model.Invalid, "spec.when_silent", "use show or fail", "%d is not a known value", s.GetWhenSilent())
+	}
+	return out, nil
 }
 
 func hostOut(h *model.Host, status *weftv1.HostStatus) *weftv1.Host {
-	return &weftv1.Host{
-		Name: h.Name, Meta: metaOut(h.Meta),
-		Spec:   &weftv1.HostSpec{Description: h.Spec.Description, OuterChecksum: h.Spec.OuterChecksum, Migrates: h.Spec.Migrates},
-		Status: status,
+	spec := &weftv1.HostSpec{Description: h.Spec.Description, OuterChecksum: h.Spec.OuterChecksum, Migrates: h.Spec.Migrates}
+	if h.Spec.WhenSilent == model.WhenSilentFail {
+		spec.WhenSilent = weftv1.WhenSilent_WHEN_SILENT_FAIL
 	}
+	status.Duty, status.DutyMessage = dutiesOut[h.Duty], h.DutyMessage
+	return &weftv1.Host{Name: h.Name, Meta: metaOut(h.Meta), Spec: spec, Status: status}
+}
+
+var dutiesOut = map[model.HostDuty]weftv1.HostDuty{
+	model.DutyActive: weftv1.HostDuty_HOST_DUTY_ACTIVE, model.DutyDrained: weftv1.HostDuty_HOST_DUTY_DRAINED, model.DutyFailed: weftv1.HostDuty_HOST_DUTY_FAILED,
 }
 
 // factsIn reads what an agent says of its host. Version and features come with the hello that opened the stream.

@@ -177,6 +177,9 @@ func (a *api) prepare(ctx context.Context, p *model.Port, h *model.Host, want pr
 
 // takes refuses a host that a port cannot be moved to now.
 func (a *api) takes(w *model.World, h *model.Host, p *model.Port) error {
+	if no := dutyOf(w, h).Receives(h.Name); no != nil {
+		return no
+	}
 	f := w.Facts[h.UID]
 	if f == nil || len(f.VTEPAddresses) == 0 {
 		return model.Errorf(model.Conflict, "host", "start its agent, and see `weft host show "+h.Name+"`",

@@ -119,10 +119,12 @@ func (a *api) ListPorts(ctx context.Context, req *connect.Request[weftv1.ListPor
 			}
 		}
 	})
-	slices.SortFunc(res.Ports, func(x, y *weftv1.Port) int {
-		return cmp.Or(cmp.Compare(x.Tenant, y.Tenant), cmp.Compare(x.Name, y.Name))
-	})
+	slices.SortFunc(res.Ports, byName)
 	return connect.NewResponse(res), nil
+}
+
+func byName(x, y *weftv1.Port) int {
+	return cmp.Or(cmp.Compare(x.Tenant, y.Tenant), cmp.Compare(x.Name, y.Name))
 }
 
 // UpdatePort implements weft.v1. Addresses that the spec leaves open are kept.

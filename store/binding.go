@@ -46,7 +46,9 @@ func (s *Store) putBinding(ctx context.Context, b model.Binding, expected model.
 			if v.one(i) == nil {
 				return nil, missing("host", "host with uid "+string(host), "weft host list")
 			}
-			e.present(s.keys.idxUID("host", host))
+			if err := s.receives(e, v.one(i), host, current, &b); err != nil {
+				return nil, err
+			}
 		}
 		if b.Active == "" && b.Incoming == "" && b.Draining == "" {
 			e.what = "unbind"
@@ -73,6 +75,25 @@ func (s *Store) putBinding(ctx context.Context, b model.Binding, expected model.
 	}
 	b.Epoch = model.Epoch(rev)
 	return b, nil
+}
+
+// receives refuses to give a port to a host that gets none, and has the edit see to it that it is still so when it is done.
+func (s *Store) receives(e *edit, kv *keyValue, host model.UID, was, b *model.Binding) error {
+	key := s.keys.idxUID("host", host)
+	had := was.Active == host || was.Incoming == host
+	if had || b.Active != host && b.Incoming != host {
+		e.present(key)
+		return nil
+	}
+	e.same(key, kv)
+	h, err := decode[ref](kv)
+	if err != nil {
+		return err
+	}
+	if no := h.Duty.Receives(h.Name); no != nil {
+		return no
+	}
+	return nil
 }
 
 // bindingAt reads the binding that a view has, and refuses one with another epoch.

@@ -34,13 +34,75 @@ func (s *Store) CreateHost(ctx context.Context, h *model.Host) error {
 func (s *Store) addHost(e *edit, h *model.Host) {
 	e.absent(s.keys.host(h.Name))
 	e.put(s.keys.host(h.Name), h)
-	e.put(s.keys.idxUID("host", h.UID), ref{UID: h.UID, Name: h.Name})
+	e.put(s.keys.idxUID("host", h.UID), hostRef(h))
 }
 
-// UpdateHost writes the spec if h.Revision is the current one.
+// UpdateHost writes the spec if h.Revision is the current one. The duty stays what it is.
 func (s *Store) UpdateHost(ctx context.Context, h *model.Host) error {
-	return update(ctx, s, s.keys.host(h.Name), "host "+h.Name, "weft host list", &h.Meta, h)
+	return updateKeeping(ctx, s, s.keys.host(h.Name), "host "+h.Name, "weft host list", &h.Meta, h, func(kv *keyValue) error {
+		old, err := decode[model.Host](kv)
+		if err == nil {
+			h.Duty, h.DutyMessage = old.Duty, old.DutyMessage
+		}
+		return err
+	})
 }
+
+// duties is what the audit trail calls a change to a duty.
+var duties = map[model.HostDuty]string{model.DutyActive: "return", model.DutyDrained: "drain", model.DutyFailed: "fail"}
+
+// PutDuty says whether a host is given ports, and why not. A binding that gives it one is refused from then on, whichever server decided it
+// before. A duty that it has already keeps its message.
+func (s *Store) PutDuty(ctx context.Context, name string, duty model.HostDuty, message string) (*model.Host, error) {
+	var h *model.Host
+	rev, err := s.write(ctx, func(ctx context.Context) (*edit, error) {
+		v, err := s.look(ctx, get(s.keys.host(name)))
+		if err != nil {
+			return nil, err
+		}
+		kv := v.one(0)
+		if kv == nil {
+			return nil, missing("name", "host "+name, "weft host list")
+		}
+		if h, err = decode[model.Host](kv); err != nil {
+			return nil, err
+		}
+		h.Revision = v.meta.revision(kv.ModRevision)
+		switch {
+		case h.Duty == duty:
+			return nil, nil
+		case h.Duty == model.DutyFailed && duty == model.DutyDrained:
+			return nil, model.Errorf(model.Conflict, "name", "take it back into service first with `weft host return "+name+"`",
+				"host %s was declared dead, and has no ports to be drained of", name)
+		}
+		h.Duty, h.DutyMessage = duty, message
+		e := v.edit(duties[duty], "host "+name)
+		e.same(s.keys.host(name), kv)
+		e.put(s.keys.host(name), h)
+		e.put(s.keys.idxUID("host", h.UID), hostRef(h))
+		return e, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if rev != 0 {
+		h.Revision = rev
+	}
+	return h, nil
+}
+
+// FailHost declares a host dead, and then unbinds its ports, whose uids it returns. An error midway leaves the host dead with the ports that are
+// still bound; doing it again goes on.
+func (s *Store) FailHost(ctx context.Context, name, message string, now time.Time) (*model.Host, []model.UID, error) {
+	h, err := s.PutDuty(ctx, name, model.DutyFailed, message)
+	if err != nil {
+		return nil, nil, err
+	}
+	unbound, err := s.unbindAll(ctx, h, true, "host "+name+" was declared dead", now)
+	return h, dedupe(unbound), err
+}
+
+func hostRef(h *model.Host) ref { return ref{UID: h.UID, Name: h.Name, Duty: h.Duty} }
 
 // JoinHost makes the host and marks the join token used, in one transaction. The token must be for the host's name, unused
 // and not expired; used with the same CSR, it gives the host that it made then, so that an answer that got lost can be
@@ -104,11 +166,11 @@ func (s *Store) joinedBefore(v *view, t *model.JoinToken, csrHash []byte, joined
 	return nil
 }
 
-// unbindBatch is how many ports one transaction unbinds: four operations each, within etcd's default of 128.
-const unbindBatch = 30
+// unbindBatch is how many ports one transaction unbinds: up to five operations each, within etcd's default of 128.
+const unbindBatch = 24
 
 // DeleteHost removes a host, its facts and its join tokens, takes it out of every quarantine, and leaves a tombstone. It is
-// refused while ports are bound to it, unless forced: then those are unbound first, which raises their epochs, and their
+// refused while ports are bound to it, unless forced: then those are unbound first, which raises their epochs and ends their moves, and their
 // uids are returned. An error midway leaves the host with the ports that are still bound; doing it again goes on.
 func (s *Store) DeleteHost(ctx context.Context, name string, force bool, now time.Time) (model.Revision, []model.UID, error) {
 	var unbound []model.UID
@@ -144,7 +206,7 @@ func (s *Store) DeleteHost(ctx context.Context, name string, force bool, now tim
 				e.remove(string(kv.Key))
 			}
 		}
-		more, err := s.unbindAll(ctx, h, force)
+		more, err := s.unbindAll(ctx, h, force, "host "+name+" was removed", now)
 		unbound = append(unbound, more...)
 		return e, err
 	})
@@ -158,8 +220,8 @@ func (s *Store) DeleteHost(ctx context.Context, name string, force bool, now tim
 	return rev, dedupe(unbound), nil
 }
 
-// unbindAll takes the host out of all bindings, or refuses if it is in one.
-func (s *Store) unbindAll(ctx context.Context, h *model.Host, force bool) ([]model.UID, error) {
+// unbindAll takes the host out of all bindings, or refuses if it is in one. It returns the ports that are bound to nobody by that.
+func (s *Store) unbindAll(ctx context.Context, h *model.Host, force bool, why string, now time.Time) ([]model.UID, error) {
 	var unbound []model.UID
 	on := s.keys.in("idx/on", string(h.UID))
 	for {
@@ -178,7 +240,7 @@ func (s *Store) unbindAll(ctx context.Context, h *model.Host, force bool) ([]mod
 		for _, kv := range v.all(0) {
 			ports = append(ports, model.UID(last(kv.Key)))
 		}
-		done, err := s.unbind(ctx, h, ports)
+		done, err := s.unbind(ctx, h, ports, why, now)
 		if err != nil {
 			return unbound, err
 		}
@@ -186,14 +248,14 @@ func (s *Store) unbindAll(ctx context.Context, h *model.Host, force bool) ([]mod
 	}
 }
 
-// unbind takes the host out of some ports' bindings.
-func (s *Store) unbind(ctx context.Context, h *model.Host, ports []model.UID) ([]model.UID, error) {
-	var done []model.UID
+// unbind takes the host out of some ports' bindings: a port that it has is unbound, one that was to come to it stays where it is.
+func (s *Store) unbind(ctx context.Context, h *model.Host, ports []model.UID, why string, now time.Time) ([]model.UID, error) {
+	var unbound []model.UID
 	_, err := s.write(ctx, func(ctx context.Context) (*edit, error) {
-		done = nil
+		unbound = nil
 		var gets []clientv3.Op
 		for _, port := range ports {
-			gets = append(gets, get(s.keys.binding(port)))
+			gets = append(gets, get(s.keys.binding(port)), get(s.keys.move(port)))
 		}
 		v, err := s.look(ctx, gets...)
 		if err != nil {
@@ -201,27 +263,48 @@ func (s *Store) unbind(ctx context.Context, h *model.Host, ports []model.UID) ([
 		}
 		e := v.edit("unbind", fmt.Sprintf("%d ports of host %s", len(ports), h.Name))
 		for i, port := range ports {
-			kv := v.one(i)
-			e.same(s.keys.binding(port), kv)
 			e.remove(s.keys.idxOn(h.UID, port))
-			if kv == nil {
+			e.same(s.keys.binding(port), v.one(2*i))
+			if v.one(2*i) == nil {
 				continue
 			}
-			b, err := decode[model.Binding](kv)
+			gone, err := s.unbindOne(e, v.one(2*i), v.one(2*i+1), h.UID, why, now)
 			if err != nil {
 				return nil, err
 			}
-			for _, role := range []*model.UID{&b.Active, &b.Incoming, &b.Draining} {
-				if *role == h.UID {
-					*role = ""
-				}
+			if gone {
+				unbound = append(unbound, port)
 			}
-			e.put(s.keys.binding(port), b)
-			done = append(done, port)
 		}
 		return e, nil
 	})
-	return done, err
+	return unbound, err
+}
+
+// unbindOne has an edit take the host out of one binding, with what becomes of the move. It reports whether nobody has the port then.
+func (s *Store) unbindOne(e *edit, binding, move *keyValue, host model.UID, why string, now time.Time) (bool, error) {
+	b, err := decode[model.Binding](binding)
+	if err != nil {
+		return false, err
+	}
+	left := b.Without(host)
+	e.put(s.keys.binding(b.Port), left)
+	for other := range b.Hosts() {
+		if other != host && left.Active != other && left.Incoming != other && left.Draining != other {
+			e.remove(s.keys.idxOn(other, b.Port))
+		}
+	}
+	if move != nil {
+		m, err := decodeMove(e.meta, move)
+		if err != nil {
+			return false, err
+		}
+		e.same(s.keys.move(b.Port), move)
+		if m.Open() {
+			e.put(s.keys.move(b.Port), m.Unbound(why, now.UTC()))
+		}
+	}
+	return left.Active == "", nil
 }
 
 // PutFacts keeps what a host says of itself. Nothing is written when nothing differs.

@@ -116,6 +116,8 @@ type ref struct {
 	Tenant  string    `json:"tenant,omitempty"`
 	Name    string    `json:"name"`
 	Network model.UID `json:"network,omitempty"`
+	// Duty of a host.
+	Duty model.HostDuty `json:"duty,omitempty"`
 }
 
 func (r ref) String() string {

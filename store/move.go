@@ -41,8 +41,7 @@ func (s *Store) UpdateMove(ctx context.Context, m *model.Move) error {
 		if err != nil {
 			return nil, err
 		}
-		e := v.edit("", "")
-		e.quiet = true
+		e := v.edit("move", "port "+port.String())
 		return e, s.withMove(v, e, v.one(0), m, port)
 	})
 	if err == nil {

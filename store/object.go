@@ -30,6 +30,11 @@ func create(ctx context.Context, s *Store, key, what string, m *model.Meta, obje
 // update is the update of an object that nothing else depends upon: m is its Meta, whose uid and time of creation stay as
 // they were.
 func update(ctx context.Context, s *Store, key, what, list string, m *model.Meta, object any) error {
+	return updateKeeping(ctx, s, key, what, list, m, object, func(*keyValue) error { return nil })
+}
+
+// updateKeeping is update of an object that has parts which an update leaves as they are: keep takes them from what is there.
+func updateKeeping(ctx context.Context, s *Store, key, what, list string, m *model.Meta, object any, keep func(old *keyValue) error) error {
 	based := m.Revision
 	rev, err := s.write(ctx, func(ctx context.Context) (*edit, error) {
 		v, err := s.look(ctx, get(key))
@@ -48,6 +53,9 @@ func update(ctx context.Context, s *Store, key, what, list string, m *model.Meta
 			return nil, err
 		}
 		m.UID, m.Created = old.UID, old.Created
+		if err := keep(kv); err != nil {
+			return nil, err
+		}
 		if unchanged(kv, object) {
 			return nil, nil
 		}

@@ -29,6 +29,8 @@ var suite = map[string]func(t *testing.T, endpoint string){
 	"move":                 testMove,
 	"host":                 testHost,
 	"host forced":          testHostForced,
+	"duty":                 testDuty,
+	"host failed":          testHostFailed,
 	"join":                 testJoin,
 	"facts":                testFacts,
 	"vtep and pool":        testVTEPAndPool,
