@@ -1244,7 +1244,10 @@ type Hello struct {
 	Scopes   []*ScopeDigest `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	Facts    *Facts         `protobuf:"bytes,5,opt,name=facts,proto3" json:"facts,omitempty"`
 	// Resource features that this agent understands.
-	Features      []string `protobuf:"bytes,6,rep,name=features,proto3" json:"features,omitempty"`
+	Features []string `protobuf:"bytes,6,rep,name=features,proto3" json:"features,omitempty"`
+	// Which of the host's streams this is: the nanoseconds of its clock, or one more than the last when that does not grow. Of two streams of
+	// a host, at whichever servers, the one with the higher number is the newer.
+	Opened        int64 `protobuf:"varint,7,opt,name=opened,proto3" json:"opened,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1319,6 +1322,13 @@ func (x *Hello) GetFeatures() []string {
 		return x.Features
 	}
 	return nil
+}
+
+func (x *Hello) GetOpened() int64 {
+	if x != nil {
+		return x.Opened
+	}
+	return 0
 }
 
 // ScopeDigest sums up what is held of one scope: the XOR of sha256(kind "/" uid "/" sha256(body)) of its resources.
@@ -3243,14 +3253,15 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\aapplied\x18\x02 \x01(\v2\x10.plan.v1.AppliedH\x00R\aapplied\x12)\n" +
 	"\x06report\x18\x03 \x01(\v2\x0f.plan.v1.ReportH\x00R\x06report\x12&\n" +
 	"\x05facts\x18\x04 \x01(\v2\x0e.plan.v1.FactsH\x00R\x05factsB\t\n" +
-	"\amessage\"\xc8\x01\n" +
+	"\amessage\"\xe0\x01\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\tR\astoreId\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x12,\n" +
 	"\x06scopes\x18\x04 \x03(\v2\x14.plan.v1.ScopeDigestR\x06scopes\x12$\n" +
 	"\x05facts\x18\x05 \x01(\v2\x0e.plan.v1.FactsR\x05facts\x12\x1a\n" +
-	"\bfeatures\x18\x06 \x03(\tR\bfeatures\"Y\n" +
+	"\bfeatures\x18\x06 \x03(\tR\bfeatures\x12\x16\n" +
+	"\x06opened\x18\a \x01(\x03R\x06opened\"Y\n" +
 	"\vScopeDigest\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1c\n" +
