@@ -27,7 +27,7 @@ func TestNumbersAreGivenAgain(t *testing.T) {
 	net := networkOf("h1")
 	u := &planv1.Update{StoreId: "s1", Revision: r.revision(), Last: true, Upserts: []*planv1.Resource{plan.NewNetwork(2, net).Proto()}}
 	for scope, key := range map[string]plan.Key{
-		plan.NetworkScope("blue"): {Kind: planv1.Kind_KIND_PORT, UID: "away"}, plan.VTEPScope("h2"): {Kind: planv1.Kind_KIND_VTEP, UID: "h2"},
+		plan.NetworkScope("blue"): {Kind: planv1.Kind_KIND_PORT, UID: "away"}, plan.UnderlayScope: {Kind: planv1.Kind_KIND_VTEP, UID: "h2"},
 	} {
 		u.Removals = append(u.Removals, plan.Removal{Scope: scope, Key: key, Revision: u.Revision}.Proto())
 	}

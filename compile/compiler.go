@@ -27,7 +27,6 @@ type Compiler struct {
 	hosts    map[model.UID]*host
 	external map[model.UID]string // external VTEPs: uid to name
 	named    map[string]model.UID // and name to uid
-	vteps    []model.UID          // hosts that have a VTEP, sorted
 	uplinks  tally                // of those
 }
 

@@ -15,6 +15,9 @@ import (
 // host does not need it any more, as the world's revision says. A world that knows nothing of the scope (a wiped store, an
 // older backup) gives none; since must be a revision of the same store.
 func Evidence(w *model.World, host model.UID, scope string, since int64, subscribed bool) []plan.Removal {
+	if scope == plan.UnderlayScope {
+		return removedHosts(w, since)
+	}
 	kind, id, ok := plan.SplitScope(scope)
 	if !ok {
 		return nil
@@ -55,4 +58,16 @@ func Evidence(w *model.World, host model.UID, scope string, since int64, subscri
 		return nil
 	}
 	return []plan.Removal{{Scope: scope, Revision: latest}}
+}
+
+// removedHosts are those whose VTEPs are gone from the underlay with them.
+func removedHosts(w *model.World, since int64) []plan.Removal {
+	var out []plan.Removal
+	for t := range w.TombstonesOfHosts() {
+		if int64(t.Revision) > since {
+			k := plan.Key{Kind: planv1.Kind_KIND_VTEP, UID: string(t.UID)}
+			out = append(out, plan.Removal{Scope: plan.UnderlayScope, Key: k, Revision: int64(t.Revision)})
+		}
+	}
+	return out
 }

@@ -31,7 +31,7 @@ func (c *Compiler) hasVTEP(uid model.UID) bool {
 }
 
 // host looks at a host and its facts. Other addresses touch its VTEP alone; another uplink also the networks it is a
-// member of; a VTEP that comes or goes also its ports, and every host.
+// member of; a VTEP that comes or goes also its ports. The other hosts' own resources do not name it.
 func (r *run) host(uid model.UID) {
 	r.mark(planv1.Kind_KIND_HOST, uid)
 	r.mark(planv1.Kind_KIND_VTEP, uid)
@@ -58,23 +58,8 @@ func (r *run) host(uid model.UID) {
 		for p := range r.w.PortsOn(uid) {
 			r.mark(planv1.Kind_KIND_PORT, p.UID)
 		}
-		r.list(uid, vtep)
 	}
 	h.vtep, h.uplink = vtep, now
-}
-
-// list puts a host's VTEP on the list that every host probes and sends to, or takes it off.
-func (r *run) list(uid model.UID, present bool) {
-	i, found := slices.BinarySearch(r.vteps, uid)
-	switch {
-	case present && !found:
-		r.vteps = slices.Insert(r.vteps, i, uid)
-	case !present && found:
-		r.vteps = slices.Delete(r.vteps, i, i+1)
-	}
-	for h := range r.w.Hosts {
-		r.mark(planv1.Kind_KIND_HOST, h)
-	}
 }
 
 func (r *run) buildHost(uid model.UID) *plan.Resource {
@@ -90,12 +75,7 @@ func (r *run) buildHost(uid model.UID) *plan.Resource {
 	if state.vtep {
 		m.Vtep = string(uid)
 	}
-	vteps := make([]model.UID, 0, len(r.vteps))
-	for _, v := range r.vteps {
-		if v != uid {
-			vteps = append(vteps, v)
-		}
-	}
+	var vteps []model.UID // sorted
 	for _, n := range sortedKeys(state.networks) {
 		network := r.w.Networks[n]
 		if network == nil {

@@ -74,11 +74,6 @@ func oracleHost(w *model.World, h *model.Host) *planv1.Host {
 	if oracleFacts(w, h.UID) != nil {
 		m.Vtep = string(h.UID)
 	}
-	for _, o := range w.Hosts {
-		if o.UID != h.UID && oracleFacts(w, o.UID) != nil {
-			m.Vteps = append(m.Vteps, string(o.UID))
-		}
-	}
 	for _, n := range w.Networks {
 		if !oracleHolds(w, h.UID, n.UID) {
 			continue

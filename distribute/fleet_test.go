@@ -124,6 +124,11 @@ func (f *fleet) deleteNetwork(uid model.UID) {
 	f.write(model.Change{Network: n, Deleted: true}, model.Change{Tombstone: &model.Tombstone{Kind: "network", UID: uid}})
 }
 
+func (f *fleet) deleteHost(uid model.UID) {
+	f.write(model.Change{Facts: f.world.Facts[uid], Deleted: true}, model.Change{Host: f.world.Hosts[uid], Deleted: true},
+		model.Change{Tombstone: &model.Tombstone{Kind: model.KindHost, UID: uid}})
+}
+
 func (f *fleet) agent(host model.UID) *agent {
 	a := f.agents[host]
 	if a == nil {

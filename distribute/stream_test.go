@@ -188,6 +188,30 @@ func TestRestartedServerHasEvidence(t *testing.T) {
 	}
 }
 
+// TestRemovedHostsHaveEvidence: most of a fleet was removed while a host was away. Red when compile.Evidence says nothing of the underlay.
+func TestRemovedHostsHaveEvidence(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart %v", restart), func(t *testing.T) {
+			f := newFleet(Config{})
+			for i := range 30 {
+				f.host(model.UID(fmt.Sprint("h", i)))
+			}
+			a := f.agent("h0")
+			f.connect(a)
+			pump(t, f, a)
+			f.disconnect(a)
+			for i := range 25 {
+				f.deleteHost(model.UID(fmt.Sprint("h", i+1)))
+			}
+			if restart {
+				f.restart()
+			}
+			f.connect(a)
+			pump(t, f, a)
+		})
+	}
+}
+
 // TestExternalVTEPsHaveEvidence: a host that was away need no longer hold the many external VTEPs of a network. Red when
 // compile.Evidence knows of deletions alone.
 func TestExternalVTEPsHaveEvidence(t *testing.T) {
@@ -232,7 +256,7 @@ func TestResumeSendsOnlyWhatDiffers(t *testing.T) {
 	f.write(model.Change{Facts: &model.HostFacts{Host: "h1", VTEPAddresses: f.world.Facts["h0"].VTEPAddresses, UDPPort: 4790, UplinkMTU: 1500}})
 	f.connect(a)
 	b = f.d.next(a.stream)
-	if b == nil || len(b.reset) != 0 || len(b.upserts) != 1 || b.upserts[0].Scope != "vtep/h1" {
+	if b == nil || len(b.reset) != 0 || len(b.upserts) != 1 || b.upserts[0].Scope != plan.UnderlayScope {
 		t.Fatalf("one changed VTEP is sent as %+v", b)
 	}
 	f.bind("p0", "h1")
@@ -245,7 +269,7 @@ func TestResumeSendsOnlyWhatDiffers(t *testing.T) {
 	f.restart()
 	f.connect(a)
 	b = f.d.next(a.stream)
-	if b == nil || !slices.Contains(b.reset, "network/n0") || slices.Contains(b.reset, "vtep/h0") {
+	if b == nil || !slices.Contains(b.reset, "network/n0") || slices.Contains(b.reset, "host/h0") {
 		t.Fatalf("a server without memory sent %+v", b)
 	}
 	f.connect(a)
@@ -298,7 +322,7 @@ func TestUnknownHostWaits(t *testing.T) {
 func TestSubscribers(t *testing.T) {
 	f, _ := crowded(t)
 	for scope, want := range map[string][]string{
-		"network/n0": {"h0"}, "vtep/h1": {"h0", "h1"}, "host/h1": {"h1"}, "network/none": nil,
+		"network/n0": {"h0"}, plan.UnderlayScope: {"h0", "h1"}, "host/h1": {"h1"}, "network/none": nil,
 	} {
 		if got := f.d.Subscribers(scope); !slices.Equal(got, want) {
 			t.Errorf("%s has subscribers %v, want %v", scope, got, want)

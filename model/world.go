@@ -54,6 +54,7 @@ type World struct {
 	portsByHost    map[UID]map[UID]struct{} // active, incoming or draining
 	networksByVTEP map[string]map[UID]struct{}
 	tombsByNetwork map[UID]map[UID]struct{}
+	tombsOfHosts   map[UID]struct{}
 	openMoves      map[UID]struct{} // by port
 	deadHosts      map[UID]struct{}
 }
@@ -72,7 +73,7 @@ func NewWorld(storeID string) *World {
 		deadHosts:     map[UID]struct{}{},
 		networkByName: newNames[TenantName](), portByName: newNames[TenantName](), hostByName: newNames[string](),
 		portsByNetwork: map[UID]map[UID]struct{}{}, portsByHost: map[UID]map[UID]struct{}{},
-		networksByVTEP: map[string]map[UID]struct{}{}, tombsByNetwork: map[UID]map[UID]struct{}{},
+		networksByVTEP: map[string]map[UID]struct{}{}, tombsByNetwork: map[UID]map[UID]struct{}{}, tombsOfHosts: map[UID]struct{}{},
 	}
 }
 
@@ -185,6 +186,10 @@ func (w *World) applyTombstone(t *Tombstone, deleted bool) {
 		index(w.tombsByNetwork, old.Network, t.UID, false)
 	}
 	put(w.Tombstones, t.UID, t, deleted)
+	delete(w.tombsOfHosts, t.UID)
+	if !deleted && t.Kind == KindHost {
+		w.tombsOfHosts[t.UID] = struct{}{}
+	}
 	if !deleted && t.Network != "" {
 		index(w.tombsByNetwork, t.Network, t.UID, true)
 	}
@@ -313,6 +318,17 @@ func (w *World) NetworksWith(vtep string) iter.Seq[*Network] {
 func (w *World) TombstonesOf(network UID) iter.Seq[*Tombstone] {
 	return func(yield func(*Tombstone) bool) {
 		for uid := range w.tombsByNetwork[network] {
+			if t := w.Tombstones[uid]; t != nil && !yield(t) {
+				return
+			}
+		}
+	}
+}
+
+// TombstonesOfHosts yields what is remembered of removed hosts, in no order.
+func (w *World) TombstonesOfHosts() iter.Seq[*Tombstone] {
+	return func(yield func(*Tombstone) bool) {
+		for uid := range w.tombsOfHosts {
 			if t := w.Tombstones[uid]; t != nil && !yield(t) {
 				return
 			}

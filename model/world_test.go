@@ -366,6 +366,16 @@ func (h *history) check(w *World, how string) {
 	for _, p := range h.ports {
 		ports[p.UID] = p
 	}
+	var gone, removed []UID
+	for t := range w.TombstonesOfHosts() {
+		gone = append(gone, t.UID)
+	}
+	for _, t := range h.tombs {
+		if t.Kind == KindHost {
+			removed = append(removed, t.UID)
+		}
+	}
+	byUID("tombstones of hosts", sorted(gone), sorted(removed))
 	for _, x := range h.hosts {
 		hosts[x.UID] = x
 		var got, want []UID

@@ -14,7 +14,7 @@ func FuzzReceive(f *testing.F) {
 	for _, u := range []*planv1.Update{
 		{StoreId: "s", Revision: 1, Last: true, Upserts: protos(testNetwork("n", 1), testPort("p", "n", "a"), testVTEP("v"))},
 		{StoreId: "s", Revision: 11, Last: true, ResetScopes: []string{"network/n"}, Upserts: protos(testNetwork("n", 1))},
-		{StoreId: "t", Revision: 2, DropScopes: []string{"network/n", "vtep/v"}, Last: true},
+		{StoreId: "t", Revision: 2, DropScopes: []string{"network/n", UnderlayScope}, Last: true},
 		{StoreId: "s", Revision: 12, Removals: []*planv1.Removal{{Scope: "network/n", Kind: planv1.Kind_KIND_PORT, Uid: "p0", Revision: 12}}, Last: true},
 	} {
 		b, err := proto.Marshal(u)

@@ -38,7 +38,7 @@ func KindName(k planv1.Kind) string {
 // Resource is one thing that a host must hold: the same octets for every host that holds it. It is shared and never
 // modified once made.
 type Resource struct {
-	// Scope is the unit of subscription and resync: HostScope, NetworkScope or VTEPScope.
+	// Scope is the unit of subscription and resync: HostScope, UnderlayScope, NetworkScope or VTEPScope.
 	Scope string
 	UID   string
 	Kind  planv1.Kind
@@ -81,9 +81,9 @@ func NewPort(revision int64, p *planv1.Port, requires ...string) *Resource {
 	return NewResource(NetworkScope(p.GetNetwork()), planv1.Kind_KIND_PORT, p.GetUid(), revision, p, requires...)
 }
 
-// NewVTEP makes the resource of a VTEP.
+// NewVTEP makes the resource of a VTEP, in the underlay's scope if it is a host's.
 func NewVTEP(revision int64, v *planv1.Vtep, requires ...string) *Resource {
-	return NewResource(VTEPScope(v.GetUid()), planv1.Kind_KIND_VTEP, v.GetUid(), revision, v, requires...)
+	return NewResource(scopeOfVTEP(v), planv1.Kind_KIND_VTEP, v.GetUid(), revision, v, requires...)
 }
 
 // Key of the resource.
@@ -129,7 +129,7 @@ func FromProto(m *planv1.Resource) (*Resource, error) {
 	case *planv1.Port:
 		uid, scope = b.GetUid(), NetworkScope(b.GetNetwork())
 	case *planv1.Vtep:
-		uid, scope = b.GetUid(), VTEPScope(b.GetUid())
+		uid, scope = b.GetUid(), scopeOfVTEP(b)
 	}
 	if uid != r.UID {
 		return nil, fmt.Errorf("%s: its body says uid %q", r.Key(), uid)
@@ -215,16 +215,26 @@ const (
 	vtepPrefix    = "vtep/"
 )
 
+// UnderlayScope holds the VTEP of every host; every host subscribes to it.
+const UnderlayScope = "underlay"
+
 // HostScope holds one host's own resource.
 func HostScope(uid string) string { return hostPrefix + uid }
 
 // NetworkScope holds a network and its ports.
 func NetworkScope(uid string) string { return networkPrefix + uid }
 
-// VTEPScope holds one VTEP.
+// VTEPScope holds one external VTEP.
 func VTEPScope(uid string) string { return vtepPrefix + uid }
 
-// SplitScope is the reverse of the three: what a scope is about. ok is false for anything else.
+func scopeOfVTEP(v *planv1.Vtep) string {
+	if v.GetExternal() {
+		return VTEPScope(v.GetUid())
+	}
+	return UnderlayScope
+}
+
+// SplitScope is the reverse of the three: what a scope is about. ok is false for anything else, the underlay included.
 func SplitScope(scope string) (kind planv1.Kind, uid string, ok bool) {
 	if uid, ok := strings.CutPrefix(scope, hostPrefix); ok && uid != "" {
 		return planv1.Kind_KIND_HOST, uid, true
@@ -238,20 +248,15 @@ func SplitScope(scope string) (kind planv1.Kind, uid string, ok bool) {
 	return planv1.Kind_KIND_UNSPECIFIED, "", false
 }
 
-// Subscription lists the scopes that a host holds: its own, its networks' and its VTEPs', its own VTEP included.
+// Subscription lists the scopes that a host holds: its own, the underlay's, its networks' and their external VTEPs'.
 func Subscription(h *planv1.Host) []string {
 	scopes := make([]string, 0, 2+len(h.GetNetworks())+len(h.GetVteps()))
-	scopes = append(scopes, HostScope(h.GetUid()))
-	if h.GetVtep() != "" {
-		scopes = append(scopes, VTEPScope(h.GetVtep()))
-	}
+	scopes = append(scopes, HostScope(h.GetUid()), UnderlayScope)
 	for _, uid := range h.GetNetworks() {
 		scopes = append(scopes, NetworkScope(uid))
 	}
 	for _, uid := range h.GetVteps() {
-		if uid != h.GetVtep() {
-			scopes = append(scopes, VTEPScope(uid))
-		}
+		scopes = append(scopes, VTEPScope(uid))
 	}
 	return scopes
 }

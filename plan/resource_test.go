@@ -38,7 +38,8 @@ func draw(t *rapid.T) *Resource {
 		p.Name = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name")
 		return NewPort(1, p)
 	default:
-		v := &planv1.Vtep{Uid: fmt.Sprint("v", rapid.IntRange(0, 1).Draw(t, "vtep")), Addresses: [][]byte{{192, 0, 2, 1}}}
+		n := rapid.IntRange(0, 1).Draw(t, "vtep")
+		v := &planv1.Vtep{Uid: fmt.Sprint("v", n), Addresses: [][]byte{{192, 0, 2, 1}}, External: n == 1}
 		v.UdpPort = uint32(rapid.SampledFrom([]int{0, 4789, 8472}).Draw(t, "udp"))
 		return NewVTEP(1, v)
 	}
@@ -58,7 +59,7 @@ func TestDigest(t *testing.T) {
 			}
 		}
 		total := 0
-		for _, scope := range []string{"network/n0", "network/n1", "network/n2", "vtep/v0", "vtep/v1"} {
+		for _, scope := range []string{"network/n0", "network/n1", "network/n2", "vtep/v1", UnderlayScope} {
 			var want Digest
 			for r := range s.All() {
 				if r.Scope != scope {
@@ -113,8 +114,8 @@ func TestFromProtoRefuses(t *testing.T) {
 }
 
 func TestSubscription(t *testing.T) {
-	got := Subscription(&planv1.Host{Uid: "h", Vtep: "h", Networks: []string{"n"}, Vteps: []string{"h", "i"}})
-	if want := []string{"host/h", "vtep/h", "network/n", "vtep/i"}; !slices.Equal(got, want) {
+	got := Subscription(&planv1.Host{Uid: "h", Vtep: "h", Networks: []string{"n"}, Vteps: []string{"i"}})
+	if want := []string{"host/h", "underlay", "network/n", "vtep/i"}; !slices.Equal(got, want) {
 		t.Fatalf("got %v, want %v", got, want)
 	}
 	for _, bad := range []string{"", "host/", "router/x", "network"} {

@@ -31,7 +31,7 @@ func protos(rs ...*Resource) []*planv1.Resource {
 
 // reset is an update that sends the network scope whole, with these ports.
 func reset(store string, revision int64, ports int) *planv1.Update {
-	u := &planv1.Update{StoreId: store, Revision: revision, Last: true, ResetScopes: []string{"network/n", "vtep/v"}}
+	u := &planv1.Update{StoreId: store, Revision: revision, Last: true, ResetScopes: []string{"network/n", UnderlayScope}}
 	u.Upserts = protos(testNetwork("n", 5000), testVTEP("v"))
 	for i := range ports {
 		u.Upserts = append(u.Upserts, testPort(fmt.Sprint("p", i), "n", "").Proto())
@@ -84,8 +84,8 @@ func TestRefusals(t *testing.T) {
 		"network lost, ports stay": {"left without its network", []*planv1.Update{last(&planv1.Update{
 			Removals: []*planv1.Removal{{Scope: "network/n", Kind: planv1.Kind_KIND_NETWORK, Uid: "n", Revision: 11}}})}},
 		"whole and dropped": {"both sent whole and dropped", []*planv1.Update{last(&planv1.Update{ResetScopes: []string{"vtep/v"}, DropScopes: []string{"vtep/v"}})}},
-		"in a dropped":      {"which is dropped", []*planv1.Update{last(&planv1.Update{Upserts: protos(testVTEP("v")), DropScopes: []string{"vtep/v"}})}},
-		"store without reset": {"is not sent whole", []*planv1.Update{last(&planv1.Update{StoreId: "t", ResetScopes: []string{"vtep/v"},
+		"in a dropped":      {"which is dropped", []*planv1.Update{last(&planv1.Update{Upserts: protos(testVTEP("v")), DropScopes: []string{UnderlayScope}})}},
+		"store without reset": {"is not sent whole", []*planv1.Update{last(&planv1.Update{StoreId: "t", ResetScopes: []string{UnderlayScope},
 			Upserts: protos(testVTEP("v"))})}},
 		"reset loses most":         {"names no revision", []*planv1.Update{reset("s", 11, 5)}},
 		"drop loses most":          {"names no revision", []*planv1.Update{last(&planv1.Update{DropScopes: []string{"network/n"}})}},
@@ -161,7 +161,7 @@ func TestStagingIsAtomic(t *testing.T) {
 			before := s.Set().Clone()
 			want := before.Clone()
 			u := &planv1.Update{StoreId: "s", Revision: revision + 1}
-			for _, scope := range rapid.SampledFrom([][]string{nil, {"network/n0"}, {"vtep/v0", "network/n1"}}).Draw(t, "reset") {
+			for _, scope := range rapid.SampledFrom([][]string{nil, {"network/n0"}, {UnderlayScope, "network/n1"}}).Draw(t, "reset") {
 				u.ResetScopes = append(u.ResetScopes, scope)
 				for r := range before.Scope(scope) {
 					want.Remove(r.Key())
@@ -217,6 +217,18 @@ func sendChunks(t *rapid.T, s *Staging, u *planv1.Update, before *Set) (*Step, e
 	return s.Receive(u)
 }
 
+// TestTheUnderlayTakesOver: what an agent of before kept of each host's VTEP in a scope of its own goes over to the underlay's scope, and
+// is at no moment gone. Red when gone counts what an update carries in another scope.
+func TestTheUnderlayTakesOver(t *testing.T) {
+	old := NewResource(VTEPScope("v"), planv1.Kind_KIND_VTEP, "v", 1, testVTEP("v").VTEP())
+	s := NewStaging("h", NewSet(old), "s", 1)
+	step, err := s.Receive(&planv1.Update{StoreId: "s", Revision: 2, Last: true, DropScopes: []string{VTEPScope("v")}, ResetScopes: []string{UnderlayScope},
+		Upserts: protos(testVTEP("v"))})
+	if err != nil || len(step.Removed) != 0 || len(step.Upserts) != 1 || s.Set().Len() != 1 || s.Set().Digest(UnderlayScope).Resources != 1 {
+		t.Fatalf("%v, %+v, held %v", err, step, s.Set().Scopes())
+	}
+}
+
 // TestStepOrder: what is named comes before what names it, and goes after.
 func TestStepOrder(t *testing.T) {
 	s := NewStaging("h", NewSet(), "", 0)
@@ -225,7 +237,7 @@ func TestStepOrder(t *testing.T) {
 	if err != nil || order(step.Upserts) != "vtep network port host" {
 		t.Fatalf("%v, upserts in the order %s", err, order(step.Upserts))
 	}
-	step, err = s.Receive(&planv1.Update{StoreId: "s", Revision: 2, Last: true, DropScopes: []string{"host/h", "network/n", "vtep/v"}})
+	step, err = s.Receive(&planv1.Update{StoreId: "s", Revision: 2, Last: true, DropScopes: []string{"host/h", "network/n", UnderlayScope}})
 	if err != nil || order(step.Removed) != "host port network vtep" {
 		t.Fatalf("%v, removed in the order %s", err, order(step.Removed))
 	}

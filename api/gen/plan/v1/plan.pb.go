@@ -2405,7 +2405,7 @@ func (x *Update) GetRemovals() []*Removal {
 // Resource is one thing that a host must hold; the same octets for every host that holds it.
 type Resource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "host/<uid>", "network/<uid>" or "vtep/<uid>": the unit of subscription and resync.
+	// "host/<uid>", "network/<uid>", "vtep/<uid>" or "underlay": the unit of subscription and resync. Every host subscribes to the underlay.
 	Scope string `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
 	Kind  Kind   `protobuf:"varint,2,opt,name=kind,proto3,enum=plan.v1.Kind" json:"kind,omitempty"`
 	Uid   string `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
@@ -2579,7 +2579,7 @@ type Host struct {
 	Vtep string `protobuf:"bytes,3,opt,name=vtep,proto3" json:"vtep,omitempty"`
 	// uids of the networks it must hold: those with a port bound here.
 	Networks []string `protobuf:"bytes,4,rep,name=networks,proto3" json:"networks,omitempty"`
-	// Every VTEP to probe and to send to: uids.
+	// uids of the external VTEPs of those networks. The hosts' are not named: they are the underlay's, which every host holds.
 	Vteps         []string `protobuf:"bytes,5,rep,name=vteps,proto3" json:"vteps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3022,7 +3022,7 @@ func (x *AddressPair) GetIp() string {
 	return ""
 }
 
-// Vtep, scope vtep/<uid>: a host's (uid of the host) or an external one.
+// Vtep: a host's (uid of the host), in scope underlay, or an external one, in scope vtep/<uid>.
 type Vtep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
