@@ -49,6 +49,7 @@ type Speaker struct {
 
 	mu      sync.Mutex
 	next    int
+	opened  int64 // the number of the last stream
 	clients map[string]dialled
 
 	// out holds the newest of each kind of message that was not sent yet.
@@ -152,6 +153,14 @@ func (s *Speaker) Run(ctx context.Context) {
 	}
 }
 
+// number is the next stream's: servers take the highest for the newest, also those that a killed agent's successor opens.
+func (s *Speaker) number() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opened = max(s.opened+1, time.Now().UnixNano())
+	return s.opened
+}
+
 func (s *Speaker) server() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,6 +182,7 @@ func (s *Speaker) session(ctx context.Context, server string) error {
 	if err != nil {
 		return err
 	}
+	hello.Opened = s.number()
 	s.take() // what was not sent stands in the hello, and is said anew below
 	if err := stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Hello{Hello: hello}}); err != nil {
 		_, rerr := stream.Receive() // Send says EOF; the reason is here

@@ -30,7 +30,9 @@ const (
 // api answers every service. Its methods stand in one file a noun.
 type api struct {
 	planv1connect.UnimplementedAgentServiceHandler
-	cfg   Config
+	cfg Config
+	// id of this life of the server, among the others.
+	id    string
 	log   *slog.Logger
 	store *store.Store
 	ca    *trust.CA

@@ -225,6 +225,9 @@ func (g *guard) identify(ctx context.Context, header http.Header) (trust.Identit
 	if uid, ok := trust.PeerHost(c.tls); ok {
 		return g.peerHost(ctx, c, uid)
 	}
+	if id, ok := trust.PeerServer(c.tls); ok {
+		return trust.Identity{Kind: trust.Server, Name: id}, nil
+	}
 	return trust.Identity{}, nil
 }
 

@@ -11,6 +11,8 @@ import (
 type Config struct {
 	// Listen is the TLS address, ":7348".
 	Listen string
+	// Advertise is "host:port" at which other servers reach this one; empty: the address it listens on, or this machine's towards the store.
+	Advertise string
 	// Names are DNS names and addresses for the server's certificate, besides this machine's own.
 	Names []string
 	// Socket is the path of the root-only socket, "/run/weft/server.sock".

@@ -5,9 +5,9 @@
 // store transaction, and answers from the world once the loop has taken that transaction in. What hosts tell (liveness,
 // applied revisions, port states, counters, drops) is kept in memory only and is told again after a restart.
 //
-// Of several servers on one store, each knows as live the hosts that have a stream to it: states, counters, WaitApplied and
-// the first step of a move see those, and plans reach every host through whichever server it chose. The servers of one
-// deployment share one CA: its directory is copied to each.
+// Of several servers on one store, each listens to all the others (relay), so that states, counters, WaitApplied and moves are the same at
+// any of them, and no request is answered from a view older than the request (fresher). Plans reach every host through whichever server it
+// chose. The servers of one deployment share one CA, whose fingerprint the store keeps.
 //
 // It never validates by itself, never compiles, never speaks etcd, and keeps nothing that the store does not: any
 // number of servers may run on one store, and none of them leads.

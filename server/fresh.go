@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weftnet/weft/api/gen/peer/v1/peerv1connect"
 	"github.com/weftnet/weft/api/gen/plan/v1/planv1connect"
 	"github.com/weftnet/weft/api/gen/weft/v1/weftv1connect"
 	"github.com/weftnet/weft/model"
@@ -105,7 +106,8 @@ func (a *api) nudge() {
 func answersOld(procedure string) bool {
 	switch procedure {
 	case weftv1connect.SystemServiceGetVersionProcedure, weftv1connect.SystemServiceRestoreProcedure,
-		planv1connect.AgentServiceRenewProcedure, planv1connect.AgentServiceStreamProcedure:
+		planv1connect.AgentServiceRenewProcedure, planv1connect.AgentServiceStreamProcedure,
+		peerv1connect.PeerServiceHearProcedure:
 		return true
 	}
 	return false

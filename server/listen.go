@@ -17,6 +17,7 @@ import (
 	"connectrpc.com/connect"
 	"golang.org/x/net/netutil"
 
+	"github.com/weftnet/weft/api/gen/peer/v1/peerv1connect"
 	"github.com/weftnet/weft/api/gen/plan/v1/planv1connect"
 	"github.com/weftnet/weft/api/gen/weft/v1/weftv1connect"
 	"github.com/weftnet/weft/trust"
@@ -77,6 +78,7 @@ func (a *api) handler() http.Handler {
 	mux.Handle(weftv1connect.NewVTEPServiceHandler(a, opts...))
 	mux.Handle(weftv1connect.NewVNIPoolServiceHandler(a, opts...))
 	mux.Handle(weftv1connect.NewSystemServiceHandler(a, opts...))
+	mux.Handle(peerv1connect.NewPeerServiceHandler(a, opts...))
 	// Compression would be most of what a change costs here: it is done for each stream, and a plan's octets are hashes and names.
 	mux.Handle(planv1connect.NewAgentServiceHandler(a, append(opts, connect.WithCompression("gzip", nil, nil))...))
 	mux.Handle(profilePath, profiles())

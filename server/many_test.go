@@ -22,6 +22,22 @@ func secondServer(t *testing.T, f *fixture) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	copyCAOf(t, f, dir)
+	g, err := start(Config{EtcdEndpoints: []string{"unix://" + filepath.Join(f.cfg.Dir, "etcd", "sockets", "client")}}, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := g.stop(); err != nil {
+			t.Errorf("the second server ended with: %v", err)
+		}
+	})
+	return g
+}
+
+// copyCAOf gives a server in dir the CA of f.
+func copyCAOf(t *testing.T, f *fixture, dir string) {
+	t.Helper()
 	if err := os.MkdirAll(filepath.Join(dir, "d"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -34,16 +50,6 @@ func secondServer(t *testing.T, f *fixture) *fixture {
 	if err := os.Chmod(filepath.Join(dir, "d", "ca", "ca.pem"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	g, err := start(Config{EtcdEndpoints: []string{"unix://" + filepath.Join(f.cfg.Dir, "etcd", "sockets", "client")}}, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := g.stop(); err != nil {
-			t.Errorf("the second server ended with: %v", err)
-		}
-	})
-	return g
 }
 
 // TestManyServers: what one writes the other answers, both allocate at once without meeting, and a host that one removes

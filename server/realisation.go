@@ -9,12 +9,14 @@ import (
 	"github.com/weftnet/weft/model"
 )
 
-// realisation is what hosts told this server since it started: who is connected, what each has applied, and what its
+// realisation is what hosts told this server and the others since they started: who is connected, what each has applied, and what its
 // ports and counters are. It is never stored; a host tells it all again when it opens a stream. A host is live when it
-// has a stream to this server.
+// has a stream to some server. See relay for how the others' part comes here.
 type realisation struct {
-	mu    sync.RWMutex
+	mu sync.RWMutex
+	// hosts are what was told to this server itself.
 	hosts map[model.UID]*heard
+	relay
 	// moved keeps what a port counted on hosts that it left, so that its counters go on after a move.
 	moved map[model.UID]portCount
 	// changed is closed and replaced at every acknowledgement and every stream that opens or ends.
@@ -26,6 +28,12 @@ type heard struct {
 	// session is the stream that counts: a newer one replaces an older. nil is not live.
 	session *session
 	seen    time.Time
+	// opened orders a host's streams (Hello.opened).
+	opened int64
+	// elsewhere: the stream is another server's, which says that it is open. astray: that server cannot be heard any more, and lives.
+	elsewhere, astray bool
+	// said is the report as it came.
+	said *planv1.Report
 
 	storeID string
 	applied model.Revision
@@ -46,6 +54,7 @@ type heard struct {
 type session struct {
 	host   model.UID
 	name   string
+	opened int64
 	cancel context.CancelCauseFunc
 }
 
@@ -56,7 +65,7 @@ type portCount struct {
 
 func newRealisation() *realisation {
 	return &realisation{
-		hosts: map[model.UID]*heard{}, moved: map[model.UID]portCount{}, changed: make(chan struct{}),
+		hosts: map[model.UID]*heard{}, moved: map[model.UID]portCount{}, changed: make(chan struct{}), relay: newRelay(),
 	}
 }
 
@@ -71,8 +80,10 @@ func (r *realisation) open(s *session, now time.Time) *session {
 		r.hosts[s.host] = h
 	}
 	old := h.session
-	h.session, h.seen, h.storeID, h.applied = s, now, "", 0
+	h.session, h.opened, h.seen, h.storeID, h.applied = s, s.opened, now, "", 0
 	h.refused, h.errors = "", nil
+	delete(r.left, s.host)
+	r.tell(s.host, false)
 	r.notify()
 	return old
 }
@@ -83,6 +94,7 @@ func (r *realisation) closed(s *session, now time.Time) {
 	defer r.mu.Unlock()
 	if h := r.hosts[s.host]; h != nil && h.session == s {
 		h.session, h.seen = nil, now
+		r.tell(s.host, false)
 		r.notify()
 	}
 }
@@ -99,6 +111,7 @@ func (r *realisation) acknowledge(s *session, a *planv1.Applied, now time.Time) 
 	if h.refused == "" {
 		h.storeID, h.applied, h.errors = a.GetStoreId(), model.Revision(a.GetRevision()), a.GetErrors()
 	}
+	r.tell(s.host, false)
 	r.notify()
 }
 
@@ -111,23 +124,36 @@ func (r *realisation) report(s *session, rep *planv1.Report, here func(model.UID
 	if h == nil || h.session != s {
 		return
 	}
-	ports := make(map[model.UID]*planv1.PortReport, len(rep.GetPorts()))
-	news := false // for who waits for a port to be prepared
-	for _, p := range rep.GetPorts() {
-		uid := model.UID(p.GetUid())
-		ports[uid] = p
-		news = news || p.GetPrepared() && (!h.ports[uid].GetPrepared() || h.ports[uid].GetEpoch() != p.GetEpoch())
-	}
+	ports := portsIn(rep)
 	for uid, last := range h.ports {
 		if ports[uid] == nil && !here(uid) {
 			r.moved[uid] = r.moved[uid].plus(last)
 		}
 	}
-	h.seen, h.ports, h.conditions, h.drops = now, ports, rep.GetConditions(), rep.GetDrops()
-	h.books, h.lanes, h.programs, h.can = rep.GetBooks(), rep.GetLanes(), rep.GetPrograms(), rep.GetCapabilities()
+	h.seen = now
+	news := h.reported(rep, ports)
+	r.tell(s.host, true)
 	if news {
 		r.notify()
 	}
+}
+
+// reported takes a report in, with its ports by their uids, and says whether it is news for who waits for a port to be prepared.
+func (h *heard) reported(rep *planv1.Report, ports map[model.UID]*planv1.PortReport) (news bool) {
+	for uid, p := range ports {
+		news = news || p.GetPrepared() && (!h.ports[uid].GetPrepared() || h.ports[uid].GetEpoch() != p.GetEpoch())
+	}
+	h.said, h.ports, h.conditions, h.drops = rep, ports, rep.GetConditions(), rep.GetDrops()
+	h.books, h.lanes, h.programs, h.can = rep.GetBooks(), rep.GetLanes(), rep.GetPrograms(), rep.GetCapabilities()
+	return news
+}
+
+func portsIn(rep *planv1.Report) map[model.UID]*planv1.PortReport {
+	ports := make(map[model.UID]*planv1.PortReport, len(rep.GetPorts()))
+	for _, p := range rep.GetPorts() {
+		ports[model.UID(p.GetUid())] = p
+	}
+	return ports
 }
 
 // forget drops what is kept of hosts and ports that are gone, and returns the sessions of those hosts.
@@ -144,6 +170,7 @@ func (r *realisation) forget(hostExists, portExists func(model.UID) bool) []*ses
 		}
 		delete(r.hosts, uid)
 	}
+	r.relay.forget(hostExists)
 	for uid := range r.moved {
 		if !portExists(uid) {
 			delete(r.moved, uid)
@@ -161,6 +188,7 @@ func (r *realisation) hostGone(uid model.UID) *session {
 	defer r.mu.Unlock()
 	h := r.hosts[uid]
 	delete(r.hosts, uid)
+	r.relay.forget(func(other model.UID) bool { return other != uid })
 	r.notify()
 	if h == nil {
 		return nil
@@ -168,14 +196,27 @@ func (r *realisation) hostGone(uid model.UID) *session {
 	return h.session
 }
 
-// host is a copy of what a host said; ok is false when it said nothing to this server.
+// host is a copy of what a host said last, to whichever server; ok is false when it said nothing.
 func (r *realisation) host(uid model.UID) (h heard, ok bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if p := r.hosts[uid]; p != nil {
-		return *p, true
+	p := r.last(uid)
+	if p == nil {
+		return heard{}, false
 	}
-	return heard{}, false
+	h = *p
+	if h.said == nil { // its stream is new: what it reported in the one before is what is known
+		var before *heard
+		for g := range r.of(uid) {
+			if g.said != nil && (before == nil || g.opened > before.opened) {
+				before = g
+			}
+		}
+		if before != nil {
+			h.reported(before.said, before.ports)
+		}
+	}
+	return h, true
 }
 
 // counted is what the port counted on hosts that it left.
@@ -185,14 +226,16 @@ func (r *realisation) counted(port model.UID) portCount {
 	return r.moved[port]
 }
 
-// progress says for each of the hosts that is live whether it has applied the revision of that store, and gives the
+// progress says for each of the hosts that is live, or may be, whether it has applied the revision of that store, and gives the
 // channel that is closed when any answer may have changed.
 func (r *realisation) progress(hosts []model.UID, storeID string, rev model.Revision) (applied, lagging []model.UID, changed <-chan struct{}) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for _, uid := range hosts {
-		switch h := r.hosts[uid]; {
-		case h == nil || h.session == nil:
+		switch h := r.last(uid); {
+		case h == nil || !h.live() && !h.astray:
+		case h.astray:
+			lagging = append(lagging, uid)
 		case h.storeID == storeID && h.applied >= rev && h.refused == "":
 			applied = append(applied, uid)
 		default:
@@ -209,17 +252,17 @@ func (r *realisation) changes() <-chan struct{} {
 	return r.changed
 }
 
-// least is the host among those that are live that is furthest behind in that store, and what it has applied. None is live: no host.
+// least is the host among those that are live, or may be, that is furthest behind in that store, and what it has applied. None is live: no host.
 func (r *realisation) least(hosts []model.UID, storeID string) (behind model.UID, applied model.Revision) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for _, uid := range hosts {
-		h := r.hosts[uid]
-		if h == nil || h.session == nil {
+		h := r.last(uid)
+		if h == nil || !h.live() && !h.astray {
 			continue
 		}
 		has := h.applied
-		if h.storeID != storeID || h.refused != "" {
+		if h.astray || h.storeID != storeID || h.refused != "" {
 			has = 0
 		}
 		if behind == "" || has < applied {
@@ -234,8 +277,8 @@ func (r *realisation) notify() {
 	r.changed = make(chan struct{})
 }
 
-// live reports whether the host has a stream to this server.
-func (h heard) live() bool { return h.session != nil }
+// live reports whether the host has a stream to a server.
+func (h *heard) live() bool { return h.session != nil || h.elsewhere }
 
 func (c portCount) plus(p *planv1.PortReport) portCount {
 	c.ingressPackets += p.GetIngressPackets()

@@ -81,9 +81,13 @@ func (s *Server) serve(ctx context.Context, ca *trust.CA, st *store.Store, tcp, 
 	defer endLoop()
 
 	a := &api{
-		cfg: s.cfg, log: s.cfg.Log, store: st, ca: ca, view: newView(), heard: newRealisation(),
+		cfg: s.cfg, id: newServerID(), log: s.cfg.Log, store: st, ca: ca, view: newView(), heard: newRealisation(),
 		claims: newClaims(), started: s.cfg.Clock(), stopping: stopping,
 		fresher: &fresher{head: st.Head}, hangs: make(chan struct{}, 1),
+	}
+	address, err := advertised(s.cfg, tcp.Addr())
+	if err != nil {
+		return err
 	}
 	a.dist = distribute.New(distribute.Config{Evidence: a.evidence})
 	door := &gate{next: a.handler()}
@@ -93,6 +97,7 @@ func (s *Server) serve(ctx context.Context, ca *trust.CA, st *store.Store, tcp, 
 	g.Go(func() error { a.loop(looping, s.attempted); return nil })
 	g.Go(func() error { a.housekeep(looping); return nil })
 	g.Go(func() error { a.conduct(looping); return nil })
+	g.Go(func() error { a.gather(stopping, address); return nil })
 	g.Go(func() error { return served(tlsServer.ServeTLS(tcp, "", "")) })
 	g.Go(func() error { return served(localServer.Serve(local)) })
 	g.Go(func() error {

@@ -88,6 +88,9 @@ func (a *api) converse(ctx context.Context, g *errgroup.Group, s *session, strea
 	if err := a.learn(ctx, s, hello, hello.GetFacts()); err != nil {
 		return err
 	}
+	if s.opened = hello.GetOpened(); s.opened == 0 { // an agent that does not count its streams
+		s.opened = a.now().UnixNano()
+	}
 	if old := a.heard.open(s, a.now()); old != nil {
 		old.cancel(errReplaced)
 	}

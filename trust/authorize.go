@@ -19,6 +19,8 @@ const (
 	Bearer
 	// Host showed a host's certificate.
 	Host
+	// Server showed a certificate of another server of this deployment.
+	Server
 )
 
 // Identity is a caller.
@@ -42,6 +44,8 @@ func (id Identity) String() string {
 		return "token/" + id.Name
 	case Host:
 		return "host/" + id.Name
+	case Server:
+		return "server/" + id.Name
 	}
 	return "anonymous"
 }
@@ -64,6 +68,8 @@ const (
 	readShared
 	// hostOnly: hosts, for themselves.
 	hostOnly
+	// serverOnly: the deployment's other servers.
+	serverOnly
 	// joining: whoever has a join token, which the handler checks.
 	joining
 )
@@ -138,6 +144,8 @@ var table = map[string]access{
 	"/plan.v1.AgentService/Abort":   hostOnly,
 	"/plan.v1.AgentService/Settle":  hostOnly,
 	"/plan.v1.AgentService/Stream":  hostOnly,
+
+	"/peer.v1.PeerService/Hear": serverOnly,
 }
 
 // Known reports whether the table has the procedure.
@@ -157,6 +165,11 @@ func Authorize(id Identity, procedure, tenant string) error {
 		return authorizeHost(id, class, procedure)
 	case Bearer:
 		return authorizeToken(id, class, procedure, tenant)
+	case Server:
+		if class == serverOnly {
+			return nil
+		}
+		return model.Errorf(model.Denied, "", "use an API token", "%s is not for a server's certificate", method(procedure))
 	}
 	if class == joining {
 		return nil
@@ -177,7 +190,7 @@ func authorizeToken(id Identity, class access, procedure, tenant string) error {
 	var ok bool
 	switch id.Scope {
 	case model.ScopeAdmin:
-		ok = class != hostOnly && class != joining
+		ok = class != hostOnly && class != joining && class != serverOnly
 	case model.ScopeTenant:
 		if class == tenantWrite || class == tenantRead {
 			return ownTenant(id, tenant)

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	peerv1 "github.com/weftnet/weft/api/gen/peer/v1"
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/model"
@@ -18,13 +19,13 @@ import (
 func procedures(t *testing.T) []string {
 	t.Helper()
 	var all []string
-	for _, file := range []protoreflect.FileDescriptor{weftv1.File_weft_v1_services_proto, planv1.File_plan_v1_plan_proto} {
+	for _, file := range []protoreflect.FileDescriptor{weftv1.File_weft_v1_services_proto, planv1.File_plan_v1_plan_proto, peerv1.File_peer_v1_peer_proto} {
 		if _, err := protoregistry.GlobalFiles.FindFileByPath(file.Path()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
-		if p := file.Package(); p != "weft.v1" && p != "plan.v1" {
+		if p := file.Package(); p != "weft.v1" && p != "plan.v1" && p != "peer.v1" {
 			return true
 		}
 		for i := range file.Services().Len() {

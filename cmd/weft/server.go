@@ -25,6 +25,7 @@ type serverFlags struct {
 func (f *serverFlags) add(cmd *cobra.Command, dir, socket string) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.cfg.Listen, "listen", ":7348", "TLS `address` for the API and for agents")
+	fl.StringVar(&f.cfg.Advertise, "advertise", "", "`host:port` at which the deployment's other servers reach this one (default: the address it listens on, or has towards etcd)")
 	fl.StringSliceVar(&f.cfg.Names, "tls-name", nil, "DNS `name` or address that clients use, beside this machine's own (repeatable)")
 	fl.StringVar(&f.cfg.Dir, dir, "/var/lib/weft/server", "`directory` of the CA and of the embedded etcd")
 	fl.StringVar(&f.cfg.Socket, socket, "/run/weft/server.sock", "`path` of the root-only socket for the CLI on this machine")
