@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -82,10 +81,9 @@ type Agent struct {
 	// attaching serialises requests about one port.
 	attaching portLocks
 
-	// file is the snapshot's; writing are those under way, and snapshots numbers them.
-	file      *snapshotFile
-	writing   sync.WaitGroup
-	snapshots uint64
+	// file is the snapshot's.
+	file *snapshotFile
+	saving
 
 	snapshotAt, reportAt, uplinkAt time.Time
 	lastApplied                    *planv1.Applied
@@ -108,6 +106,8 @@ type Datapath interface {
 	SetHops(datapath.VTEPID, []datapath.Hop) error
 	// CheckXDP looks again at what the uplinks can do for the XDP lane.
 	CheckXDP() error
+	// FirstFrames tells the numbers of watched ports whose workload sends, until the context ends.
+	FirstFrames(context.Context) (<-chan datapath.PortID, error)
 	// Publish puts new tables in the place of those of another layout; else it does nothing.
 	Publish() error
 }
@@ -214,6 +214,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 	})
 	a.startWall(ctx, &tasks)
+	frames, err := a.kernel.FirstFrames(ctx)
+	if err != nil {
+		return err
+	}
+	tasks.Go(func() { a.firstFrames(ctx, frames) })
 	a.log.Info("the agent is ready", "host", a.cfg.Name, "plan", a.known, "ports", len(a.atts.byUID))
 	return a.loop(ctx, events)
 }
@@ -248,6 +253,7 @@ func lockDir(dir string) (func(), error) {
 // load brings back what an earlier agent left: plan, attachments and the kernel's tables.
 func (a *Agent) load(uid string) error {
 	a.file = &snapshotFile{dir: a.cfg.Dir}
+	a.saved = make(chan error, 1)
 	snap := a.file.read(a.log)
 	a.known = snap.StoreID != ""
 	a.stage(uid, snap.Set, snap.StoreID, snap.Revision)
@@ -323,6 +329,8 @@ func (a *Agent) loop(ctx context.Context, events <-chan netdev.Event) error {
 			f()
 		case <-a.flipper.rung:
 			a.takeFlips()
+		case err := <-a.saved:
+			a.snapshotDone(err)
 		case e, ok := <-events:
 			if !ok {
 				if ctx.Err() != nil {
@@ -454,6 +462,7 @@ func (a *Agent) take(u *planv1.Update) error {
 		a.reconcile()
 		later(&a.reportAt, reportDelay)
 	}
+	a.changed++
 	later(&a.snapshotAt, snapshotDelay)
 	a.acknowledge()
 	return nil
@@ -502,10 +511,9 @@ func (a *Agent) reconcile() {
 	}
 	a.checkFastPaths()
 	for range 3 { // an eviction makes a second round, its detachment none
-		if !a.rec.Dirty() {
-			break
+		if a.rec.Dirty() {
+			a.rec.Flush()
 		}
-		a.rec.Flush()
 		if !a.evict() {
 			break
 		}
@@ -544,7 +552,13 @@ func (a *Agent) evict() bool {
 		return false
 	}
 	// The newer epoch reaches the disk before anything else: a restart without a server must not open the port again.
-	a.saveSnapshot()
+	if !a.onDisk() {
+		if !a.evicting {
+			a.evicting = true
+			a.whenOnDisk(func() { a.evicting = false; a.reconcile() })
+		}
+		return false
+	}
 	links := map[string]attachment{}
 	for _, uid := range gone {
 		links[uid] = a.atts.byUID[uid]
@@ -567,46 +581,6 @@ func (a *Agent) evict() bool {
 	}
 	later(&a.reportAt, reportDelay)
 	return true
-}
-
-// saveSnapshot writes the plan down before it returns.
-func (a *Agent) saveSnapshot() {
-	if !a.known {
-		return
-	}
-	a.snapshotAt = time.Time{}
-	a.snapshots++
-	if err := a.file.write(a.snapshots, a.snapshot()); err != nil {
-		a.log.Error("the plan's snapshot could not be written; it is tried again", "err", err)
-		later(&a.snapshotAt, retryEvery)
-	}
-}
-
-// startSnapshot writes it beside the loop: 100,000 ports take longer than a change may.
-func (a *Agent) startSnapshot() {
-	if !a.known {
-		return
-	}
-	if !a.file.busy.CompareAndSwap(false, true) {
-		later(&a.snapshotAt, snapshotDelay)
-		return
-	}
-	a.snapshots++
-	seq, snap := a.snapshots, a.snapshot()
-	snap.Set, snap.Epochs = snap.Set.Clone(), maps.Clone(snap.Epochs)
-	a.writing.Go(func() {
-		defer a.file.busy.Store(false)
-		if err := a.file.write(seq, snap); err != nil {
-			a.log.Error("the plan's snapshot could not be written; the next change tries again", "err", err)
-		}
-	})
-}
-
-func (a *Agent) snapshot() plan.Snapshot {
-	return plan.Snapshot{
-		StoreID: a.staging.StoreID(), Revision: a.staging.Revision(), Set: a.staging.Set(),
-		Epochs: a.rec.view.epochs, Written: a.cfg.Clock(),
-	}
 }
 
 // audit reads the kernel's tables and puts right what somebody else changed.

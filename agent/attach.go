@@ -93,6 +93,7 @@ func (l *portLocks) lock(port string) (unlock func()) {
 // asked checks the request itself, before anything is bound or made.
 func (a *Agent) asked(req *localv1.AttachRequest) (attachment, error) {
 	at := attachment{Tenant: req.Tenant, Port: req.Port}
+	at.CommitOn = map[localv1.CommitOn]commitOn{localv1.CommitOn_COMMIT_ON_FIRST_FRAME: onFirstFrame, localv1.CommitOn_COMMIT_ON_COMMAND: onCommand}[req.CommitOn]
 	switch {
 	case at.Tenant == "":
 		return at, refuse(connect.CodeInvalidArgument, "tenant: it is empty; say --tenant or set WEFT_TENANT")
@@ -286,6 +287,10 @@ func (a *Agent) attachHere(ctx context.Context, at attachment) (*localv1.Attachm
 	if err := errors.Join(derr, err); err != nil {
 		return nil, err
 	}
+	// The plan that explains it is written down before the attachment is: a restart between the two must not take it for a leftover.
+	if err := a.waitOnDisk(ctx); err != nil {
+		return nil, err
+	}
 	if at.Kind == kindVeth {
 		// Outside the loop: namespaces of others may be slow.
 		if _, err := a.links.MakeVeth(spec); err != nil {
@@ -309,6 +314,28 @@ func (a *Agent) attachHere(ctx context.Context, at attachment) (*localv1.Attachm
 		})
 	}
 	return nil, err
+}
+
+// waitOnDisk returns when the plan as it is now is written down.
+func (a *Agent) waitOnDisk(ctx context.Context) error {
+	done := make(chan struct{})
+	if err := a.do(ctx, func() {
+		if a.onDisk() {
+			close(done)
+		} else {
+			a.whenOnDisk(func() { close(done) })
+		}
+	}); err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-a.stopped:
+		return errEnded
+	}
 }
 
 // fits checks an attachment against the plan and the others, and says what its veth is to be.
@@ -366,10 +393,6 @@ func vethRefusal(at attachment, err error) error {
 func (a *Agent) record(at attachment) error {
 	if other, taken := a.atts.byIf[at.Interface]; taken && other != at.UID {
 		return refuse(connect.CodeAlreadyExists, "%s: interface %s was attached as another port meanwhile", at.Kind, at.Interface)
-	}
-	// The plan that explains it comes first: a restart between the two must not take it for a leftover.
-	if !a.snapshotAt.IsZero() || a.file.busy.Load() {
-		a.saveSnapshot()
 	}
 	at.Fitted = a.atts.byUID[at.UID].Fitted
 	if err := a.atts.put(at); err != nil {

@@ -22,6 +22,10 @@ type attachment struct {
 	// Netns is the file of the namespace, and Ifname the name inside, of a veth made here.
 	Netns  string `json:"netns,omitempty"`
 	Ifname string `json:"ifname,omitempty"`
+	// CommitOn says what commits the move that brings the port here, beside the word of whoever runs the workload.
+	CommitOn commitOn `json:"commitOn,omitempty"`
+	// Made is a TAP device of the agent's making.
+	Made *madeTAP `json:"made,omitempty"`
 	// Fitted is what was changed at the workload's end for the XDP lane, to be put back.
 	Fitted *fitted `json:"fitted,omitempty"`
 }
@@ -33,6 +37,27 @@ const (
 	kindTAP    attachmentKind = "tap"
 	kindDevice attachmentKind = "device"
 )
+
+// commitOn is what commits a move; empty: the first frame of a TAP, and nothing of others, whose own stack sends before the workload does.
+type commitOn string
+
+const (
+	onFirstFrame commitOn = "first frame"
+	onCommand    commitOn = "command"
+)
+
+// tells reports whether the workload's first frame commits the move that brings its port here.
+func (at attachment) tells() bool {
+	return at.CommitOn == onFirstFrame || at.CommitOn == "" && at.Kind == kindTAP
+}
+
+// madeTAP is how a TAP device was made, so that it can be made again after a reboot.
+type madeTAP struct {
+	Queues int `json:"queues"`
+	// Owner and Group may open it; empty: root.
+	Owner string `json:"owner,omitempty"`
+	Group string `json:"group,omitempty"`
+}
 
 // attachments is the file of them, rewritten whole with every change; a change that cannot be written is not made.
 type attachments struct {

@@ -108,15 +108,19 @@ func (a *Agent) commitHere(uid string, cause planv1.CommitCause) error {
 }
 
 // firstFrames commits what a workload's first frame commits, until the channel is closed.
-func (a *Agent) firstFrames(frames <-chan datapath.PortID) {
+func (a *Agent) firstFrames(ctx context.Context, frames <-chan datapath.PortID) {
 	for id := range frames {
 		uid := a.flipper.numbered(id)
 		if uid == "" {
 			continue // committed already
 		}
-		if err := a.commitHere(uid, planv1.CommitCause_COMMIT_CAUSE_FIRST_FRAME); err != nil && !errors.Is(err, errNotComing) {
-			a.log.Warn("a workload runs here, and its port cannot be committed", "port", uid, "err", err)
+		err := a.commitHere(uid, planv1.CommitCause_COMMIT_CAUSE_FIRST_FRAME)
+		if err == nil || errors.Is(err, errNotComing) {
+			continue
 		}
+		a.log.Warn("a workload runs here, and its port cannot be committed yet", "port", uid, "err", err)
+		// The next frame is to be told again. The context ends with the agent.
+		_ = a.do(ctx, func() { a.rec.rewatch(id); a.reconcile() })
 	}
 }
 

@@ -23,6 +23,8 @@ type local struct {
 	peer bool
 	// aggregates: the workload may forward, or is a virtual machine, so that GRO aggregates take the kernel lane.
 	aggregates bool
+	// tells: the workload's first frame commits the move that brings its port here.
+	tells bool
 }
 
 // own reports whether a VTEP is this host's.
@@ -210,6 +212,7 @@ func (r *Reconciler) wantPort(uid string) (want datapath.Port, why string, ok bo
 	} else {
 		want.VNI, want.Unguarded = n.vni, p.unguarded
 		want.FastPath = p.fastPath && r.fast[uid] == fastPath{ifindex: l.ifindex}
+		want.Watched = l.tells && p.place.comes(r.self)
 		want.MACs = slices.Concat(p.macs, p.pairs)
 		slices.SortFunc(want.MACs, func(a, b wire.MAC) int { return bytes.Compare(a[:], b[:]) })
 		why = r.heldFor(p, n)
@@ -254,7 +257,7 @@ func sameNetwork(a, b datapath.Network) bool {
 
 func samePort(a, b datapath.Port) bool {
 	return a.Ifindex == b.Ifindex && a.ID == b.ID && a.UID == b.UID && a.VNI == b.VNI && a.Held == b.Held &&
-		a.Unguarded == b.Unguarded && a.FastPath == b.FastPath && sameMACs(a.MACs, b.MACs)
+		a.Unguarded == b.Unguarded && a.FastPath == b.FastPath && a.Watched == b.Watched && sameMACs(a.MACs, b.MACs)
 }
 
 func sameMACs(a, b []wire.MAC) bool {

@@ -259,24 +259,61 @@ func (f *fakeKernel) UpdatePort(p datapath.Port) error {
 		return f.bad("port %s is updated and was not attached", p.UID)
 	}
 	if have.Held && !p.Held {
-		n, ok := f.nets[p.VNI]
-		if !ok {
-			return f.bad("port %s is opened without its network", p.UID)
-		}
-		for _, id := range n.Remotes {
-			if !f.accepts[datapath.Accept{VNI: p.VNI, Addr: f.vteps[id].Addr}] {
-				return f.bad("port %s is opened while VTEP %d is not accepted", p.UID, id)
-			}
-		}
-		found := false
-		for _, e := range f.fdb {
-			found = found || e.VNI == p.VNI && e.Ifindex == p.Ifindex
-		}
-		if !found {
-			return f.bad("port %s is opened without an FDB entry", p.UID)
+		if err := f.mayOpen(p); err != nil {
+			return err
 		}
 	}
 	return f.putPort(p)
+}
+
+func (f *fakeKernel) mayOpen(p datapath.Port) error {
+	n, ok := f.nets[p.VNI]
+	if !ok {
+		return f.bad("port %s is opened without its network", p.UID)
+	}
+	for _, id := range n.Remotes {
+		if !f.accepts[datapath.Accept{VNI: p.VNI, Addr: f.vteps[id].Addr}] {
+			return f.bad("port %s is opened while VTEP %d is not accepted", p.UID, id)
+		}
+	}
+	for _, e := range f.fdb {
+		if e.VNI == p.VNI && e.Ifindex == p.Ifindex {
+			return nil
+		}
+	}
+	return f.bad("port %s is opened without an FDB entry", p.UID)
+}
+
+func (f *fakeKernel) OpenPort(id datapath.PortID, list []datapath.FDBEntry) error {
+	return f.setHeld(id, false, list)
+}
+
+func (f *fakeKernel) HoldPort(id datapath.PortID, list []datapath.FDBEntry) error {
+	return f.setHeld(id, true, list)
+}
+
+// setHeld writes both in one step, so that nothing is missing of what it checks.
+func (f *fakeKernel) setHeld(id datapath.PortID, held bool, list []datapath.FDBEntry) error {
+	if err := f.PutFDB(list); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.write()
+	for ifindex, p := range f.ports {
+		if p.ID != id {
+			continue
+		}
+		p.Held, p.Watched = held, false
+		if !held {
+			if err := f.mayOpen(p); err != nil {
+				return err
+			}
+		}
+		f.ports[ifindex] = p
+		return nil
+	}
+	return f.bad("port %d is opened or held and was not attached", id)
 }
 
 func (f *fakeKernel) DetachPort(ifindex uint32) error {
@@ -387,7 +424,7 @@ func (f *fakeKernel) String() string {
 		if p.Held {
 			state = "held"
 		}
-		add("port %s id %d if %d vni %d %s%s", p.UID, p.ID, p.Ifindex, p.VNI, state, word(p.FastPath, "xdp"))
+		add("port %s id %d if %d vni %d %s%s", p.UID, p.ID, p.Ifindex, p.VNI, state, word(p.FastPath, "xdp")+word(p.Watched, "watched"))
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n") + "\n"

@@ -90,20 +90,16 @@ func (f *flipper) believe(c moveClaim, from wire.MAC) bool {
 		f.write(r) == nil
 }
 
-// write makes a flip: the port that goes is held before its MACs are elsewhere, the one that comes is open after they are here.
+// write makes a flip.
 func (f *flipper) write(r ready) error {
 	var err error
-	if r.port.Ifindex != 0 && r.port.Held {
-		err = f.Kernel.UpdatePort(r.port)
-	}
-	if err == nil {
+	switch {
+	case r.port.Ifindex == 0:
 		err = f.Kernel.PutFDB(r.fdb)
-	}
-	if err == nil && r.port.Ifindex != 0 && !r.port.Held {
-		err = f.Kernel.UpdatePort(r.port)
-	}
-	if slow := (*datapath.FastPathError)(nil); errors.As(err, &slow) {
-		r.port.FastPath, err = false, nil // it works in the tc lane; the loop says why
+	case r.port.Held:
+		err = f.Kernel.HoldPort(r.port.ID, r.fdb)
+	default:
+		err = f.Kernel.OpenPort(r.port.ID, r.fdb)
 	}
 	f.fresh[r.flip.UID] = made{r, err}
 	delete(f.ready, r.flip.UID)
@@ -231,9 +227,11 @@ func (r *Reconciler) Rehearse(p *port) ready {
 	defer func() { p.place = now }()
 	here, l, n := f.To == r.self, r.locals[p.uid], r.view.nets[p.network]
 	want, why, ok := r.wantPort(p.uid)
-	known := ok && r.tables.ports[want.Ifindex].UID == p.uid
+	have := r.tables.ports[want.Ifindex]
+	known := ok && have.UID == p.uid
 	if known {
-		list.port = want
+		list.port = have
+		list.port.Held, list.port.Watched = want.Held, false
 	}
 	list.bare = here && l == nil
 	switch {
@@ -310,6 +308,17 @@ func (r *Reconciler) wrote(m made) {
 	}
 	r.dirty.ports[m.flip.UID] = true
 	r.writes += len(m.fdb)
+}
+
+// rewatch notes that the kernel has told a port's first frame, and watches no more.
+func (r *Reconciler) rewatch(id datapath.PortID) {
+	for ifindex, have := range r.tables.ports {
+		if have.ID == id {
+			have.Watched = false
+			r.tables.ports[ifindex] = have
+			r.dirty.ports[have.UID] = true
+		}
+	}
 }
 
 // moving works out every flip that may be made here, and where the ports went that left.

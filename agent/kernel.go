@@ -32,6 +32,9 @@ type Kernel interface {
 	DetachPort(ifindex uint32) error
 	Ports() ([]datapath.Port, error)
 	ResetPort(datapath.PortID) error
+	// OpenPort and HoldPort do that alone, in one step with the entries of the port's MACs.
+	OpenPort(datapath.PortID, []datapath.FDBEntry) error
+	HoldPort(datapath.PortID, []datapath.FDBEntry) error
 }
 
 // tables mirrors what the kernel holds: filled by a dump, then kept by every write that succeeded.

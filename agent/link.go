@@ -71,6 +71,7 @@ func (a *Agent) resolve(at attachment) (local, error) {
 		ifindex:    uint32(l.Index),
 		peer:       l.Kind == "veth" && l.PeerNamespaceID >= 0,
 		aggregates: l.Kind != "veth",
+		tells:      at.tells(),
 	}, nil
 }
 

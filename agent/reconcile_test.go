@@ -116,7 +116,7 @@ func (w *world) tell(line string) {
 			w.gone = append(w.gone, r)
 		}
 	case "attach":
-		l := local{ifindex: uint32(num("if")), peer: true}
+		l := local{ifindex: uint32(num("if")), peer: true, tells: arg("commits") == "first-frame"}
 		w.locals[f[1]] = l
 		w.rec.SetAttached(f[1], &l)
 	case "detach":

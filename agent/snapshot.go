@@ -4,10 +4,11 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/weftnet/weft/plan"
 )
@@ -21,9 +22,7 @@ import (
 // A plan of more than mostRecent resources has no plan.recent: writing it would hold up the change.
 type snapshotFile struct {
 	dir string
-	// busy: one is being written beside the loop.
-	busy atomic.Bool
-	mu   sync.Mutex
+	mu  sync.Mutex
 	// written is the number of the newest that is there.
 	written uint64
 }
@@ -107,6 +106,83 @@ func (f *snapshotFile) write(number uint64, s plan.Snapshot) error {
 	}
 	f.written = number
 	return nil
+}
+
+// saving is the loop's part in writing the plan down, which goes on beside it: 100,000 ports take longer than a change may.
+type saving struct {
+	writing sync.WaitGroup
+	busy    bool
+	// saved tells that a write has ended.
+	saved chan error
+	// snapshots numbers them; changed numbers the plans that were taken in, of which the one numbered kept is on the disk, and the one
+	// numbered begun is on its way.
+	snapshots, changed, kept, begun uint64
+	// waiters go on when the plan is on the disk; evicting: one of them takes interfaces away.
+	waiters  []func()
+	evicting bool
+}
+
+// onDisk reports whether the plan is on the disk as it is now.
+func (a *Agent) onDisk() bool { return a.kept == a.changed }
+
+// whenOnDisk does something, in the loop, once the plan as it is now has been written down.
+func (a *Agent) whenOnDisk(then func()) {
+	a.waiters = append(a.waiters, then)
+	a.startSnapshot()
+}
+
+// startSnapshot writes the plan down beside the loop, after what is under way.
+func (a *Agent) startSnapshot() {
+	if !a.known {
+		return
+	}
+	if a.busy {
+		later(&a.snapshotAt, snapshotDelay)
+		return
+	}
+	a.snapshotAt = time.Time{}
+	a.busy, a.begun = true, a.changed
+	a.snapshots++
+	seq, snap := a.snapshots, a.snapshot()
+	snap.Set, snap.Epochs = snap.Set.Clone(), maps.Clone(snap.Epochs)
+	a.writing.Go(func() { a.saved <- a.file.write(seq, snap) })
+}
+
+// snapshotDone takes in that a write has ended. One that failed holds nobody up: what was to be on the disk first is said, and goes on.
+func (a *Agent) snapshotDone(err error) {
+	a.busy = false
+	if err != nil {
+		a.log.Error("the plan's snapshot could not be written; it is tried again", "err", err)
+		later(&a.snapshotAt, retryEvery)
+	}
+	a.kept = a.begun
+	if !a.onDisk() && len(a.waiters) > 0 {
+		a.startSnapshot()
+		return
+	}
+	waiters := a.waiters
+	a.waiters = nil
+	for _, then := range waiters {
+		then()
+	}
+}
+
+// saveSnapshot writes the plan down before it returns: at the end, when there is no loop to wait for.
+func (a *Agent) saveSnapshot() {
+	if !a.known {
+		return
+	}
+	a.snapshots++
+	if err := a.file.write(a.snapshots, a.snapshot()); err != nil {
+		a.log.Error("the plan's snapshot could not be written", "err", err)
+	}
+}
+
+func (a *Agent) snapshot() plan.Snapshot {
+	return plan.Snapshot{
+		StoreID: a.staging.StoreID(), Revision: a.staging.Revision(), Set: a.staging.Set(),
+		Epochs: a.rec.view.epochs, Written: a.cfg.Clock(),
+	}
 }
 
 // mostEpochs bounds the memory of ports that are in no plan of this host any more but were once bound here.
