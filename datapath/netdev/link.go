@@ -35,6 +35,9 @@ type Link struct {
 	PeerNamespaceID int
 	// VirtioHeader: of a TAP device, whoever has its file writes aggregates, and leaves checksums to be computed.
 	VirtioHeader bool
+	// TAP: it is a TAP device. MultiQueue is its kind, OpenQueues how many files one with several queues is open by.
+	TAP, MultiQueue bool
+	OpenQueues      int
 
 	group uint32
 }
@@ -54,6 +57,8 @@ func linkOf(n netlink.Link) Link {
 	}
 	if t, ok := n.(*netlink.Tuntap); ok {
 		l.VirtioHeader = t.Flags&netlink.TUNTAP_VNET_HDR != 0
+		l.TAP, l.MultiQueue = t.Mode == netlink.TUNTAP_MODE_TAP, t.Flags&netlink.TUNTAP_MULTI_QUEUE != 0
+		l.OpenQueues = t.Queues + t.DisabledQueues
 	}
 	return l
 }

@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"github.com/weftnet/weft/internal/testenv"
 	"github.com/weftnet/weft/wire"
 )
@@ -434,6 +437,74 @@ func TestVirtioTAPHasAHeader(t *testing.T) {
 	await(t, "the frame is counted", func() bool { return try(h.Stats("tap0"))(t).RxPackets == before.RxPackets+1 })
 	if n := try(h.Stats("tap0"))(t).RxOctets - before.RxOctets; n != 17 {
 		t.Errorf("a frame of 17 octets is %d", n)
+	}
+}
+
+// TestMakeTAP: made once, taken over ever after, also from under an opener, who keeps all of its queues and offloads; with owner and group
+// set; removed when nobody has it open. Red when MakeTAP opens a device that is in use, or leaves out IFF_MULTI_QUEUE.
+func TestMakeTAP(t *testing.T) {
+	h := namespace(t, "tap")
+	made := try(h.MakeTAP("tap0", 4, 64055, 108))(t)
+	if !made.TAP || !made.MultiQueue || !made.VirtioHeader || made.OpenQueues != 0 || made.Up {
+		t.Errorf("made %+v", made)
+	}
+	raw := try(h.nl.LinkByName("tap0"))(t).(*netlink.Tuntap)
+	if raw.Owner != 64055 || raw.Group != 108 || raw.NonPersist {
+		t.Errorf("owner %d, group %d, persistent %t", raw.Owner, raw.Group, !raw.NonPersist)
+	}
+	if again := try(h.MakeTAP("tap0", 2, 1, -1))(t); again.Index != made.Index {
+		t.Errorf("made another one: %+v", again)
+	}
+	if raw := try(h.nl.LinkByName("tap0"))(t).(*netlink.Tuntap); raw.Owner != 1 || raw.Group != 108 {
+		t.Errorf("owner %d, group %d", raw.Owner, raw.Group)
+	}
+	var files []*os.File
+	for range 4 {
+		files = append(files, try(h.OpenVirtioQueue("tap0"))(t))
+	}
+	must(t, unix.IoctlSetInt(int(files[0].Fd()), unix.TUNSETOFFLOAD, unix.TUN_F_CSUM|unix.TUN_F_TSO4|unix.TUN_F_TSO6|unix.TUN_F_USO4|unix.TUN_F_USO6))
+	if used := try(h.MakeTAP("tap0", 4, 7, 7))(t); used.OpenQueues != 4 {
+		t.Errorf("%d queues are open, want 4", used.OpenQueues)
+	}
+	if raw := try(h.nl.LinkByName("tap0"))(t).(*netlink.Tuntap); raw.Owner != 1 {
+		t.Errorf("the owner of a device in use was changed to %d", raw.Owner)
+	}
+	for _, f := range []Feature{TX, TSO, "tx-tcp6-segmentation", "tx-udp-segmentation"} {
+		if !try(h.Feature("tap0", f))(t) {
+			t.Errorf("%s is off", f)
+		}
+	}
+	if err := h.RemoveTAP("tap0"); err == nil {
+		t.Error("a device in use was removed")
+	}
+	if _, err := h.MakeTAP("tap0", 1, -1, -1); err == nil {
+		t.Error("a multi-queue device was taken for one with one queue")
+	}
+	for _, f := range files {
+		f.Close()
+	}
+	must(t, h.AddBridge("br0", 1500))
+	for name, queues := range map[string]int{"br0": 1, "tap1": 0, "tap2": MaxTAPQueues + 1} {
+		if _, err := h.MakeTAP(name, queues, -1, -1); err == nil {
+			t.Errorf("%s with %d queues was made", name, queues)
+		}
+	}
+	if err := h.RemoveTAP("br0"); err == nil {
+		t.Error("a bridge was removed")
+	}
+	must(t, h.RemoveTAP("tap0"))
+	must(t, h.RemoveTAP("tap0"))
+	if _, err := h.LinkByName("tap0"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("it is still there: %v", err)
+	}
+	one := try(h.MakeTAP("tap0", 1, -1, -1))(t)
+	f := try(h.OpenVirtioTAP("tap0"))(t)
+	defer f.Close()
+	if used := try(h.MakeTAP("tap0", 1, 5, 5))(t); used.Index != one.Index {
+		t.Errorf("taken over %+v", used)
+	}
+	if err := h.RemoveTAP("tap0"); err == nil {
+		t.Error("a device with one queue, in use, was removed")
 	}
 }
 
