@@ -46,6 +46,7 @@ const (
 	exitRefused = 1
 	exitUsage   = 2
 	exitLagging = 3
+	exitLeft    = 4
 )
 
 // New is the command tree, with commands that live elsewhere.
@@ -78,7 +79,8 @@ func build(deps Deps, extra []*cobra.Command) (*cobra.Command, *app) {
 		Use:   "weft",
 		Short: "network virtualization for Linux",
 		Long: "weft gives a fleet of Linux machines virtual networks. Try `weft lab demo`, or `weft up` on one machine.\n\n" +
-			"Exit status: 0 done, 1 refused or failed, 2 wrong usage or a wrong field, 3 a wait ended before every host had applied.",
+			"Exit status: 0 done, 1 refused or failed, 2 wrong usage or a wrong field, 3 a wait ended before every host had applied,\n" +
+			"4 ports are left on a host that was to be emptied.",
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,

@@ -53,6 +53,9 @@ func (f ports) PrepareMove(_ context.Context, r *connect.Request[weftv1.PrepareM
 	if b.GetIncoming() != "" {
 		return nil, refuse(connect.CodeFailedPrecondition, "name", "it is moving to "+b.GetIncoming()+" already", "abort that move first")
 	}
+	if b.GetActive() == r.Msg.GetHost() {
+		return nil, refuse(connect.CodeFailedPrecondition, "host", "it is there already", "name another host")
+	}
 	if h := f.hosts.by[r.Msg.GetHost()]; h.GetStatus().GetDuty() != weftv1.HostDuty_HOST_DUTY_ACTIVE {
 		return nil, refuse(connect.CodeFailedPrecondition, "host", r.Msg.GetHost()+" is drained", "return it with `weft host return`")
 	}
@@ -184,4 +187,52 @@ func (f *fakeAgent) Abort(_ context.Context, r *connect.Request[localv1.AbortReq
 	f.drop(r.Msg.GetTenant(), r.Msg.GetPort())
 	f.calls = append(f.calls, "abort "+r.Msg.GetTenant()+"/"+r.Msg.GetPort()+": "+r.Msg.GetReason())
 	return answer(&localv1.AbortResponse{}, nil)
+}
+
+func (f hosts) duty(name string, d weftv1.HostDuty, why string) (*weftv1.Host, error) {
+	h, ok := f.hosts.by[name]
+	if !ok {
+		return nil, refuse(connect.CodeNotFound, "name", "there is no host "+name, "look with `weft host list`")
+	}
+	h.Status.Duty, h.Status.DutyMessage = d, why
+	return proto.Clone(h).(*weftv1.Host), nil
+}
+
+func (f hosts) DrainHost(_ context.Context, r *connect.Request[weftv1.DrainHostRequest]) (*connect.Response[weftv1.DrainHostResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h, err := f.duty(r.Msg.GetName(), weftv1.HostDuty_HOST_DUTY_DRAINED, "")
+	if err != nil {
+		return nil, err
+	}
+	res := &weftv1.DrainHostResponse{Host: h}
+	for _, p := range f.ports.all("") {
+		if b := p.GetStatus().GetBinding(); b.GetActive() == h.GetName() || b.GetIncoming() == h.GetName() || b.GetDraining() == h.GetName() {
+			res.Ports = append(res.Ports, proto.Clone(p).(*weftv1.Port))
+		}
+	}
+	return answer(res, nil)
+}
+
+func (f hosts) FailHost(_ context.Context, r *connect.Request[weftv1.FailHostRequest]) (*connect.Response[weftv1.FailHostResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h, err := f.duty(r.Msg.GetName(), weftv1.HostDuty_HOST_DUTY_FAILED, r.Msg.GetReason())
+	if err != nil {
+		return nil, err
+	}
+	res := &weftv1.FailHostResponse{Host: h}
+	for _, p := range f.ports.all("") {
+		if p.GetStatus().GetBinding().GetActive() == h.GetName() {
+			f.rebind(p, &weftv1.Binding{})
+			res.UnboundPorts = append(res.UnboundPorts, p.GetTenant()+"/"+p.GetName())
+		}
+	}
+	return answer(res, nil)
+}
+
+func (f hosts) ReturnHost(_ context.Context, r *connect.Request[weftv1.ReturnHostRequest]) (*connect.Response[weftv1.Host], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return answer(f.duty(r.Msg.GetName(), weftv1.HostDuty_HOST_DUTY_ACTIVE, ""))
 }

@@ -15,7 +15,7 @@ import (
 func hostCommand(a *app) *cobra.Command {
 	return a.asking(group("host", "Linux machines that run the agent",
 		group("token", "single-use tokens with which hosts join", hostTokenCreate(a)),
-		hostList(a), hostShow(a), hostSet(a), hostRemove(a)))
+		hostList(a), hostShow(a), hostSet(a), hostDrain(a), hostFail(a), hostReturn(a), hostRemove(a)))
 }
 
 func hostTokenCreate(a *app) *cobra.Command {
@@ -69,10 +69,10 @@ func brief(conditions []*weftv1.Condition) string {
 }
 
 func (a *app) hostTable(hosts []*weftv1.Host) error {
-	t := newTable("NAME", "STATE", "VTEP", "UPLINK", "MTU", "PORTS", "REVISION", "VERSION", "CONDITIONS")
+	t := newTable("NAME", "STATE", "DUTY", "VTEP", "UPLINK", "MTU", "PORTS", "REVISION", "VERSION", "CONDITIONS")
 	for _, h := range hosts {
 		s := h.GetStatus()
-		t.add(h.GetName(), hostState(s.GetState()), strings.Join(s.GetVtepAddresses(), ","), s.GetUplink(), number(s.GetUplinkMtu()), s.GetPorts(),
+		t.add(h.GetName(), hostState(s.GetState()), hostDuty(s), strings.Join(s.GetVtepAddresses(), ","), s.GetUplink(), number(s.GetUplinkMtu()), s.GetPorts(),
 			number(s.GetAppliedRevision()), s.GetVersion(), brief(s.GetConditions()))
 	}
 	return a.table(t)
@@ -112,10 +112,14 @@ func (s *sheet) host(h *weftv1.Host) {
 	s.meta(h.GetMeta())
 	s.row("Description", h.GetSpec().GetDescription())
 	s.row("State", hostState(status.GetState()))
+	s.row("Duty", hostDuty(status))
+	s.row("Declared dead", status.GetDutyMessage())
 	s.list("Conditions", conditionLines(status.GetConditions()))
 	s.row("VTEP", orNone(status.GetVtepAddresses()))
 	s.row("UDP port", number(status.GetUdpPort()))
 	s.row("Outer checksum", yes(h.GetSpec().GetOuterChecksum()))
+	s.row("Migrates", yes(h.GetSpec().GetMigrates()))
+	s.row("When silent", enum("WHEN_SILENT_", h.GetSpec().GetWhenSilent()))
 	uplink := status.GetUplink()
 	if mtu := status.GetUplinkMtu(); mtu != 0 {
 		uplink += fmt.Sprintf(" (MTU %d)", mtu)
@@ -194,16 +198,25 @@ func (s *sheet) books(all []*weftv1.ProgramBooks) {
 
 func hostSet(a *app) *cobra.Command {
 	next := &weftv1.HostSpec{}
-	cmd := &cobra.Command{Use: "set NAME", Short: "change a host: outer-checksum, description", Args: names("NAME"),
+	cmd := &cobra.Command{Use: "set NAME", Short: "change a host: outer-checksum, migrates, when-silent, description", Args: names("NAME"),
 		Long: "Changes what is named and leaves the rest. With an outer checksum, tunnel packets to this host are sent through their hosts' kernel lane,\n" +
-			"which is slower; it is for an underlay that drops or damages packets whose UDP checksum is zero.",
+			"which is slower; it is for an underlay that drops or damages packets whose UDP checksum is zero.\n\n" +
+			"Hosts that both migrate may take ports over from each other without a user's word, as hypervisors do that move machines among themselves\n" +
+			"(`weft port attach --take`, libvirt's hook). A host is silent when its VTEP answers nobody and its agent has no stream: then it is shown, or\n" +
+			"declared dead as by `weft host fail`.",
 		ValidArgsFunction: a.complete(a.hostNames)}
 	f := cmd.Flags()
 	f.BoolVar(&next.OuterChecksum, "outer-checksum", false, "have its peers send it a correct outer UDP checksum instead of zero")
+	f.BoolVar(&next.Migrates, "migrates", false, "let it take over ports from hosts that migrate, too")
+	silent := f.String("when-silent", "show", "what is done when it is silent, `WHAT`: show or fail")
+	_ = cmd.RegisterFlagCompletionFunc("when-silent", cobra.FixedCompletions([]string{"show", "fail"}, cobra.ShellCompDirectiveNoFileComp))
 	f.StringVar(&next.Description, "description", "", "what it is")
 	based := revisionFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := somethingToSet(cmd, "outer-checksum", "description"); err != nil {
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if err := somethingToSet(cmd, "outer-checksum", "migrates", "when-silent", "description"); err != nil {
+			return err
+		}
+		if next.WhenSilent, err = parseWhenSilent(*silent); err != nil {
 			return err
 		}
 		c, err := a.client()
@@ -221,6 +234,12 @@ func hostSet(a *app) *cobra.Command {
 				}
 				if f.Changed("outer-checksum") {
 					h.Spec.OuterChecksum = next.OuterChecksum
+				}
+				if f.Changed("migrates") {
+					h.Spec.Migrates = next.Migrates
+				}
+				if f.Changed("when-silent") {
+					h.Spec.WhenSilent = next.WhenSilent
 				}
 				if f.Changed("description") {
 					h.Spec.Description = next.Description

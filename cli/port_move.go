@@ -118,6 +118,11 @@ func (mv *mover) run(ctx context.Context, m *moveFlags) (*weftv1.Port, error) {
 		return mv.toTheEnd(ctx)
 	}
 	p, err := mv.prepare(ctx, m.host, m.epoch)
+	if isCode(err, connect.CodeFailedPrecondition) && !m.prepare {
+		if now, gerr := mv.port(ctx); gerr == nil && now.GetStatus().GetBinding().GetActive() == m.host && now.GetStatus().GetBinding().GetIncoming() == "" {
+			return now, nil // it is where it is wanted
+		}
+	}
 	if err != nil || m.noWait {
 		return p, err
 	}
@@ -138,8 +143,11 @@ func (mv *mover) run(ctx context.Context, m *moveFlags) (*weftv1.Port, error) {
 	return mv.port(ctx)
 }
 
-// prepare makes the port incoming on a host. The epoch of the binding that comes of it is the move's name from then on.
+// prepare makes the port incoming on a host. The epoch of the binding that comes of it is the move's name from then on: an interrupted command
+// still waits for it, to have something to abort.
 func (mv *mover) prepare(ctx context.Context, host string, epoch int64) (*weftv1.Port, error) {
+	ctx, cancel := lingering(ctx)
+	defer cancel()
 	p, err := call(ctx, mv.c.Ports.PrepareMove, &weftv1.PrepareMoveRequest{Tenant: mv.tenant, Name: mv.name, Host: host, Epoch: epoch})
 	if err == nil {
 		mv.tell(p.GetStatus().GetMove())
@@ -229,6 +237,16 @@ func committed(m *weftv1.Move) bool {
 
 // goodbye is how long an interrupted command may take to put things back.
 const goodbye = 5 * time.Second
+
+// lingering ends some time after ctx does.
+func lingering(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(goodbye, cancel)
+		context.AfterFunc(longer, func() { timer.Stop() })
+	})
+	return longer, func() { stop(); cancel() }
+}
 
 // giveUp aborts a move that the user does not wait for any more.
 func (mv *mover) giveUp(epoch int64) {

@@ -29,8 +29,8 @@ Whom a command asks: ` + "`--socket` or `--server`" + `, then WEFT_SOCKET, WEFT_
 ~/.config/weft/config.yaml), the server on this machine (/run/weft/server.sock, root only), a running lab. A server by address needs an API token:
 ` + "`--token-file`" + `, WEFT_TOKEN, or the context file. The tenant is ` + "`--tenant`" + `, WEFT_TENANT, or the context's.
 
-Exit status: 0 done, 1 refused or failed, 2 wrong usage or a wrong field, 3 a wait ended before every host had applied. Errors go to standard error
-as ` + "`error: field: reason`" + `, with what to do about it in a second line.
+Exit status: 0 done, 1 refused or failed, 2 wrong usage or a wrong field, 3 a wait ended before every host had applied, 4 ports are left on
+a host that was to be emptied. Errors go to standard error as ` + "`error: field: reason`" + `, with what to do about it in a second line.
 
 ## What ` + "`set`" + ` can change
 | object | fields | never |
@@ -40,7 +40,7 @@ as ` + "`error: field: reason`" + `, with what to do about it in a second line.
 | port | macs, ips, allowed addresses, unguarded, forwarding, fast-path, description; its host by ` + "`weft port move`" + ` | name, tenant, network |
 | vtep | address, udp-port, outer-checksum, description | name |
 | pool | first, last, description | name |
-| host | outer-checksum, description | name |
+| host | outer-checksum, migrates, when-silent, description; its duty by ` + "`weft host drain`, `fail` and `return`" + ` | name |
 
 A set reads the object, changes what was named and writes it back on the revision it read; when somebody else wrote meanwhile it does so again.
 ` + "`--revision N`" + ` refuses instead.

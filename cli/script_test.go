@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -94,6 +96,33 @@ func TestScripts(t *testing.T) {
 					}
 				}
 				ts.Fatalf("port %s did not begin to move", args[0])
+			},
+			// waitfile NAME waits until a file is there.
+			"waitfile": func(ts *testscript.TestScript, _ bool, args []string) {
+				for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+					if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+						return
+					}
+				}
+				ts.Fatalf("%s did not appear", args[0])
+			},
+			// ready HOST MTU lets a host's agent have come, with an uplink of that MTU.
+			"ready": func(ts *testscript.TestScript, _ bool, args []string) {
+				f := ts.Value(fakeKey{}).(*fake)
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				mtu, err := strconv.ParseUint(args[1], 10, 32)
+				ts.Check(err)
+				s := f.hosts.by[args[0]].Status
+				s.State, s.UplinkMtu, s.VtepAddresses = weftv1.HostState_HOST_STATE_READY, uint32(mtu), []string{"192.0.2.1"}
+			},
+			// portstate NAME STATE is what the host reports of a port of tenant acme.
+			"portstate": func(ts *testscript.TestScript, _ bool, args []string) {
+				f := ts.Value(fakeKey{}).(*fake)
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				s := f.ports.by["acme/"+args[0]].Status
+				s.State, s.Mtu = weftv1.PortState(weftv1.PortState_value["PORT_STATE_"+strings.ToUpper(args[1])]), 1450
 			},
 			// report gives port acme/web1 what its host would report.
 			"report": func(ts *testscript.TestScript, _ bool, _ []string) {
