@@ -86,6 +86,9 @@ func (f ports) CommitMove(_ context.Context, r *connect.Request[weftv1.CommitMov
 	if err != nil {
 		return nil, err
 	}
+	if f.moving(p, "event") && p.GetStatus().GetMove().GetPhase() == weftv1.MovePhase_MOVE_PHASE_PREPARED {
+		f.commit(p, weftv1.CommitCause_COMMIT_CAUSE_FIRST_FRAME) // it was the faster one
+	}
 	if p.GetStatus().GetMove().GetPhase() != weftv1.MovePhase_MOVE_PHASE_PREPARED {
 		return nil, refuse(connect.CodeFailedPrecondition, "name", "its move is not prepared", "wait for it")
 	}
