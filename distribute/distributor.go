@@ -126,14 +126,17 @@ func (d *Distributor) Publish(storeID string, revision int64, upserts []*plan.Re
 
 // put takes a resource in; revision is the evidence for what a host loses by it, 0 when it was not seen to change.
 func (d *Distributor) put(r *plan.Resource, revision int64) {
-	if old := d.set.Get(r.Key()); old != nil && old.Scope != r.Scope {
+	old := d.set.Get(r.Key())
+	if old != nil && old.Scope != r.Scope {
 		d.remove(plan.Removal{Scope: old.Scope, Key: r.Key(), Revision: revision})
 	}
 	before := d.set.Digest(r.Scope)
 	if !d.set.Put(r) {
 		return
 	}
-	d.note(entry{scope: r.Scope, key: r.Key(), revision: revision}, before)
+	// A host that joins is a new VTEP for every other, which none sends to until a network lists it.
+	idle := old == nil && r.Scope == plan.UnderlayScope
+	d.note(entry{scope: r.Scope, key: r.Key(), revision: revision, idle: idle}, before)
 	if r.Kind == planv1.Kind_KIND_HOST {
 		d.subs.put(r.UID, plan.Subscription(r.Host()))
 	}
@@ -167,6 +170,9 @@ func (d *Distributor) signal(since uint64) {
 	scopes := map[string]struct{}{}
 	hosts := map[string]struct{}{}
 	for e := range d.ring.since(since) {
+		if e.idle {
+			continue
+		}
 		scopes[e.scope] = struct{}{}
 		if e.key.Kind == planv1.Kind_KIND_HOST {
 			hosts[e.key.UID] = struct{}{}

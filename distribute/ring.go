@@ -16,6 +16,8 @@ type entry struct {
 	revision int64
 	// at is the revision that it came with: who holds an older one has not seen it.
 	at int64
+	// idle: nobody needs it before something else names it, so it wakes no stream; it goes along with what does, or when there is time.
+	idle bool
 	// undo turns the scope's digest back to what it was before.
 	undo plan.Digest
 }

@@ -182,6 +182,50 @@ func TestAdvanceHasARate(t *testing.T) {
 	})
 }
 
+// TestAJoinWakesNobody: a new host's VTEP comes to the others when there is time, or with the network that lists it; another address of a
+// VTEP that is there comes at once. Red when put calls nothing idle, or everything.
+func TestAJoinWakesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		f := newFleet(Config{AdvanceEvery: time.Minute})
+		f.host("h0")
+		f.network("n0")
+		f.port("p0", "n0")
+		f.port("p1", "n0")
+		f.bind("p0", "h0")
+		r := &receiver{agent: f.agent("h0")}
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = r.serve(ctx, f.d) })
+		vteps := func() int {
+			synctest.Wait()
+			return r.staging.Set().Digest(plan.UnderlayScope).Resources
+		}
+		if n := vteps(); n != 1 {
+			t.Fatalf("%d VTEPs at first", n)
+		}
+		f.host("h1")
+		if n := vteps(); n != 1 {
+			t.Errorf("%d VTEPs at once after a join", n)
+		}
+		f.bind("p1", "h1")
+		if n := vteps(); n != 2 {
+			t.Errorf("%d VTEPs when the network lists the new one", n)
+		}
+		f.host("h2")
+		f.write(model.Change{Facts: &model.HostFacts{Host: "h1", VTEPAddresses: f.world.Facts["h0"].VTEPAddresses, UDPPort: 4790, UplinkMTU: 1500}})
+		if n := vteps(); n != 3 {
+			t.Errorf("%d VTEPs when one of them changed", n)
+		}
+		f.host("h3")
+		time.Sleep(time.Minute + time.Second) // the bubble's clock
+		if n := vteps(); n != 4 {
+			t.Errorf("%d VTEPs after a while", n)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
 // TestManyStreams: publishes, breaking streams and reconnects at once, for the race detector; all converge.
 func TestManyStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
