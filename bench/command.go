@@ -43,7 +43,7 @@ func Command(deps Deps) *cobra.Command {
 	fl.BoolVar(&cfg.Quick, "quick", false, "small frames and one TCP stream only: under 4 minutes")
 	fl.StringSliceVar(&cfg.Only, "only", nil, "take only these `measures`: "+strings.Join(MeasureNames(), ", "))
 	fl.StringVar(&out, "out", "", "`directory` to keep the results in, as JSON, Markdown and SVG")
-	cmd.AddCommand(scale.Command(scale.Deps{Version: deps.Version, Commit: deps.Commit, Machine: describe}))
+	cmd.AddCommand(scale.Command(scale.Deps{Version: deps.Version, Commit: deps.Commit, Enter: enter, Machine: describe}))
 	return cmd
 }
 

@@ -152,7 +152,7 @@ func (a *simulated) run(ctx context.Context, every time.Duration) {
 	a.speaker.Run(ctx)
 }
 
-// report says of each port here what a busy one's agent would.
+// report says of each port here what a busy one's agent would, if somebody listens.
 func (a *simulated) report() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -160,6 +160,11 @@ func (a *simulated) report() {
 		return
 	}
 	a.packets += 1000
+	a.speaker.Say(nil, nil, a.said())
+}
+
+// said is the report as it is now.
+func (a *simulated) said() *planv1.Report {
 	rep := &planv1.Report{}
 	for uid, epoch := range a.mine {
 		rep.Ports = append(rep.Ports, &planv1.PortReport{Uid: uid, Epoch: epoch, State: planv1.PortState_PORT_STATE_ACTIVE, Interface: "wp" + uid[:10],
@@ -168,7 +173,7 @@ func (a *simulated) report() {
 	for _, program := range []string{"from_port", "from_uplink", "to_uplink", "from_vxlan"} {
 		rep.Books = append(rep.Books, &planv1.ProgramBooks{Program: program, In: a.packets, Delivered: a.packets})
 	}
-	a.speaker.Say(nil, nil, rep)
+	return rep
 }
 
 // state is a copy of what others ask.

@@ -10,10 +10,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Deps is what the command takes from outside. Machine tells of it, and how busy it is.
+// Deps is what the command takes from outside.
 type Deps struct {
 	Version, Commit string
-	Machine         func() (text string, otherLoad float64, err error)
+	// Enter takes the machine for this run alone.
+	Enter func(ctx context.Context) (leave func(), err error)
+	// Machine tells of it, and how busy it is in percent of a core.
+	Machine func() (text string, otherLoad float64, err error)
 }
 
 // Command is `weft bench scale`.
@@ -32,6 +35,11 @@ func Command(deps Deps) *cobra.Command {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
 			cfg.Progress = cmd.ErrOrStderr()
+			leave, err := deps.Enter(ctx)
+			if err != nil {
+				return err
+			}
+			defer leave()
 			if cfg.Machine, cfg.OtherLoad, err = deps.Machine(); err != nil {
 				return err
 			}

@@ -93,26 +93,27 @@ func (c Config) fillPorts(ctx context.Context, apis []*client.Client) error {
 	})
 }
 
-// scattered is another order of the ports, in which those of one host are not next to each other.
-func (c Config) scattered(i int) int {
+// scattered is another order of n things, in which those of one host are not next to each other.
+func scattered(i, n int) int {
 	const prime = 7919
-	if c.Ports%prime == 0 {
+	if n%prime == 0 {
 		return i
 	}
-	return i * prime % c.Ports
+	return i * prime % n
 }
 
-// bind has each host bind its ports, under its own certificate and while its stream is open.
-func (f *fleet) bind(ctx context.Context, apis []*client.Client) (revision int64, err error) {
-	revisions := make([]int64, f.cfg.Ports)
-	err = each(ctx, f.cfg.Ports, apis, func(ctx context.Context, _ *client.Client, i int) error {
-		i = f.cfg.scattered(i)
+// bind has hosts bind the ports of a range, each under its own certificate and while its stream is open.
+func (f *fleet) bind(ctx context.Context, apis []*client.Client, from, to int) (revision int64, err error) {
+	revisions := make([]int64, to-from)
+	err = each(ctx, to-from, apis, func(ctx context.Context, _ *client.Client, i int) error {
+		at := scattered(i, to-from)
+		i = from + at
 		a := f.agents[f.cfg.hostOf(i)]
 		res, err := a.speaker.Bind(ctx, tenant, portName(i))
 		if err != nil {
 			return fmt.Errorf("%s binds %s: %w", a.name, portName(i), err)
 		}
-		revisions[i] = res.GetRevision()
+		revisions[at] = res.GetRevision()
 		return nil
 	})
 	for _, r := range revisions {

@@ -10,8 +10,10 @@ import (
 
 	"connectrpc.com/connect"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/weftnet/weft/agent"
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/client"
 	"github.com/weftnet/weft/trust"
@@ -170,8 +172,19 @@ func (f *fleet) sums() (octets int64, updates, resources, ports int) {
 	return octets, updates, resources, ports
 }
 
+// reportOctets is the mean size of the agents' reports.
+func (f *fleet) reportOctets() float64 {
+	total := 0
+	for _, a := range f.agents {
+		a.mu.Lock()
+		total += proto.Size(&planv1.AgentMessage{Message: &planv1.AgentMessage_Report{Report: a.said()}})
+		a.mu.Unlock()
+	}
+	return float64(total) / float64(len(f.agents))
+}
+
 // inFlight is how many requests each client has under way.
-const inFlight = 8
+const inFlight = 16
 
 // each does something n times, spread over the clients. The first error ends it.
 func each(ctx context.Context, n int, apis []*client.Client, do func(ctx context.Context, api *client.Client, i int) error) error {

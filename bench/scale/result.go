@@ -28,18 +28,23 @@ func (f Figure) judged() Figure {
 
 // value is the number in words.
 func (f Figure) value() string {
-	if f.Unit != "B" {
+	rate, isOctets := strings.CutPrefix(f.Unit, "B")
+	if !isOctets {
 		return fmt.Sprintf("%.4g %s", f.Value, f.Unit)
 	}
+	return octets(f.Value) + rate
+}
+
+func octets(v float64) string {
 	switch {
-	case f.Value >= 1<<30:
-		return fmt.Sprintf("%.2f GiB", f.Value/(1<<30))
-	case f.Value >= 1<<20:
-		return fmt.Sprintf("%.1f MiB", f.Value/(1<<20))
-	case f.Value >= 1<<13:
-		return fmt.Sprintf("%.1f KiB", f.Value/(1<<10))
+	case v >= 1<<30:
+		return fmt.Sprintf("%.2f GiB", v/(1<<30))
+	case v >= 1<<20:
+		return fmt.Sprintf("%.1f MiB", v/(1<<20))
+	case v >= 1<<13:
+		return fmt.Sprintf("%.1f KiB", v/(1<<10))
 	}
-	return fmt.Sprintf("%.0f B", f.Value)
+	return fmt.Sprintf("%.0f B", v)
 }
 
 func (f Figure) wanted() string {
@@ -68,6 +73,8 @@ type Result struct {
 	Seconds   int      `json:"seconds"`
 	Notes     []string `json:"notes"`
 	Figures   []Figure `json:"figures"`
+	// Projections are for 10,000 hosts and 1,000,000 ports.
+	Projections []Projection `json:"projections"`
 }
 
 // idleEnough is how busy the machine may be before a run, in percent of a core.
@@ -100,6 +107,11 @@ func (r *Result) WriteMarkdown(w io.Writer) error {
 	fmt.Fprintf(&b, "\n\n| what | found | wanted, for 1,000 hosts and 100,000 ports |\n|---|---|---|\n")
 	for _, f := range r.Figures {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", f.What, f.value(), f.wanted())
+	}
+	fmt.Fprintf(&b, "\n## On paper: %d hosts, %d ports\n\nEach line from the constants above; docs/scale.md says what it means. Processor time is the server's, of this machine's cores.\n", largeHosts, largePorts)
+	fmt.Fprintf(&b, "\n| what | computed | how |\n|---|---|---|\n")
+	for _, p := range r.Projections {
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", p.What, Figure{Value: p.Value, Unit: p.Unit}.value(), p.How)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -133,6 +133,7 @@ func Run(ctx context.Context, cfg Config) (_ *Result, err error) {
 			return nil, fmt.Errorf("%s: %w", stage.name, err)
 		}
 	}
+	r.out.project()
 	r.out.Seconds = int(time.Since(r.out.Time).Seconds())
 	return r.out, nil
 }
@@ -170,19 +171,44 @@ func (r *run) add(f Figure) {
 // build makes networks, ports and hosts, and binds the ports while all streams are open.
 func (r *run) build(ctx context.Context) error {
 	c := r.cfg
+	if err := r.heap(ctx, heapEmpty); err != nil {
+		return err
+	}
 	if err := r.timed("networks created", "networks", c.Networks, func() error { return c.fillNetworks(ctx, r.apis) }); err != nil {
 		return err
 	}
-	if err := r.timed("ports created", "ports", c.Ports, func() error { return c.fillPorts(ctx, r.apis) }); err != nil {
+	if err := r.timed(portsCreated, "ports", c.Ports, func() error { return c.fillPorts(ctx, r.apis) }); err != nil {
 		return err
 	}
-	if err := r.timed("hosts joined: token, certificate, stream", "hosts", c.Hosts, func() error { return r.fleet.muster(ctx, r.apis) }); err != nil {
+	if err := r.heap(ctx, heapPorts); err != nil {
 		return err
 	}
+	if err := r.timed(hostsJoined, "hosts", c.Hosts, func() error { return r.fleet.muster(ctx, r.apis) }); err != nil {
+		return err
+	}
+	if err := r.heap(ctx, heapHosts); err != nil {
+		return err
+	}
+	if err := r.bind(ctx, "ports bound in the network of all hosts, each of which makes a member", 0, c.Hosts); err != nil {
+		return err
+	}
+	if c.Ports > c.Hosts {
+		if err := r.bind(ctx, portsBound, c.Hosts, c.Ports); err != nil {
+			return err
+		}
+	}
+	_, _, resources, _ := r.fleet.sums()
+	r.add(Figure{What: "resources held by an agent, mean", Value: float64(resources) / float64(c.Hosts), Unit: "resources"})
+	return r.fleet.verify(ctx, c.Ports)
+}
+
+// bind has ports bound, and waits until every agent holds what follows from that.
+func (r *run) bind(ctx context.Context, what string, from, to int) error {
 	var bound time.Time
 	var done <-chan struct{}
-	if err := r.timed("ports bound by their hosts", "ports", c.Ports, func() error {
-		revision, err := r.fleet.bind(ctx, r.apis)
+	before, updatesBefore, _, _ := r.fleet.sums()
+	if err := r.timed(what, "ports", to-from, func() error {
+		revision, err := r.fleet.bind(ctx, r.apis, from, to)
 		bound = time.Now()
 		done = r.fleet.expect(revision, false)
 		return err
@@ -192,12 +218,20 @@ func (r *run) build(ctx context.Context) error {
 	if err := r.fleet.await(ctx, done); err != nil {
 		return err
 	}
-	r.add(Figure{What: "last port bound, until every agent holds all", Value: max(0, r.fleet.last().Sub(bound).Seconds()), Unit: "s"})
-	octets, updates, resources, _ := r.fleet.sums()
-	r.add(Figure{What: "plan octets sent while building", Value: float64(octets), Unit: "B"})
-	r.add(Figure{What: "updates sent while building", Value: float64(updates), Unit: "updates"})
-	r.add(Figure{What: "resources held by an agent, mean", Value: float64(resources) / float64(c.Hosts), Unit: "resources"})
-	return r.fleet.verify(ctx, c.Ports)
+	octets, updates, _, _ := r.fleet.sums()
+	r.add(Figure{What: what + ", the last until every agent holds all", Value: max(0, r.fleet.last().Sub(bound).Seconds()), Unit: "s"})
+	r.add(Figure{What: what + ", plan octets for one", Value: float64(octets-before) / float64(to-from), Unit: "B"})
+	r.add(Figure{What: what + ", updates for one", Value: float64(updates-updatesBefore) / float64(to-from), Unit: "updates"})
+	return nil
+}
+
+// heap is what the server's own objects take now.
+func (r *run) heap(ctx context.Context, what string) error {
+	n, err := r.server.heap(ctx)
+	if err == nil {
+		r.add(Figure{What: what, Value: float64(n), Unit: "B"})
+	}
+	return err
 }
 
 // idleLook is how long the fleet is watched doing nothing but reporting.
@@ -218,22 +252,21 @@ func (r *run) memory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.add(Figure{What: "server's load when nothing changes (reports)", Value: 100 * (after.CPU - before.CPU).Seconds() / idleLook.Seconds(), Unit: "% of a core"})
-	heap, err := r.server.heap(ctx)
-	if err != nil {
-		return err
-	}
+	r.add(Figure{What: idleLoad, Value: 100 * (after.CPU - before.CPU).Seconds() / idleLook.Seconds(), Unit: "% of a core"})
 	status, err := r.apis[0].System.GetStatus(ctx, connect.NewRequest(&weftv1.GetStatusRequest{}))
 	if err != nil {
 		return err
 	}
 	ports := float64(r.cfg.Ports)
+	if err := r.heap(ctx, heapAll); err != nil {
+		return err
+	}
+	r.add(Figure{What: "server's heap after a collection, for a port", Value: r.out.figure(heapAll) / ports, Unit: "B"})
 	r.add(Figure{What: "server's memory (RSS)", Value: float64(after.RSS), Unit: "B"})
 	r.add(Figure{What: "server's memory (RSS), for a port", Value: float64(after.RSS) / ports, Unit: "B"})
 	r.add(Figure{What: "of it pages of files, which are etcd's database", Value: float64(after.Files), Unit: "B"})
-	r.add(Figure{What: "server's heap after a collection", Value: float64(heap), Unit: "B"})
-	r.add(Figure{What: "server's heap, for a port", Value: float64(heap) / ports, Unit: "B"})
-	r.add(Figure{What: "etcd's database, history included", Value: float64(status.Msg.GetStoreOctets()), Unit: "B"})
+	r.add(Figure{What: "a report, mean", Value: r.fleet.reportOctets(), Unit: "B"})
+	r.add(Figure{What: storeOctets, Value: float64(status.Msg.GetStoreOctets()), Unit: "B"})
 	return nil
 }
 
@@ -278,7 +311,7 @@ func (r *run) changes(ctx context.Context) error {
 		r.add(Figure{What: m.what + ", p99", Value: milliseconds(percentile(m.all, 99)), Unit: "ms", AtMost: m.want})
 		r.add(Figure{What: m.what + ", longest", Value: milliseconds(m.all[len(m.all)-1]), Unit: "ms"})
 	}
-	r.add(Figure{What: "one change, server's processor time for each agent", Unit: "us",
+	r.add(Figure{What: changeCost, Unit: "us",
 		Value: float64((after.CPU - before.CPU).Microseconds()) / float64(r.cfg.Changes*r.cfg.Hosts)})
 	return nil
 }
@@ -292,9 +325,9 @@ func (r *run) restart(ctx context.Context, empty bool) error {
 	if err := r.fleet.gone(ctx); err != nil {
 		return err
 	}
-	what := "all agents back after a restart of the server"
+	what := backUnchanged
 	if empty {
-		what += ", empty"
+		what = backEmpty
 		for _, a := range r.fleet.agents {
 			a.forget()
 		}
@@ -307,7 +340,12 @@ func (r *run) restart(ctx context.Context, empty bool) error {
 	if err := r.server.ready(ctx); err != nil {
 		return err
 	}
-	r.add(Figure{What: what + ": server answers", Value: time.Since(r.server.started).Seconds(), Unit: "s"})
+	r.add(Figure{What: what + serverAnswers, Value: time.Since(r.server.started).Seconds(), Unit: "s"})
+	loaded, err := r.server.usage()
+	if err != nil {
+		return err
+	}
+	r.add(Figure{What: what + serverLoaded, Value: loaded.CPU.Seconds(), Unit: "s"})
 	if err := r.fleet.await(ctx, done); err != nil {
 		return err
 	}
@@ -327,7 +365,7 @@ func (r *run) restart(ctx context.Context, empty bool) error {
 	if err != nil {
 		return err
 	}
-	r.add(Figure{What: what + ": server's processor time", Value: u.CPU.Seconds(), Unit: "s"})
+	r.add(Figure{What: what + serverTime, Value: u.CPU.Seconds(), Unit: "s"})
 	return r.fleet.verify(ctx, r.cfg.Ports)
 }
 
@@ -345,16 +383,16 @@ func (r *run) cold(ctx context.Context) error {
 		return err
 	}
 	var took []time.Duration
-	resources := 0
+	var last simulatedState
 	for range r.cfg.ColdStarts {
-		d, err := r.coldStart(ctx, t, id, &resources)
-		if err != nil {
+		if last, err = r.coldStart(ctx, t, id); err != nil {
 			return err
 		}
-		took = append(took, d)
+		took = append(took, last.took.Sub(last.saidHello))
 	}
 	slices.Sort(took)
-	r.add(Figure{What: "cold start: resources of the plan", Value: float64(resources), Unit: "resources"})
+	r.add(Figure{What: "cold start: resources of the plan", Value: float64(last.resources), Unit: "resources"})
+	r.add(Figure{What: coldOctets, Value: float64(last.octets) / float64(last.resources), Unit: "B"})
 	r.add(Figure{What: "cold start: hello until the whole plan is staged, median", Value: percentile(took, 50).Seconds(), Unit: "s", AtMost: 2})
 	r.add(Figure{What: "cold start: hello until the whole plan is staged, longest", Value: took[len(took)-1].Seconds(), Unit: "s"})
 	if !r.cfg.Real {

@@ -128,7 +128,7 @@ func TestLayout(t *testing.T) {
 		for i := range c.Ports {
 			networks[c.networkOf(i)]++
 			hosts[c.hostOf(i)]++
-			seen[c.scattered(i)] = true
+			seen[scattered(i, c.Ports)] = true
 			if i < c.Hosts && (c.networkOf(i) != 0 || c.hostOf(i) != i) {
 				t.Errorf("port %d is in network %d on host %d", i, c.networkOf(i), c.hostOf(i))
 			}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,7 +36,7 @@ type server struct {
 	etcd                 []string
 
 	cmd     *exec.Cmd
-	ended   chan error
+	ended   <-chan error
 	started time.Time
 }
 
@@ -74,15 +75,41 @@ func (s *server) start() error {
 	cmd := exec.Command(s.binary, args...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "WEFT_") })
-	// A run that is killed takes its server along.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	s.started = time.Now()
-	if err := cmd.Start(); err != nil {
+	s.ended, err = launch(cmd, func(f func() error) error {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		return f()
+	})
+	if err != nil {
 		return fmt.Errorf("start the server: %w", err)
 	}
-	s.cmd, s.ended = cmd, make(chan error, 1)
-	go func() { s.ended <- cmd.Wait() }()
+	s.cmd = cmd
 	return nil
+}
+
+// launch starts a process that a killed run takes along: the kernel ties it to the thread that started it, so that one, which on
+// provides, waits until the process has ended. The channel then gives its end, to all who ask.
+func launch(cmd *exec.Cmd, on func(func() error) error) (<-chan error, error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started, ended := make(chan error, 1), make(chan error, 1)
+	go func() {
+		defer close(ended)
+		ran := false
+		err := on(func() error {
+			if err := cmd.Start(); err != nil {
+				return err
+			}
+			ran = true
+			started <- nil
+			ended <- cmd.Wait()
+			return nil
+		})
+		if !ran {
+			started <- err
+		}
+	}()
+	return ended, <-started
 }
 
 // ready waits until the server answers from its store.
@@ -101,8 +128,7 @@ func (s *server) ready(ctx context.Context) error {
 		}
 		select {
 		case end := <-s.ended:
-			s.ended <- end
-			return fmt.Errorf("the server ended: %w; see %s", end, s.logFile())
+			return fmt.Errorf("the server ended: %v; see %s", end, s.logFile())
 		case <-ctx.Done():
 			return fmt.Errorf("the server does not answer: %w; see %s", err, s.logFile())
 		case <-time.After(askEvery):
