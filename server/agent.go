@@ -59,7 +59,8 @@ func (a *api) Renew(ctx context.Context, req *connect.Request[planv1.RenewReques
 	return connect.NewResponse(&planv1.RenewResponse{Certificates: chain}), nil
 }
 
-// Bind implements plan.v1: a host takes an unbound port for itself.
+// Bind implements plan.v1: a host takes an unbound port for itself. One that somebody makes incoming there is attached as soon as that is asked for,
+// which may be before the host has heard of it.
 func (a *api) Bind(ctx context.Context, req *connect.Request[planv1.BindRequest]) (*connect.Response[planv1.BindResponse], error) {
 	p, err := a.port(ctx, "port", req.Msg.GetTenant(), req.Msg.GetPort())
 	if err != nil {
@@ -69,7 +70,7 @@ func (a *api) Bind(ctx context.Context, req *connect.Request[planv1.BindRequest]
 	if err != nil {
 		return nil, err
 	}
-	b, err := a.bind(ctx, p, h)
+	b, err := a.bind(ctx, p, h, true)
 	if err != nil {
 		return nil, err
 	}

@@ -26,16 +26,16 @@ func (a *api) BindPort(ctx context.Context, req *connect.Request[weftv1.BindPort
 	if err != nil {
 		return nil, err
 	}
-	if _, err := a.bind(ctx, p, h); err != nil {
+	if _, err := a.bind(ctx, p, h, false); err != nil {
 		return nil, err
 	}
 	return a.portAnswer(ctx, p), nil
 }
 
-// bind gives an unbound port a host.
-func (a *api) bind(ctx context.Context, p *model.Port, h *model.Host) (place, error) {
+// bind gives an unbound port a host. A port that is incoming there is left as it is, if that will do.
+func (a *api) bind(ctx context.Context, p *model.Port, h *model.Host, incoming bool) (place, error) {
 	return a.swap(ctx, p, func(w *model.World, at *place) error {
-		if at.Active == h.UID {
+		if at.Active == h.UID || incoming && at.Incoming == h.UID {
 			return nil
 		}
 		for host := range at.Hosts() {

@@ -55,7 +55,11 @@ func TestMoveIsAnnounced(t *testing.T) {
 	if p := peer.planned("p"); p.GetActive() != from.uid || p.GetIncoming() != to.uid {
 		t.Errorf("in between: active %s, incoming %s", p.GetActive(), p.GetIncoming())
 	}
-	refused(t, to.agent.Bind, &planv1.BindRequest{Tenant: "announced", Port: "p"}, conflict, "host", from.name)
+	refused(t, f.ports.BindPort, &weftv1.BindPortRequest{Tenant: "announced", Name: "p", Host: to.name}, conflict, "host", from.name)
+	refused(t, peer.agent.Bind, &planv1.BindRequest{Tenant: "announced", Port: "p"}, conflict, "host", from.name)
+	if b, is := ok(t, to.agent.Bind, &planv1.BindRequest{Tenant: "announced", Port: "p"}), f.at(t, "announced").Binding; b.Epoch != is.Epoch || is.Incoming != to.name || is.Active != from.name {
+		t.Errorf("the coming host asks for the port, and it is at %v, epoch %d", is, b.Epoch)
+	}
 	peer.acknowledge()
 	if err := <-moved; err != nil {
 		t.Fatal(err)

@@ -59,7 +59,7 @@ const (
 type AgentServiceClient interface {
 	Join(context.Context, *connect.Request[v1.JoinRequest]) (*connect.Response[v1.JoinResponse], error)
 	Renew(context.Context, *connect.Request[v1.RenewRequest]) (*connect.Response[v1.RenewResponse], error)
-	// Binds a port to the calling host: an unbound port, or one that is already bound here.
+	// Binds a port to the calling host: an unbound port. For one that is bound here, or incoming, it only says so.
 	Bind(context.Context, *connect.Request[v1.BindRequest]) (*connect.Response[v1.BindResponse], error)
 	// Unbinds a port that is bound to the calling host.
 	Unbind(context.Context, *connect.Request[v1.UnbindRequest]) (*connect.Response[v1.UnbindResponse], error)
@@ -206,7 +206,7 @@ func (c *agentServiceClient) Stream(ctx context.Context) *connect.BidiStreamForC
 type AgentServiceHandler interface {
 	Join(context.Context, *connect.Request[v1.JoinRequest]) (*connect.Response[v1.JoinResponse], error)
 	Renew(context.Context, *connect.Request[v1.RenewRequest]) (*connect.Response[v1.RenewResponse], error)
-	// Binds a port to the calling host: an unbound port, or one that is already bound here.
+	// Binds a port to the calling host: an unbound port. For one that is bound here, or incoming, it only says so.
 	Bind(context.Context, *connect.Request[v1.BindRequest]) (*connect.Response[v1.BindResponse], error)
 	// Unbinds a port that is bound to the calling host.
 	Unbind(context.Context, *connect.Request[v1.UnbindRequest]) (*connect.Response[v1.UnbindResponse], error)
