@@ -158,7 +158,7 @@ func (m *KernelMover) build() error {
 	}
 	m.moving = &Moving{Place: places[0], Peers: places[1:], Interface: "eth0"}
 	m.mac = m.macOf(0)
-	return m.moving.know()
+	return m.moving.Know()
 }
 
 func (m *KernelMover) join(g *netdev.Handle, member string) error {
@@ -228,7 +228,10 @@ func (m *KernelMover) Workload() *Moving { return m.moving }
 func (m *KernelMover) target() int { return 1 - m.at }
 
 // Prepare implements Mover: the target has an interface for the workload.
-func (m *KernelMover) Prepare(context.Context) error {
+func (m *KernelMover) Prepare(ctx context.Context) error {
+	if err := m.Finish(ctx); err != nil {
+		return err
+	}
 	return m.plug(0, m.target(), m.moving.Netns, m.moving.Other())
 }
 
@@ -237,6 +240,7 @@ func (m *KernelMover) guest(i int) string { return m.lab.cfg.namespace(guestName
 
 // Flip implements Mover, after the workload has turned.
 func (m *KernelMover) Flip(ctx context.Context) error {
+	defer func() { m.at = m.target() }()
 	if m.learn {
 		return m.announce()
 	}
@@ -268,11 +272,9 @@ func (m *KernelMover) announce() error {
 	})
 }
 
-// Finish implements Mover.
+// Finish implements Mover: the interface that the workload does not use is gone.
 func (m *KernelMover) Finish(context.Context) error {
-	err := m.guests[m.at].DeleteLink(m.member(0, m.moving.Other()))
-	m.at = m.target()
-	return err
+	return m.guests[m.target()].DeleteLink(m.member(0, m.moving.Other()))
 }
 
 // Close implements Mover.

@@ -35,8 +35,8 @@ func (m *Moving) Other() string {
 	return "eth0"
 }
 
-// know reads the peers' MACs.
-func (m *Moving) know() error {
+// Know reads the peers' MACs. It is the first thing to do.
+func (m *Moving) Know() error {
 	m.neighbours = map[netip.Addr]wire.MAC{}
 	for _, p := range m.Peers {
 		eth0, err := p.Netns.LinkByName("eth0")
@@ -86,8 +86,8 @@ func (m *Moving) Turn(x *probe.Exchange) error {
 type Mover interface {
 	Name() string
 	Workload() *Moving
-	// Prepare does what can be done before the workload stops; Flip says that it goes on in the other place, and returns when whoever was told says that
-	// it is done; Finish does what is left, and waits until the move is over.
+	// Prepare ends what an earlier move left, and does what can be done before the workload stops; Flip says that it goes on in the other place, and
+	// returns when whoever was told says that it is done; Finish waits until the last move is over.
 	Prepare(context.Context) error
 	Flip(context.Context) error
 	Finish(context.Context) error
@@ -107,7 +107,7 @@ type MoveSample struct {
 	Flip time.Duration
 }
 
-// MeasureMove moves a workload once, with traffic before and after of so many datagrams each way.
+// MeasureMove moves a workload once, with traffic before and after of so many datagrams each way. It does not wait until the move is over.
 func MeasureMove(ctx context.Context, m Mover, x *probe.Exchange, datagrams uint64) (s MoveSample, err error) {
 	w := m.Workload()
 	if err := m.Prepare(ctx); err != nil {
@@ -133,9 +133,6 @@ func MeasureMove(ctx context.Context, m Mover, x *probe.Exchange, datagrams uint
 	}
 	in, out = x.Count()
 	s.InGap, s.OutGap, s.InLost, s.OutLost = in.LongestGap, out.LongestGap, in.LongestSilence, out.LongestSilence
-	if err := m.Finish(ctx); err != nil {
-		return s, fmt.Errorf("finish: %w", err)
-	}
 	return s, nil
 }
 

@@ -46,6 +46,9 @@ func TestKernelMoversMove(t *testing.T) {
 		if r.In.Received == 0 || r.Out.Received == 0 || r.Exchanges == 0 || len(r.Broken) > 0 {
 			t.Errorf("%s: %+v", m.Name(), r)
 		}
+		if err := m.Finish(ctx); err != nil {
+			t.Error(err)
+		}
 		if m == Mover(told) && (r.In.Elsewhere == 0) {
 			t.Errorf("%s: %d datagrams were lost, and %d came where the workload was not any more", m.Name(), r.In.Lost, r.In.Elsewhere)
 		}

@@ -113,12 +113,13 @@ func (x *Exchange) Count() (in, out SequenceResult) { return sum(x.in), sum(x.ou
 
 func sum(list []*SequenceReceiver) (all SequenceResult) {
 	for _, r := range list {
-		all.add(r.Result())
+		all.Add(r.Result())
 	}
 	return all
 }
 
-func (all *SequenceResult) add(r SequenceResult) {
+// Add adds another's counts, and takes the longer of what is longest.
+func (all *SequenceResult) Add(r SequenceResult) {
 	all.Sent += r.Sent
 	all.Received += r.Received
 	all.Lost += r.Lost
@@ -166,7 +167,7 @@ func (x *Exchange) Stop() (ExchangeResult, error) {
 				got.Sent, got.Unsent, got.Lost = sent[all].Sent, sent[all].Unsent, sent[all].Sent-got.Received
 			}
 			all++
-			way.to.add(got)
+			way.to.Add(got)
 		}
 	}
 	for _, s := range x.sessions {
