@@ -23,6 +23,7 @@ type Change struct {
 	Tombstone *Tombstone
 	APIToken  *APIToken
 	Move      *Move
+	Counters  *Counters
 }
 
 // TenantName is the key of an object that is unique per tenant.
@@ -46,6 +47,7 @@ type World struct {
 	Tombstones map[UID]*Tombstone
 	APITokens  map[string]*APIToken // by name
 	Moves      map[UID]*Move        // by port
+	Counters   map[UID]*Counters    // by port
 
 	networkByName  names[TenantName]
 	portByName     names[TenantName]
@@ -69,6 +71,7 @@ func NewWorld(storeID string) *World {
 		Pools: map[string]*VNIPool{}, VNIs: map[uint32]*VNIUse{}, Tombstones: map[UID]*Tombstone{},
 		APITokens:     map[string]*APIToken{},
 		Moves:         map[UID]*Move{},
+		Counters:      map[UID]*Counters{},
 		openMoves:     map[UID]struct{}{},
 		deadHosts:     map[UID]struct{}{},
 		networkByName: newNames[TenantName](), portByName: newNames[TenantName](), hostByName: newNames[string](),
@@ -107,6 +110,10 @@ func (w *World) Apply(c Change) {
 		w.applyAPIToken(c.APIToken, c.Deleted)
 	case c.Move != nil:
 		w.applyMove(c.Move, c)
+	case c.Counters != nil:
+		if old := w.Counters[c.Counters.Port]; old == nil || !c.staleFor(old.Revision, c.Counters.Revision) {
+			put(w.Counters, c.Counters.Port, c.Counters, c.Deleted)
+		}
 	}
 }
 

@@ -27,6 +27,7 @@ type history struct {
 	vteps    map[string]*VTEP
 	bindings map[UID]*Binding
 	moves    map[UID]*Move
+	counters map[UID]*Counters
 	tombs    map[UID]*Tombstone
 	vnis     map[wire.VNI]*VNIUse
 }
@@ -34,7 +35,7 @@ type history struct {
 func newHistory(t *rapid.T) *history {
 	return &history{
 		t: t, tenants: map[string]*Tenant{}, networks: map[TenantName]*Network{}, ports: map[TenantName]*Port{},
-		hosts: map[string]*Host{}, vteps: map[string]*VTEP{}, bindings: map[UID]*Binding{}, moves: map[UID]*Move{}, tombs: map[UID]*Tombstone{},
+		hosts: map[string]*Host{}, vteps: map[string]*VTEP{}, bindings: map[UID]*Binding{}, moves: map[UID]*Move{}, counters: map[UID]*Counters{}, tombs: map[UID]*Tombstone{},
 		vnis: map[wire.VNI]*VNIUse{},
 	}
 }
@@ -156,6 +157,10 @@ func (h *history) port(key TenantName) {
 			delete(h.moves, old.UID)
 			h.del(Change{Move: m})
 		}
+		if c := h.counters[old.UID]; c != nil {
+			delete(h.counters, old.UID)
+			h.del(Change{Counters: c})
+		}
 		h.bury(KindPort, old.UID, old.Alloc.NetworkUID)
 		if rapid.Bool().Draw(h.t, "at once again") {
 			h.createPort(key) // the same name, in the same transaction
@@ -251,6 +256,11 @@ func (h *history) bind(key TenantName) {
 		h.moves[p.UID] = m
 		h.put(Change{Move: m})
 	}
+	if rapid.Bool().Draw(h.t, "settle") {
+		c := &Counters{Port: p.UID, Revision: h.rev}
+		h.counters[p.UID] = c
+		h.put(Change{Counters: c})
+	}
 }
 
 // storeKey is the store key that a change is of: changes of one key are seen in their order, whatever else happens.
@@ -274,6 +284,8 @@ func storeKey(c Change) string {
 		return fmt.Sprint("vni ", c.VNI.VNI)
 	case c.Move != nil:
 		return "move " + string(c.Move.Port)
+	case c.Counters != nil:
+		return "counters " + string(c.Counters.Port)
 	case c.Tombstone != nil:
 		return "tombstone " + string(c.Tombstone.UID)
 	}
@@ -409,6 +421,7 @@ func (h *history) check(w *World, how string) {
 	byUID("open moves", sorted(open), sorted(wantOpen))
 	byUID("dead hosts", sorted(dead), sorted(wantDead))
 	byUID("moves", w.Moves, h.moves)
+	byUID("counters", w.Counters, h.counters)
 	byUID("tenants", w.Tenants, h.tenants)
 	byUID("networks", w.Networks, networks)
 	byUID("ports", w.Ports, ports)
@@ -570,6 +583,7 @@ func TestWorldLeavesNothingBehind(t *testing.T) {
 		{Pool: &VNIPool{Meta: Meta{UID: "o", Revision: 1}, Name: "o"}}, {VNI: &VNIUse{VNI: 5}},
 		{Tombstone: &Tombstone{UID: "x", Network: "n"}}, {APIToken: &APIToken{Name: "a"}},
 		{Move: &Move{Port: "p", Phase: MoveDraining, Revision: 1}}, {Host: &Host{Meta: Meta{UID: "d", Revision: 1}, Name: "d", Duty: DutyFailed}},
+		{Counters: &Counters{Port: "p", Revision: 1}},
 	}
 	w := worldOf(changes...)
 	for _, c := range changes {

@@ -8,7 +8,7 @@ const FeatureMoves = "moves"
 
 // Features are what agents of this version understand beyond the resources of the first version, which need none. A
 // resource that changes what an older agent would do names a feature in Requires; see Checker for what that agent does.
-func Features() []string { return []string{} }
+func Features() []string { return []string{FeatureMoves} }
 
 // Missing is the first feature that a resource requires and is not among those known, or "".
 func Missing(r *Resource, known []string) string {

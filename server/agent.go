@@ -184,6 +184,15 @@ func (a *api) Abort(ctx context.Context, req *connect.Request[planv1.AbortReques
 	return connect.NewResponse(&planv1.AbortResponse{Epoch: int64(at.Epoch)}), nil
 }
 
+// Settle implements plan.v1: what a port counted on the calling host, whose part in it has ended.
+func (a *api) Settle(ctx context.Context, req *connect.Request[planv1.SettleRequest]) (*connect.Response[planv1.SettleResponse], error) {
+	err := a.store.Settle(ctx, model.UID(req.Msg.GetPortUid()), identityOf(ctx).Host, model.Epoch(req.Msg.GetEpoch()), countsIn(req.Msg))
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&planv1.SettleResponse{}), nil
+}
+
 // step is a step of the target's in the last move of a port: its agent names the port by uid, and the epoch in which it became incoming.
 func (a *api) step(ctx context.Context, req interface {
 	GetPortUid() string

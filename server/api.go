@@ -1,8 +1,6 @@
 package server
 
 import (
-	"github.com/weftnet/weft/api/gen/plan/v1/planv1connect"
-
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -29,7 +27,6 @@ const (
 
 // api answers every service. Its methods stand in one file a noun.
 type api struct {
-	planv1connect.UnimplementedAgentServiceHandler
 	cfg Config
 	// id of this life of the server, among the others.
 	id    string

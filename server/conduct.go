@@ -3,14 +3,12 @@ package server
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/model"
-	"github.com/weftnet/weft/plan"
 	"github.com/weftnet/weft/store"
 )
 
@@ -203,8 +201,6 @@ func (a *api) readiness(w *model.World, p *model.Port, at *place, behind map[mod
 	case hindrance(said.errors, p) != nil:
 		r.broken = "host " + name + " cannot hold the port: " + hindrance(said.errors, p).GetMessage()
 		return r
-	case !reportsMoves(w.Facts[at.Incoming]):
-		// Its agent is of a version before moves by steps: what it has applied is all that there is to know.
 	case rep.GetEpoch() < int64(at.Epoch) || !rep.GetPrepared():
 		r.lacks = "host " + name + " has not reported that it is ready"
 		if rep.GetEpoch() >= int64(at.Epoch) && rep.GetMessage() != "" {
@@ -223,10 +219,6 @@ func (a *api) readiness(w *model.World, p *model.Port, at *place, behind map[mod
 		r.lacks = "host " + w.HostName(least.host) + " has not taken the plan yet"
 	}
 	return r
-}
-
-func reportsMoves(f *model.HostFacts) bool {
-	return f != nil && slices.Contains(f.Features, plan.FeatureMoves)
 }
 
 // hindrance is the error that keeps a host from holding a port, or nil.

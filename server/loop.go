@@ -119,13 +119,11 @@ func (a *api) takeEvent(ev store.Event) bool {
 	return true
 }
 
-// sweepHeard forgets hosts and ports that are gone, and closes the streams of such hosts.
+// sweepHeard forgets hosts that are gone, and closes the streams of such hosts.
 func (a *api) sweepHeard() {
 	var gone []*session
 	a.view.read(func(w *model.World) {
-		gone = a.heard.forget(
-			func(uid model.UID) bool { return w.Hosts[uid] != nil },
-			func(uid model.UID) bool { return w.Ports[uid] != nil })
+		gone = a.heard.forget(func(uid model.UID) bool { return w.Hosts[uid] != nil })
 	})
 	for _, s := range gone {
 		s.cancel(errHostRemoved)

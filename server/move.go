@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -10,6 +11,7 @@ import (
 
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/model"
+	"github.com/weftnet/weft/plan"
 )
 
 // A move is a transaction of several steps, each one compare-and-swap (decision 7):
@@ -188,6 +190,10 @@ func (a *api) takes(w *model.World, h *model.Host, p *model.Port) error {
 	if said, _ := a.heard.host(h.UID); !said.live() {
 		return model.Errorf(model.Conflict, "host", "see that its agent runs and reaches a server, or choose another host",
 			"host %s is not connected, so the move cannot be prepared there", h.Name)
+	}
+	if !slices.Contains(f.Features, plan.FeatureMoves) {
+		return model.Errorf(model.Conflict, "host", "upgrade it there, or choose another host",
+			"the agent of host %s (version %s) is too old to take a port over by steps", h.Name, f.Version)
 	}
 	return hostCarries(w, h, w.Networks[p.Alloc.NetworkUID])
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -88,24 +89,66 @@ func TestMoveLosesToUnbind(t *testing.T) {
 	}
 }
 
-// TestCountersMove: what a port counted on the host that it left stays its own. Break it: drop the moved counts.
+// TestCountersMove: what a port counted on the host that it left stays its own, is counted once whatever is settled again or reported late, and
+// a later part of the same host is added. Break it: let Settle add always, or With forget the epoch.
 func TestCountersMove(t *testing.T) {
-	f := server(t)
+	f := ownServer(t, Config{Limits: Limits{Drain: 20 * time.Millisecond, Sweep: 5 * time.Millisecond}})
 	from, to, peer := movers(t, f, "counters")
 	peer.acknowledge()
 	uid := ok(t, f.ports.GetPort, &weftv1.GetPortRequest{Tenant: "counters", Name: "p"}).Meta.Uid
-	said := func(n uint64) *planv1.Report {
-		return &planv1.Report{Ports: []*planv1.PortReport{{Uid: uid, EgressPackets: n}}}
+	said := func(d *double, n uint64) {
+		d.report(&planv1.Report{Ports: []*planv1.PortReport{{Uid: uid, EgressPackets: n, IngressOctets: 10 * n, Epoch: f.at(t, "counters").Binding.Epoch}}})
 	}
-	counted := func() uint64 {
-		return ok(t, f.ports.GetPort, &weftv1.GetPortRequest{Tenant: "counters", Name: "p"}).Status.Counters.EgressPackets
+	counted := func(want uint64) {
+		t.Helper()
+		eventually(t, fmt.Sprint(want, " packets are counted"), func() bool {
+			c := f.at(t, "counters").Counters
+			return c.EgressPackets == want && c.IngressOctets == 10*want
+		})
 	}
-	from.report(said(100))
-	eventually(t, "100 packets are counted", func() bool { return counted() == 100 })
-	ok(t, f.ports.MovePort, &weftv1.MovePortRequest{Tenant: "counters", Name: "p", Host: to.name})
+	move := func(h *double) (ended int64) {
+		ok(t, f.ports.MovePort, &weftv1.MovePortRequest{Tenant: "counters", Name: "p", Host: h.name})
+		eventually(t, "the drain is over", func() bool { return f.at(t, "counters").Move.Phase == done })
+		return f.at(t, "counters").Binding.Epoch
+	}
+	settle := func(n uint64, epoch int64) *planv1.SettleRequest {
+		return &planv1.SettleRequest{PortUid: uid, Epoch: epoch, EgressPackets: n, IngressOctets: 10 * n}
+	}
+	epoch := f.at(t, "counters").Binding.Epoch
+	said(from, 100)
+	counted(100)
+	refused(t, from.agent.Settle, settle(100, epoch), conflict, "epoch", "left")
+	refused(t, from.agent.Settle, settle(100, epoch+1000), invalid, "epoch")
+	ended := move(to)
+	said(to, 7)
+	counted(107)
+	for range 3 {
+		ok(t, from.agent.Settle, settle(100, ended))
+		counted(107)
+	}
 	from.report(&planv1.Report{})
-	to.report(said(7))
-	eventually(t, "107 packets are counted", func() bool { return counted() == 107 })
+	counted(107)
+	back := move(from)
+	counted(107)
+	ok(t, to.agent.Settle, settle(9, back)) // two more than it last reported
+	counted(109)
+	said(from, 5)
+	counted(114)
+	stranger := f.join(t, "counters-stranger")
+	refused(t, stranger.agent.Settle, settle(1000, back), denied, "port_uid")
+
+	// Another server, and this one after a restart of its memory, say the same: what is settled is in the store.
+	g := secondServer(t, f)
+	if c := ok(t, g.ports.GetPort, &weftv1.GetPortRequest{Tenant: "counters", Name: "p"}).Status.Counters; c.EgressPackets < 109 {
+		t.Errorf("the second server counts %v", c)
+	}
+	ok(t, f.ports.UnbindPort, &weftv1.UnbindPortRequest{Tenant: "counters", Name: "p"})
+	ok(t, from.agent.Settle, settle(5, f.at(t, "counters").Binding.Epoch))
+	counted(114)
+	ok(t, f.ports.DeletePort, &weftv1.DeletePortRequest{Tenant: "counters", Name: "p"})
+	ok(t, from.agent.Settle, settle(50, back))
+	ok(t, f.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: "counters", Name: "p", Spec: &weftv1.PortSpec{Network: "blue"}})
+	counted(0)
 }
 
 // TestStreamEndsWithCertificate: an hour before the certificate ends, the agent is told to connect again, and may.

@@ -185,17 +185,15 @@ func (a *api) portStatus(w *model.World, p *model.Port) *weftv1.PortStatus {
 	if m := w.Moves[p.UID]; m != nil {
 		out.Move = a.moveOut(w, p, m)
 	}
-	count := a.heard.counted(p.UID)
+	out.Counters = countsOut(a.counts(w, p))
 	if b == nil || b.Active == "" && b.Incoming == "" && b.Draining == "" {
 		out.State = weftv1.PortState_PORT_STATE_UNBOUND
-		out.Counters = count.out()
 		return out
 	}
 	out.State = weftv1.PortState_PORT_STATE_PENDING
 	at := cmp.Or(b.Active, b.Incoming, b.Draining)
 	h, ok := a.heard.host(at)
 	if said := h.ports[p.UID]; said != nil {
-		count = count.plus(said)
 		for _, d := range said.GetDrops() {
 			out.Drops = append(out.Drops, &weftv1.DropCount{Reason: d.GetReason(), Packets: d.GetPackets()})
 		}
@@ -205,7 +203,6 @@ func (a *api) portStatus(w *model.World, p *model.Port) *weftv1.PortStatus {
 			out.State, out.Message = portStateOut(said.GetState()), said.GetMessage()
 		}
 	}
-	out.Counters = count.out()
 	switch {
 	case !ok || !h.live():
 		out.Message = "host " + w.HostName(at) + " is not connected; this is what was last known"
@@ -238,9 +235,24 @@ func portStateOut(s planv1.PortState) weftv1.PortState {
 	return weftv1.PortState_PORT_STATE_PENDING
 }
 
-func (c portCount) out() *weftv1.PortCounters {
-	return &weftv1.PortCounters{
-		IngressPackets: c.ingressPackets, IngressOctets: c.ingressOctets,
-		EgressPackets: c.egressPackets, EgressOctets: c.egressOctets,
+// counts are what a port counted on all its hosts: the sum of those that have no part in it any more, and what the others say now. A host
+// hands over what it counted after its part has ended, so the last move's are asked too.
+func (a *api) counts(w *model.World, p *model.Port) model.PortCounts {
+	at := placeOf(w, p)
+	settled := w.Counters[p.UID]
+	var sum model.PortCounts
+	if settled != nil {
+		sum = settled.Sum
 	}
+	hosts := [...]model.UID{at.Active, at.Incoming, at.Draining, at.move.From, at.move.To}
+	for i, uid := range hosts {
+		if uid == "" || slices.Contains(hosts[:i], uid) {
+			continue
+		}
+		h, _ := a.heard.host(uid)
+		if said := h.ports[p.UID]; said != nil {
+			sum = settled.With(sum, uid, model.Epoch(said.GetEpoch()), countsIn(said))
+		}
+	}
+	return sum
 }

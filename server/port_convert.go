@@ -114,3 +114,22 @@ func fastPathOut(xdp bool) weftv1.FastPath {
 	}
 	return weftv1.FastPath_FAST_PATH_NONE
 }
+
+// countsIn reads what an agent counted, in a report or at the end of its part.
+func countsIn(c interface {
+	GetIngressPackets() uint64
+	GetIngressOctets() uint64
+	GetEgressPackets() uint64
+	GetEgressOctets() uint64
+}) model.PortCounts {
+	return model.PortCounts{
+		IngressPackets: c.GetIngressPackets(), IngressOctets: c.GetIngressOctets(),
+		EgressPackets: c.GetEgressPackets(), EgressOctets: c.GetEgressOctets(),
+	}
+}
+
+func countsOut(c model.PortCounts) *weftv1.PortCounters {
+	return &weftv1.PortCounters{
+		IngressPackets: c.IngressPackets, IngressOctets: c.IngressOctets, EgressPackets: c.EgressPackets, EgressOctets: c.EgressOctets,
+	}
+}

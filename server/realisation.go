@@ -17,8 +17,6 @@ type realisation struct {
 	// hosts are what was told to this server itself.
 	hosts map[model.UID]*heard
 	relay
-	// moved keeps what a port counted on hosts that it left, so that its counters go on after a move.
-	moved map[model.UID]portCount
 	// changed is closed and replaced at every acknowledgement and every stream that opens or ends.
 	changed chan struct{}
 }
@@ -58,14 +56,9 @@ type session struct {
 	cancel context.CancelCauseFunc
 }
 
-// portCount is what a port counted.
-type portCount struct {
-	ingressPackets, ingressOctets, egressPackets, egressOctets uint64
-}
-
 func newRealisation() *realisation {
 	return &realisation{
-		hosts: map[model.UID]*heard{}, moved: map[model.UID]portCount{}, changed: make(chan struct{}), relay: newRelay(),
+		hosts: map[model.UID]*heard{}, changed: make(chan struct{}), relay: newRelay(),
 	}
 }
 
@@ -115,9 +108,8 @@ func (r *realisation) acknowledge(s *session, a *planv1.Applied, now time.Time) 
 	r.notify()
 }
 
-// report replaces what a host said of its ports. here tells which ports are still bound to it: what another one
-// counted before it left is kept.
-func (r *realisation) report(s *session, rep *planv1.Report, here func(model.UID) bool, now time.Time) {
+// report replaces what a host said of its ports.
+func (r *realisation) report(s *session, rep *planv1.Report, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := r.hosts[s.host]
@@ -125,11 +117,6 @@ func (r *realisation) report(s *session, rep *planv1.Report, here func(model.UID
 		return
 	}
 	ports := portsIn(rep)
-	for uid, last := range h.ports {
-		if ports[uid] == nil && !here(uid) {
-			r.moved[uid] = r.moved[uid].plus(last)
-		}
-	}
 	h.seen = now
 	news := h.reported(rep, ports)
 	r.tell(s.host, true)
@@ -156,8 +143,8 @@ func portsIn(rep *planv1.Report) map[model.UID]*planv1.PortReport {
 	return ports
 }
 
-// forget drops what is kept of hosts and ports that are gone, and returns the sessions of those hosts.
-func (r *realisation) forget(hostExists, portExists func(model.UID) bool) []*session {
+// forget drops what is kept of hosts that are gone, and returns their sessions.
+func (r *realisation) forget(hostExists func(model.UID) bool) []*session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var gone []*session
@@ -171,11 +158,6 @@ func (r *realisation) forget(hostExists, portExists func(model.UID) bool) []*ses
 		delete(r.hosts, uid)
 	}
 	r.relay.forget(hostExists)
-	for uid := range r.moved {
-		if !portExists(uid) {
-			delete(r.moved, uid)
-		}
-	}
 	if len(gone) > 0 {
 		r.notify()
 	}
@@ -217,13 +199,6 @@ func (r *realisation) host(uid model.UID) (h heard, ok bool) {
 		}
 	}
 	return h, true
-}
-
-// counted is what the port counted on hosts that it left.
-func (r *realisation) counted(port model.UID) portCount {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.moved[port]
 }
 
 // progress says for each of the hosts that is live, or may be, whether it has applied the revision of that store, and gives the
@@ -279,11 +254,3 @@ func (r *realisation) notify() {
 
 // live reports whether the host has a stream to a server.
 func (h *heard) live() bool { return h.session != nil || h.elsewhere }
-
-func (c portCount) plus(p *planv1.PortReport) portCount {
-	c.ingressPackets += p.GetIngressPackets()
-	c.ingressOctets += p.GetIngressOctets()
-	c.egressPackets += p.GetEgressPackets()
-	c.egressOctets += p.GetEgressOctets()
-	return c
-}

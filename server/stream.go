@@ -124,7 +124,7 @@ func (a *api) takeIn(ctx context.Context, s *session, hello *planv1.Hello, m *pl
 		a.heard.acknowledge(s, m.Applied, a.now())
 		return a.freeVNIs(ctx, s, m.Applied)
 	case *planv1.AgentMessage_Report:
-		a.heard.report(s, m.Report, a.boundTo(s.host), a.now())
+		a.heard.report(s, m.Report, a.now())
 	case *planv1.AgentMessage_Facts:
 		return a.learn(ctx, s, hello, m.Facts)
 	case *planv1.AgentMessage_Hello:
@@ -176,17 +176,6 @@ func failedNetwork(applied *planv1.Applied) bool {
 		}
 	}
 	return false
-}
-
-// boundTo tells of ports whether that host has them, or is about to.
-func (a *api) boundTo(host model.UID) func(model.UID) bool {
-	here := map[model.UID]bool{}
-	a.view.read(func(w *model.World) {
-		for p := range w.PortsOn(host) {
-			here[p.UID] = w.Bindings[p.UID].Draining != host
-		}
-	})
-	return func(port model.UID) bool { return here[port] }
 }
 
 // ended tells an agent that is done from one that broke off.

@@ -22,6 +22,7 @@ import (
 //	v1/port/<tenant>/<port>           model.Port
 //	v1/binding/<port uid>             model.Binding
 //	v1/move/<port uid>                model.Move: the port's last one
+//	v1/counters/<port uid>            model.Counters
 //	v1/host/<host>                    model.Host
 //	v1/facts/<host uid>               model.HostFacts
 //	v1/vtep/<vtep>                    model.VTEP
@@ -66,6 +67,7 @@ func (k keys) network(tenant, name string) string { return k.at("network", tenan
 func (k keys) port(tenant, name string) string    { return k.at("port", tenant, name) }
 func (k keys) binding(port model.UID) string      { return k.at("binding", string(port)) }
 func (k keys) move(port model.UID) string         { return k.at("move", string(port)) }
+func (k keys) counters(port model.UID) string     { return k.at("counters", string(port)) }
 func (k keys) host(name string) string            { return k.at("host", name) }
 func (k keys) facts(host model.UID) string        { return k.at("facts", string(host)) }
 func (k keys) vtep(name string) string            { return k.at("vtep", name) }

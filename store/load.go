@@ -14,7 +14,7 @@ import (
 
 // loaded are the folders that make a World.
 var loaded = []string{
-	"tenant", "network", "port", "binding", "host", "facts", "vtep", "pool", "vni", "tombstone", "apitoken", "move",
+	"tenant", "network", "port", "binding", "host", "facts", "vtep", "pool", "vni", "tombstone", "apitoken", "move", "counters",
 }
 
 // Load reads everything at one revision.
@@ -130,6 +130,10 @@ func (s *Store) change(m meta, kv *keyValue) (c model.Change, ok bool, err error
 		c.APIToken, err = decode[model.APIToken](kv)
 	case "move":
 		c.Move, err = decodeMove(m, kv)
+	case "counters":
+		if c.Counters, err = decode[model.Counters](kv); err == nil {
+			c.Counters.Revision = rev
+		}
 	default:
 		ok = false
 	}

@@ -175,7 +175,7 @@ func addressTaken(kv *keyValue, field, what string, n *model.Network) error {
 		"%s is taken in network %s by port %s", what, n.Name, by.Name)
 }
 
-// DeletePort removes a port that no host holds, with its binding, its last move and its claims, and leaves a tombstone.
+// DeletePort removes a port that no host holds, with its binding, its last move, its counters and its claims, and leaves a tombstone.
 func (s *Store) DeletePort(ctx context.Context, tenant, name string, now time.Time) (model.Revision, error) {
 	key := s.keys.port(tenant, name)
 	return s.write(ctx, func(ctx context.Context) (*edit, error) {
@@ -208,6 +208,7 @@ func (s *Store) DeletePort(ctx context.Context, tenant, name string, now time.Ti
 			}
 			e.remove(s.keys.binding(p.UID))
 			e.remove(s.keys.move(p.UID))
+			e.remove(s.keys.counters(p.UID))
 		}
 		for _, mac := range dedupe(p.Alloc.MACs) {
 			e.remove(s.keys.idxMAC(p.Alloc.NetworkUID, mac))

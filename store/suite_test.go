@@ -27,6 +27,7 @@ var suite = map[string]func(t *testing.T, endpoint string){
 	"port with many IPs":   testPortManyIPs,
 	"binding":              testBinding,
 	"move":                 testMove,
+	"settle":               testSettle,
 	"host":                 testHost,
 	"host forced":          testHostForced,
 	"duty":                 testDuty,
