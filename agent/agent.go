@@ -36,6 +36,10 @@ type Agent struct {
 	atts  *attachments
 	// veths are those made here, as they were last made.
 	veths map[string]veth
+	// unremoved are TAP devices of the agent's making that a guest had open when they were to go.
+	unremoved []string
+	// mtus are those that TAP devices were given.
+	mtus map[string]tapMTU
 	// raised are those that were brought up, by port, with the index that they had.
 	raised map[string]uint32
 	// unfit are attachments that ended, whose interfaces are still to be made again what they were before the XDP lane.
@@ -278,7 +282,7 @@ func (a *Agent) load(uid string) error {
 	if err := a.rec.Load(); err != nil {
 		return err
 	}
-	a.veths, a.raised = map[string]veth{}, map[string]uint32{}
+	a.veths, a.raised, a.mtus = map[string]veth{}, map[string]uint32{}, map[string]tapMTU{}
 	a.checkLinks()
 	return a.kernel.SetLocal(a.uplink.local)
 }
@@ -351,6 +355,7 @@ func (a *Agent) loop(ctx context.Context, events <-chan netdev.Event) error {
 			a.audit()
 		case <-retry.C:
 			a.lookAround()
+			a.removeTAPs()
 			if a.rec.anyFailed() || a.rec.Dirty() {
 				a.rec.Retry()
 				a.reconcile()
@@ -569,13 +574,12 @@ func (a *Agent) evict() bool {
 	}
 	for uid, at := range links {
 		a.log.Info("the port is not on this host any more", "port", at.Tenant+"/"+at.Port, "uid", uid, "interface", at.Interface)
-		if at.Kind == kindVeth {
-			if err := a.links.Delete(at.Interface); err != nil {
-				a.log.Error("an interface could not be removed", "interface", at.Interface, "err", err)
-			}
+		if err := a.unmake(at); err != nil {
+			a.log.Error("an interface could not be removed", "interface", at.Interface, "err", err)
 		}
 		delete(a.veths, uid)
 		delete(a.raised, uid)
+		delete(a.mtus, uid)
 		a.rec.SetAttached(uid, nil)
 		a.unfit = append(a.unfit, at)
 	}

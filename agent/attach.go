@@ -124,6 +124,10 @@ func (a *Agent) asked(req *localv1.AttachRequest) (attachment, error) {
 		return at, nil
 	case *localv1.AttachRequest_Tap:
 		at.Kind, at.Interface = kindTAP, i.Tap
+		var err error
+		if at.Made, err = tapToMake(req.MakeTap); err != nil {
+			return at, err
+		}
 	case *localv1.AttachRequest_Device:
 		at.Kind, at.Interface = kindDevice, i.Device
 	default:
@@ -141,10 +145,18 @@ func (a *Agent) usable(at attachment) error {
 	field := string(at.Kind)
 	l, err := a.links.Link(at.Interface)
 	switch {
+	case isNotFound(err) && at.Made != nil && (at.Interface == "" || !ifnameOK(at.Interface)):
+		return refuse(connect.CodeInvalidArgument, "tap: %q is not an interface name; Linux takes up to 15 characters without / : and space", at.Interface)
+	case isNotFound(err) && at.Made != nil && !strings.HasPrefix(at.Interface, netdev.NamePrefix):
+		return nil
+	case isNotFound(err) && at.Made != nil:
+		l.Name = at.Interface
 	case isNotFound(err):
 		return refuse(connect.CodeNotFound, "%s: there is no interface %s on this host; make it first (`ip tuntap add %s mode tap`)", field, at.Interface, at.Interface)
 	case err != nil:
 		return refuse(connect.CodeInternal, "%s: %v", field, err)
+	}
+	switch {
 	case l.Name == "lo" || a.uplink.has(l.Name):
 		return refuse(connect.CodeFailedPrecondition, "%s: %s carries the host's own traffic; choose an interface of a workload", field, l.Name)
 	case strings.HasPrefix(l.Name, netdev.NamePrefix):
@@ -291,6 +303,11 @@ func (a *Agent) attachHere(ctx context.Context, at attachment) (*localv1.Attachm
 	if err := a.waitOnDisk(ctx); err != nil {
 		return nil, err
 	}
+	if at.Made != nil {
+		if at, err = a.makeTAP(at, old, again); err != nil {
+			return nil, err
+		}
+	}
 	if at.Kind == kindVeth {
 		// Outside the loop: namespaces of others may be slow.
 		if _, err := a.links.MakeVeth(spec); err != nil {
@@ -300,7 +317,7 @@ func (a *Agent) attachHere(ctx context.Context, at attachment) (*localv1.Attachm
 	var res *localv1.Attachment
 	derr = a.do(ctx, func() {
 		if err = a.record(at); err == nil {
-			res = a.attachmentProto(at)
+			res = a.attachmentProto(a.atts.byUID[at.UID])
 		}
 	})
 	if err = errors.Join(derr, err); err == nil {
@@ -394,7 +411,11 @@ func (a *Agent) record(at attachment) error {
 	if other, taken := a.atts.byIf[at.Interface]; taken && other != at.UID {
 		return refuse(connect.CodeAlreadyExists, "%s: interface %s was attached as another port meanwhile", at.Kind, at.Interface)
 	}
-	at.Fitted = a.atts.byUID[at.UID].Fitted
+	old := a.atts.byUID[at.UID]
+	at.Fitted = old.Fitted
+	if at.Made == nil && old.Interface == at.Interface {
+		at.Made = old.Made
+	}
 	if err := a.atts.put(at); err != nil {
 		return refuse(connect.CodeInternal, "the attachment cannot be written: %v", err)
 	}
@@ -428,10 +449,8 @@ func (a *Agent) forget(at attachment) error {
 	}
 	delete(a.veths, at.UID)
 	delete(a.raised, at.UID)
-	var err error
-	if at.Kind == kindVeth {
-		err = a.links.Delete(at.Interface) // before its program goes: without one it must not be up
-	}
+	delete(a.mtus, at.UID)
+	err := a.unmake(at) // before its program goes: without one it must not be up
 	a.rec.SetAttached(at.UID, nil)
 	a.unfit = append(a.unfit, at)
 	a.reconcile()

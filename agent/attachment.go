@@ -51,14 +51,6 @@ func (at attachment) tells() bool {
 	return at.CommitOn == onFirstFrame || at.CommitOn == "" && at.Kind == kindTAP
 }
 
-// madeTAP is how a TAP device was made, so that it can be made again after a reboot.
-type madeTAP struct {
-	Queues int `json:"queues"`
-	// Owner and Group may open it; empty: root.
-	Owner string `json:"owner,omitempty"`
-	Group string `json:"group,omitempty"`
-}
-
 // attachments is the file of them, rewritten whole with every change; a change that cannot be written is not made.
 type attachments struct {
 	path  string

@@ -28,6 +28,9 @@ type fakeLinks struct {
 	managed map[netdev.Hop]bool
 	events  chan netdev.Event
 	veths   map[string]veth // as they were last asked for, by near end
+	// taps are the TAP devices that were made, opened those that a guest has open.
+	taps   map[string]madeTAP
+	opened map[string]bool
 	// guarded reports whether an interface has its program; unsafe are those set up or let go of without.
 	guarded func(index int) bool
 	unsafe  []string
@@ -44,6 +47,7 @@ type fakeLinks struct {
 func newFakeLinks() *fakeLinks {
 	f := &fakeLinks{
 		next: 10, links: map[string]netdev.Link{}, far: map[string]map[string]bool{}, managed: map[netdev.Hop]bool{},
+		taps: map[string]madeTAP{}, opened: map[string]bool{},
 		events: make(chan netdev.Event, 64), veths: map[string]veth{},
 		peers: map[string]map[netdev.Feature]bool{}, looks: map[string]int{}, xdp: make(chan int, 64),
 	}
@@ -173,6 +177,52 @@ func (f *fakeLinks) SetUp(name string) error {
 	}
 	l.Up = true
 	f.links[name] = l
+	return nil
+}
+
+func (f *fakeLinks) SetDown(name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := f.links[name]
+	l.Up = false
+	f.links[name] = l
+	return nil
+}
+
+func (f *fakeLinks) SetMTU(name string, mtu int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, ok := f.links[name]
+	if !ok {
+		return netdev.ErrNotFound
+	}
+	l.MTU = mtu
+	f.links[name] = l
+	return nil
+}
+
+func (f *fakeLinks) MakeTAP(name string, queues, owner, group int) (netdev.Link, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if l, ok := f.links[name]; ok {
+		return l, nil
+	}
+	f.next++
+	f.taps[name] = madeTAP{queues, owner, group}
+	f.links[name] = netdev.Link{Index: f.next, Name: name, Kind: "tuntap", MTU: 1500, PeerNamespaceID: -1}
+	return f.links[name], nil
+}
+
+func (f *fakeLinks) RemoveTAP(name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.opened[name] {
+		return fmt.Errorf("remove TAP device %s: a virtual machine has it open", name)
+	}
+	if l, ok := f.links[name]; ok && !f.guarded(l.Index) && l.Up {
+		f.unsafe = append(f.unsafe, "interface "+name+" lost its program while it was up")
+	}
+	delete(f.links, name)
 	return nil
 }
 

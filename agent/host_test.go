@@ -28,6 +28,7 @@ import (
 
 	localv1 "github.com/weftnet/weft/api/gen/local/v1"
 	"github.com/weftnet/weft/api/gen/local/v1/localv1connect"
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/internal/testenv"
@@ -521,6 +522,62 @@ func TestMoveOfAWorkload(t *testing.T) {
 		}
 	}
 	talk(t, moved, "10.1.0.2:7")
+}
+
+// TestMoveOfAGuest turns red when the first frame of a guest on the target's TAP device does not commit its move, when that device is not as the
+// guest's monitor needs it, or when it outlives its port. Leave Watched out of wantPort and it goes red.
+func TestMoveOfAGuest(t *testing.T) {
+	two := newTwoHosts(t)
+	for _, h := range two.h {
+		h.start()
+		h.until("the stream", func(s *localv1.GetStatusResponse) bool { return s.Connected })
+	}
+	for i, h := range two.h {
+		res, err := h.local.Attach(t.Context(), connect.NewRequest(&localv1.AttachRequest{Tenant: "acme", Port: "p1", Take: i > 0,
+			Interface: &localv1.AttachRequest_Tap{Tap: "vm1"}, MakeTap: &localv1.MakeTap{Queues: 2}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := res.Msg.Attachment; at.Queues != 2 || at.Mtu != 1550 {
+			t.Errorf("attached as %v", at)
+		}
+		if l, err := h.ns.LinkByName("vm1"); err != nil || !l.VirtioHeader || !l.MultiQueue || l.MTU != 1550 || !l.Up {
+			t.Errorf("made as %+v, %v", l, err)
+		}
+		two.server.untilApplied(t)
+	}
+	two.h[0].untilState("active")
+	two.h[1].untilState("held")
+	guest, err := two.h[1].ns.OpenVirtioQueue("vm1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	announcement := make([]byte, 10+60) // a virtio header of zeros, then RARP as QEMU says it
+	copy(announcement[10:], []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3})
+	if _, err := guest.Write(announcement); err != nil {
+		t.Fatal(err)
+	}
+	two.h[1].untilState("active")
+	two.h[0].untilState("held")
+	two.server.until(t, "the commit, and then its dark time", func() bool {
+		list := two.server.commits
+		return len(list) == 2 && list[0].Cause == planv1.CommitCause_COMMIT_CAUSE_FIRST_FRAME && list[1].DarkNanoseconds > 0
+	})
+	two.server.change(func() { two.server.step("p1", "h2", "", "") })
+	for _, h := range two.h {
+		if h == two.h[1] {
+			if err := guest.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.local.Detach(t.Context(), connect.NewRequest(&localv1.DetachRequest{Tenant: "acme", Port: "p1"})); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.until("the device's end", func(*localv1.GetStatusResponse) bool {
+			_, err := h.ns.LinkByName("vm1")
+			return errors.Is(err, netdev.ErrNotFound)
+		})
+	}
 }
 
 // untilState waits until the one attachment is in a state.

@@ -50,7 +50,7 @@ func Leave(cfg Config) error {
 		return fmt.Errorf("leave: %w", err)
 	}
 	links := &hostLinks{Handle: ns, instance: cfg.Instance, peers: map[string]string{}}
-	return errors.Join(unfitLeft(links, cfg.Dir), emptyDir(cfg.Dir)) // what cannot be put back is said, and is the user's
+	return errors.Join(unfitLeft(links, cfg.Dir), removeMade(links, cfg.Dir), emptyDir(cfg.Dir)) // what cannot be put back is said, and is the user's
 }
 
 // unfitLeft puts back what was changed for the XDP lane at the other ends of interfaces that stay, by the attachments in a directory.
@@ -70,6 +70,21 @@ func unfitLeft(links Links, dir string) error {
 		if err := unfit(links, at); err != nil {
 			errs = append(errs, fmt.Errorf("port %s/%s: the other end of interface %s is not as it was before the XDP lane (%w): %s there",
 				at.Tenant, at.Port, at.Interface, err, ethtool(at.Fitted.Was)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeMade removes the TAP devices that the agent made, by the attachments in a directory.
+func removeMade(links Links, dir string) error {
+	atts, err := openAttachments(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, at := range atts.byUID {
+		if at.Made != nil {
+			errs = append(errs, links.RemoveTAP(at.Interface))
 		}
 	}
 	return errors.Join(errs...)

@@ -90,9 +90,10 @@ func (a *Agent) raise() {
 	}
 }
 
-// settle brings the veths made here to what the plan says now, after a port's addresses or its network's MTU changed.
+// settle brings the veths made here, and the MTU of TAP devices, to what the plan says now, after a port's addresses or its network's MTU changed.
 func (a *Agent) settle() {
 	for uid, at := range a.atts.byUID {
+		a.settleTAP(uid, at)
 		want, n := a.spec(at)
 		l := a.rec.locals[uid]
 		if at.Kind != kindVeth || at.Netns == "" || n == nil || l == nil || l.ifindex == 0 {
@@ -119,12 +120,18 @@ func (a *Agent) settle() {
 	}
 }
 
-// remake makes veths again that went with a reboot, where their namespace has a name and is there. Other paths, as
+// remake makes interfaces again that went with a reboot: TAP devices, and veths where their namespace has a name and is there. Other paths, as
 // /proc/PID/ns/net, may lead anywhere by now.
 func (a *Agent) remake() {
 	for uid, at := range a.atts.byUID {
 		want, n := a.spec(at)
 		l := a.rec.locals[uid]
+		if at.Made != nil && n != nil && l != nil && l.ifindex == 0 {
+			if _, err := a.links.MakeTAP(at.Interface, at.Made.Queues, at.Made.Owner, at.Made.Group); err != nil {
+				a.log.Warn("an interface cannot be made again", "interface", at.Interface, "err", err)
+			}
+			a.checkLink(at)
+		}
 		named := filepath.Dir(at.Netns) == netdev.NamespaceDir
 		if at.Kind != kindVeth || !named || n == nil || l == nil || l.ifindex != 0 {
 			continue

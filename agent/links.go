@@ -11,7 +11,7 @@ import (
 )
 
 // Links is what the agent asks of the host's network interfaces. Making is idempotent; what weft did not make is never
-// changed, but for being set up. *hostLinks is the real one.
+// changed, but for being set up and a TAP device's MTU. *hostLinks is the real one.
 type Links interface {
 	// Link looks one up; netdev.ErrNotFound.
 	Link(name string) (netdev.Link, error)
@@ -20,8 +20,14 @@ type Links interface {
 	MakeVeth(veth) (netdev.Link, error)
 	// MakeOAM makes or adopts the probes' pair and returns the end that carries programs.
 	MakeOAM(near, far wire.MAC, mtu int) (netdev.Link, error)
-	// SetUp brings an interface up.
+	// MakeTAP makes a persistent TAP device with virtio headers, or takes that over which is there. Owner and group may be -1.
+	MakeTAP(name string, queues, owner, group int) (netdev.Link, error)
+	// RemoveTAP removes one, unless somebody has it open. A missing one is no error.
+	RemoveTAP(name string) error
+	// SetUp brings an interface up, SetDown down.
 	SetUp(name string) error
+	SetDown(name string) error
+	SetMTU(name string, mtu int) error
 	// Delete removes an interface made here. A missing one is no error.
 	Delete(name string) error
 	// Owned lists the interfaces made here, by any earlier agent of this instance.

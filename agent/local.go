@@ -171,6 +171,9 @@ func (a *Agent) attachmentProto(at attachment) *localv1.Attachment {
 			m.Mtu, m.Vni = uint32(n.mtu), uint32(n.vni)
 		}
 	}
+	if at.Made != nil {
+		m.Queues = uint32(at.Made.Queues)
+	}
 	state, message := a.portState(at.UID)
 	m.State, m.Message = stateWord[state], message
 	m.Move, m.DarkNanoseconds = a.moveWord(at.UID), int64(a.dark[at.UID])

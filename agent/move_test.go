@@ -17,6 +17,7 @@ import (
 	localv1 "github.com/weftnet/weft/api/gen/local/v1"
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/plan"
 	"github.com/weftnet/weft/wire"
 )
@@ -626,6 +627,88 @@ func TestTake(t *testing.T) {
 		t.Fatalf("attached as %v, %v", at, err)
 	}
 	m.target.has("the target prepared", held)
+}
+
+// TestMadeTAP turns red when a TAP device is not made as it was asked for, does not get its network's MTU, is not made again after a reboot, outlives its
+// port (leave out unmake), or goes although somebody else made it.
+func TestMadeTAP(t *testing.T) {
+	r := newRig(t)
+	r.base()
+	ask := tapRequest("web1", "vm1")
+	_, err := r.attach(ask)
+	codeOf(t, err, connect.CodeNotFound, "vm1")
+	ask.MakeTap = &localv1.MakeTap{Queues: 4, Owner: "nobody-at-all"}
+	_, err = r.attach(ask)
+	codeOf(t, err, connect.CodeInvalidArgument, "owner", "nobody-at-all")
+	ask.MakeTap = &localv1.MakeTap{Queues: 4, Group: "0"}
+	for _, bad := range []string{"", "much-too-long-a-name", "weftvm1"} {
+		wrong := tapRequest("web1", bad)
+		wrong.MakeTap = ask.MakeTap
+		if _, err := r.attach(wrong); err == nil {
+			t.Errorf("a TAP device %q is made", bad)
+		}
+	}
+	at, err := r.attach(ask)
+	if err != nil || at.State != "active" || at.Queues != 4 {
+		t.Fatalf("attached as %v, %v", at, err)
+	}
+	link := func(name string) netdev.Link {
+		l, err := r.links.Link(name)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		return l
+	}
+	if l := link("vm1"); l.MTU != 1450 || !l.Up || r.links.taps["vm1"] != (madeTAP{4, -1, 0}) {
+		t.Errorf("made %+v, %+v", l, r.links.taps)
+	}
+	smaller := networkOf("h1", "h2")
+	smaller.Mtu = 1400
+	if err := r.send(plan.NewNetwork(2, smaller)); err != nil {
+		t.Fatal(err)
+	}
+	if l := link("vm1"); l.MTU != 1400 {
+		t.Errorf("after the change: %+v", l)
+	}
+	if at, err = r.attach(tapRequest("web1", "vm1")); err != nil || at.Queues != 4 {
+		t.Errorf("attached again as %v, %v", at, err)
+	}
+	r.stop()
+	delete(r.links.links, "vm1")
+	*r.kernel = *newFakeKernel()
+	r.start()
+	if l := link("vm1"); l.MTU != 1400 || !l.Up {
+		t.Errorf("after a reboot: %+v", l)
+	}
+	r.links.mu.Lock()
+	r.links.opened["vm1"] = true
+	r.links.mu.Unlock()
+	if err := r.agent.detach(r.ctx, &localv1.DetachRequest{Tenant: "acme", Port: "web1"}); err != nil {
+		t.Errorf("detached while a guest has it open: %v", err)
+	}
+	if l := link("vm1"); l.Up {
+		t.Error("without its port it is up")
+	}
+	r.links.mu.Lock()
+	r.links.opened["vm1"] = false
+	r.links.mu.Unlock()
+	if err := r.agent.do(r.ctx, r.agent.removeTAPs); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.links.Link("vm1"); !errors.Is(err, netdev.ErrNotFound) {
+		t.Errorf("it is there still: %v", err)
+	}
+
+	r.links.add("tap0", "tuntap")
+	ask = tapRequest("web2", "tap0")
+	ask.MakeTap = &localv1.MakeTap{}
+	if at, err := r.attach(ask); err != nil || at.Queues != 0 {
+		t.Fatalf("attached as %v, %v", at, err)
+	}
+	if err := r.agent.detach(r.ctx, &localv1.DetachRequest{Tenant: "acme", Port: "web2"}); err != nil {
+		t.Fatal(err)
+	}
+	link("tap0")
 }
 
 // TestCountsAreKept turns red when what a port counted is lost while no server answers, also over a restart (leave out the write in counted).
