@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
@@ -31,7 +32,9 @@ type Config struct {
 type Distributor struct {
 	cfg Config
 
-	mu       sync.Mutex
+	// mu is held for reading by streams that look what is next for them, so that a thousand of them do not stand in the way of the one
+	// that publishes.
+	mu       sync.RWMutex
 	storeID  string // empty before the first Reset
 	revision int64
 	set      *plan.Set
@@ -41,8 +44,11 @@ type Distributor struct {
 	touched map[string]uint64
 	subs    subscriptions
 	streams map[*stream]struct{}
-	stats   Stats
+	counts  counts
 }
+
+// counts are what Stats says, counted by streams side by side.
+type counts struct{ updates, octets, resyncs, overruns atomic.Uint64 }
 
 // Stats count what streams went through since start.
 type Stats struct {
@@ -199,32 +205,33 @@ func signal(c chan struct{}) {
 
 // Subscribers are the hosts that must hold a scope by the current plan, connected or not, sorted.
 func (d *Distributor) Subscribers(scope string) []string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	return d.subs.hostsOf(scope)
 }
 
 // Subscribed says whether one host must hold a scope by the current plan.
 func (d *Distributor) Subscribed(host, scope string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	return holds(d.subs.scopes[host], scope)
 }
 
 // Revision is what was last published, and of which store.
 func (d *Distributor) Revision() (storeID string, revision int64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	return d.storeID, d.revision
 }
 
 // Stats are the counters.
 func (d *Distributor) Stats() Stats {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s := d.stats
-	s.Streams = len(d.streams)
-	return s
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return Stats{
+		Streams: len(d.streams), Updates: d.counts.updates.Load(), Octets: d.counts.octets.Load(),
+		Resyncs: d.counts.resyncs.Load(), Overruns: d.counts.overruns.Load(),
+	}
 }
 
 // Serve feeds one stream until ctx ends or send fails, and returns why. send may block as long as it likes, and must
@@ -256,8 +263,8 @@ const AdvanceRate = 500
 // patience is how long a host that a change does not concern goes without hearing of its revision. The streams of a large fleet
 // do not come to the end of theirs together.
 func (d *Distributor) patience() time.Duration {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	fair := time.Duration(len(d.streams)) * time.Second / AdvanceRate
 	if fair <= d.cfg.AdvanceEvery {
 		return d.cfg.AdvanceEvery
@@ -271,8 +278,8 @@ func (d *Distributor) Hurry(hosts []string) {
 	for _, h := range hosts {
 		asked[h] = true
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	for st := range d.streams {
 		if asked[st.host] {
 			signal(st.wake)
@@ -308,10 +315,8 @@ func (d *Distributor) send(ctx context.Context, b *batch, send func(*planv1.Serv
 			octets += len(r.GetBody())
 		}
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.stats.Updates++
-	d.stats.Octets += uint64(octets)
+	d.counts.updates.Add(1)
+	d.counts.octets.Add(uint64(octets))
 	return nil
 }
 

@@ -8,8 +8,8 @@ import (
 	"github.com/weftnet/weft/plan"
 )
 
-// stream is where one agent's stream stands. Only its own goroutine uses it, but for the signals and started, which are
-// under the distributor's lock.
+// stream is where one agent's stream stands. Only its own goroutine uses it, but for the signals and started: its goroutine sets that
+// with the distributor's lock held for reading, and others look at it with the lock held for writing.
 type stream struct {
 	host  string
 	hello *planv1.Hello
@@ -43,8 +43,8 @@ type question struct {
 
 // next is what a stream must be sent now, or nil.
 func (d *Distributor) next(st *stream) *batch {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.mu.RLock()
+	defer d.mu.RUnlock()
 	if d.storeID == "" {
 		return nil
 	}
@@ -66,7 +66,7 @@ func (d *Distributor) next(st *stream) *batch {
 		d.delta(st, b)
 	}
 	if len(b.reset) > 0 {
-		d.stats.Resyncs++
+		d.counts.resyncs.Add(1)
 	}
 	quiet := len(b.reset)+len(b.drop)+len(b.upserts)+len(b.removals) == 0
 	if quiet && st.started && st.storeID == d.storeID && st.revision == d.revision {
@@ -135,7 +135,7 @@ func (d *Distributor) whole(st *stream, b *batch) {
 
 // overrun serves a stream that fell off the ring: what changed since its cursor is sent whole, by scope.
 func (d *Distributor) overrun(st *stream, b *batch) {
-	d.stats.Overruns++
+	d.counts.overruns.Add(1)
 	d.compare(st, b, func(scope string) bool {
 		last, ok := d.touched[scope]
 		return ok && last < st.cursor

@@ -87,21 +87,57 @@ func (a *api) followOnce(ctx context.Context, from *model.Revision) bool {
 			if !open {
 				return false
 			}
-			if ev.Err != nil {
-				a.log.Warn("the watch of the store broke", "err", ev.Err)
+			all := waiting(ev, events)
+			last := all[len(all)-1]
+			if last.Reset || last.Err != nil {
+				all = all[:len(all)-1]
 			}
-			if ev.Reset || ev.Err != nil || !a.takeEvent(ev) {
+			if len(all) > 0 {
+				if !a.takeEvents(all) {
+					return false
+				}
+				*from = all[len(all)-1].Revision
+			}
+			if last.Err != nil {
+				a.log.Warn("the watch of the store broke", "err", last.Err)
+			}
+			if last.Reset || last.Err != nil {
 				return false
 			}
-			*from = ev.Revision
 		}
 	}
 }
 
-// takeEvent applies one transaction of the store, and reports whether the plan could be published on top of the last.
-func (a *api) takeEvent(ev store.Event) bool {
-	out := a.view.apply(ev.Revision, ev.Changes)
-	for _, c := range ev.Changes {
+// mostEvents bounds what is taken in at once.
+const mostEvents = 256
+
+// waiting is an event and those that wait behind it, up to one that ends the watch. Under load they are taken in together: what a
+// publication costs is then shared by all of them, and the loop keeps up.
+func waiting(ev store.Event, events <-chan store.Event) []store.Event {
+	all := []store.Event{ev}
+	for len(all) < mostEvents && !ev.Reset && ev.Err == nil {
+		var open bool
+		select {
+		case ev, open = <-events:
+			if !open {
+				return all // the next receive says so
+			}
+			all = append(all, ev)
+		default:
+			return all
+		}
+	}
+	return all
+}
+
+// takeEvents applies transactions of the store, and reports whether the plan could be published on top of the last.
+func (a *api) takeEvents(all []store.Event) bool {
+	var changes []model.Change
+	for _, ev := range all {
+		changes = append(changes, ev.Changes...)
+	}
+	out := a.view.apply(all[len(all)-1].Revision, changes)
+	for _, c := range changes {
 		if c.Host != nil && c.Deleted {
 			if s := a.heard.hostGone(c.Host.UID); s != nil {
 				s.cancel(errHostRemoved)

@@ -8,7 +8,7 @@ import (
 )
 
 // TestPlanFollowsIntent walks the main way: tenant, network, ports, two hosts, bind, move, report, unbind, delete.
-// Break it: drop the Publish from takeEvent.
+// Break it: drop the Publish from takeEvents.
 func TestPlanFollowsIntent(t *testing.T) {
 	f := server(t)
 	ok(t, f.tenants.CreateTenant, &weftv1.CreateTenantRequest{Name: "way"})
