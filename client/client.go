@@ -3,10 +3,14 @@ package client
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"path"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -37,7 +41,7 @@ const (
 type Config struct {
 	// Socket of the server, asked instead of Servers when it is set.
 	Socket string
-	// Servers, "host" or "host:port", tried in turn when a connection is made.
+	// Servers, "host" or "host:port", tried in turn when a connection is made, and when one of them has become useless.
 	Servers []string
 	// Token is an API token. It pins the deployment's CA.
 	Token string
@@ -63,6 +67,7 @@ type Client struct {
 	System   weftv1connect.SystemServiceClient
 
 	transport *http.Transport
+	dialer    *dialer
 }
 
 // New makes a client. It connects when it is first used, so only what is wrong in cfg is an error here.
@@ -72,8 +77,8 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	transport := d.transport()
-	h := &http.Client{Transport: transport}
-	opts := []connect.ClientOption{connect.WithInterceptors(&explainer{token: cfg.Token, what: d.what, timeout: cmp.Or(cfg.Timeout, DefaultTimeout)})}
+	h := &http.Client{Transport: tripper{transport, d}}
+	opts := []connect.ClientOption{connect.WithInterceptors(&explainer{token: cfg.Token, dialer: d, timeout: cmp.Or(cfg.Timeout, DefaultTimeout)})}
 	base := d.base()
 	return &Client{
 		Tenants:   weftv1connect.NewTenantServiceClient(h, base, opts...),
@@ -83,7 +88,7 @@ func New(cfg Config) (*Client, error) {
 		VTEPs:     weftv1connect.NewVTEPServiceClient(h, base, opts...),
 		VNIPools:  weftv1connect.NewVNIPoolServiceClient(h, base, opts...),
 		System:    weftv1connect.NewSystemServiceClient(h, base, opts...),
-		transport: transport,
+		transport: transport, dialer: d,
 	}, nil
 }
 
@@ -137,16 +142,17 @@ func pinOf(cfg Config) (trust.Pin, error) {
 	return trust.PinFingerprint(token.CA), nil
 }
 
-// explainer shows the token, bounds each call, and turns every error into an *Error.
+// explainer shows the token, bounds each call, asks another server where that can do no harm, and turns every error into an *Error.
 type explainer struct {
 	token   string
-	what    string // "server" or "agent"
+	dialer  *dialer
 	timeout time.Duration
 }
 
 func (e *explainer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		e.show(req.Header())
+		again := repeatable(req)
 		limit := e.timeout
 		if wait, ok := req.Any().(*weftv1.WaitAppliedRequest); ok {
 			limit += wait.GetTimeout().AsDuration()
@@ -156,20 +162,54 @@ func (e *explainer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			ctx, cancel = context.WithTimeout(ctx, limit)
 			defer cancel()
 		}
-		began := time.Now()
-		res, err := next(ctx, req)
-		if err == nil {
-			return res, nil
+		for try := 1; ; try++ {
+			generation, began := e.dialer.now(), time.Now()
+			res, err := next(ctx, req)
+			if err == nil {
+				return res, nil
+			}
+			explained := e.explain(err, time.Since(began))
+			if !useless(err, explained) || !e.dialer.leave(generation) || ctx.Err() != nil || try >= len(e.dialer.servers) || explained.MaybeDone && !again {
+				return nil, explained
+			}
 		}
-		explained := Explain(err)
-		var unreachable *Unreachable
-		// What the other side says of a deadline is about its own work, and stays.
-		if explained.Code == connect.CodeDeadlineExceeded && !connect.IsWireError(err) && !errors.As(err, &unreachable) {
-			explained.Field, explained.Reason = e.what, fmt.Sprintf("the %s took the request and gave no answer in %s", e.what, tenths(time.Since(began)))
-			explained.Fix = "look whether it was done before asking again"
-		}
-		return nil, explained
 	}
+}
+
+// useless reports an error after which another server is better asked: this one went away, says nothing, or has no store. Of servers that cannot
+// be reached at all the dialer has tried every one.
+func useless(err error, explained *Error) bool {
+	var unreachable *Unreachable
+	return !errors.As(err, &unreachable) && (explained.Code == connect.CodeUnavailable ||
+		explained.Code == connect.CodeDeadlineExceeded && !connect.IsWireError(err)) // what it says of a deadline is about its own work
+}
+
+// requestHeader names a create, so that one that is repeated makes nothing twice.
+const requestHeader = "Weft-Request"
+
+// repeatable reports a request that may be sent again although it may have been done: one that reads, or a create, which is given a name of
+// its own.
+func repeatable(req connect.AnyRequest) bool {
+	procedure := path.Base(req.Spec().Procedure)
+	if strings.HasPrefix(procedure, "Create") {
+		var id [16]byte
+		_, _ = rand.Read(id[:]) // never fails
+		req.Header().Set(requestHeader, hex.EncodeToString(id[:]))
+		return true
+	}
+	return strings.HasPrefix(procedure, "Get") || strings.HasPrefix(procedure, "List") || procedure == "WaitApplied"
+}
+
+// explain says what an error of a call means that took so long.
+func (e *explainer) explain(err error, took time.Duration) *Error {
+	explained := Explain(err)
+	var unreachable *Unreachable
+	// What the other side says of a deadline is about its own work, and stays.
+	if explained.Code == connect.CodeDeadlineExceeded && !connect.IsWireError(err) && !errors.As(err, &unreachable) {
+		explained.Field, explained.Reason = e.dialer.what, fmt.Sprintf("the %s took the request and gave no answer in %s", e.dialer.what, tenths(took))
+		explained.Fix, explained.MaybeDone = "look whether it was done before asking again", true
+	}
+	return explained
 }
 
 func (e *explainer) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,6 +21,10 @@ const (
 	attempt = 3 * time.Second
 	// pause between rounds over all the servers.
 	pause = 200 * time.Millisecond
+	// head is how long an address has before the next one is tried beside it.
+	head = 400 * time.Millisecond
+	// A connection on which nothing has come for pingAfter is asked whether it lives, and given up when it does not say so in pingTimeout.
+	pingAfter, pingTimeout = 5 * time.Second, 10 * time.Second
 )
 
 // dialer makes connections: to one socket, or to the first server that answers and proves itself.
@@ -30,13 +35,19 @@ type dialer struct {
 	pin      trust.Pin
 	patience time.Duration
 	clock    func() time.Time
+
+	mu sync.Mutex
+	// connected is the address, by its place, that a connection was last made to; those made from now on begin with first.
+	connected, first int
+	// generation counts how often a server was left: requests of one do not share a connection with those of another.
+	generation int
 }
 
 // transport sends requests over the dialer's connections: HTTP/2 over TLS; HTTP/1.1 on a socket.
 func (d *dialer) transport() *http.Transport {
 	t := &http.Transport{
 		MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute,
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
+		HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 	}
 	if d.socket != "" {
 		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return d.dial(ctx) }
@@ -55,6 +66,45 @@ func (d *dialer) base() string {
 	return "https://weft"
 }
 
+// now is the generation that a request of this moment belongs to.
+func (d *dialer) now() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.generation
+}
+
+// leave has the requests that follow begin with another server than those of that generation had, and reports that there is one.
+func (d *dialer) leave(generation int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.servers) < 2 {
+		return false
+	}
+	if generation == d.generation { // nobody was faster
+		d.generation++
+		d.first = (d.connected + 1) % len(d.servers)
+	}
+	return true
+}
+
+// tripper keeps the requests of different generations on different connections. The transport knows connections by the host of the URL.
+type tripper struct {
+	*http.Transport
+	d *dialer
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t tripper) RoundTrip(req *http.Request) (*http.Response, error) {
+	if t.d.socket != "" {
+		return t.Transport.RoundTrip(req)
+	}
+	sent, url := *req, *req.URL
+	sent.Host = url.Host
+	url.Host = fmt.Sprintf("%s-%d", url.Host, t.d.now())
+	sent.URL = &url
+	return t.Transport.RoundTrip(&sent)
+}
+
 // dial goes over the servers until one answers, patience ends, or waiting cannot help.
 func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 	began := time.Now()
@@ -63,21 +113,18 @@ func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 	defer cancel()
 	un := &Unreachable{What: d.what}
 	for {
-		before := un.Tried
-		un.Tried = nil
-		hopeless := true
-		for i, addr := range d.addresses() {
-			conn, err := d.once(ctx, addr)
-			if err == nil {
-				return conn, nil
-			}
-			if ctx.Err() != nil && i < len(before) {
-				err = before[i].Err // our own patience ended: what it said when it had time says more
-			}
-			un.Tried = append(un.Tried, Attempt{Address: addr, Err: err})
-			hopeless = hopeless && isHopeless(err)
+		conn, tried := d.round(ctx)
+		if conn != nil {
+			return conn, nil
 		}
-		un.Took = time.Since(began)
+		hopeless := true
+		for i := range tried {
+			hopeless = hopeless && isHopeless(tried[i].Err)
+			if ctx.Err() != nil && un.Tried != nil {
+				tried[i].Err = un.Tried[i].Err // our own patience ended: what it said when it had time says more
+			}
+		}
+		un.Tried, un.Took = tried, time.Since(began)
 		if hopeless || parent.Err() != nil {
 			return nil, un
 		}
@@ -88,6 +135,59 @@ func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// round tries every address once: the next one when one has failed, or has said nothing for a while. The first that answers is taken.
+func (d *dialer) round(ctx context.Context) (net.Conn, []Attempt) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	addresses := d.addresses()
+	tried := make([]Attempt, len(addresses))
+	type answer struct {
+		at   int
+		conn net.Conn
+		err  error
+	}
+	answers := make(chan answer, len(addresses))
+	d.mu.Lock()
+	first := d.first
+	d.mu.Unlock()
+	begun, open := 0, 0
+	begin := func() {
+		if begun < len(addresses) {
+			at := (first + begun) % len(addresses)
+			begun, open = begun+1, open+1
+			go func() {
+				conn, err := d.once(ctx, addresses[at])
+				answers <- answer{at, conn, err}
+			}()
+		}
+	}
+	begin()
+	for open > 0 {
+		select {
+		case <-time.After(head):
+			begin()
+		case a := <-answers:
+			open--
+			if a.err != nil {
+				tried[a.at] = Attempt{Address: addresses[a.at], Err: a.err}
+				begin()
+				continue
+			}
+			cancel()
+			for ; open > 0; open-- { // they were too late
+				if late := <-answers; late.conn != nil {
+					late.conn.Close()
+				}
+			}
+			d.mu.Lock()
+			d.connected = a.at
+			d.mu.Unlock()
+			return a.conn, nil
+		}
+	}
+	return nil, tried
 }
 
 func (d *dialer) addresses() []string {

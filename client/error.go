@@ -21,6 +21,8 @@ type Error struct {
 	Reason string
 	// Fix is what to do next, or empty.
 	Fix string
+	// MaybeDone: it is not known whether the request was done; look before asking again.
+	MaybeDone bool
 	// Also are further refusals of the same request.
 	Also []Refusal
 
@@ -80,12 +82,14 @@ func Explain(err error) *Error {
 		return e
 	}
 	e.Reason = ce.Message()
-	if refusals := refusalsIn(ce); len(refusals) > 0 {
+	refusals, maybe := refusalsIn(ce)
+	e.MaybeDone = maybe
+	if len(refusals) > 0 {
 		e.Field, e.Reason, e.Fix = refusals[0].Field, refusals[0].Reason, refusals[0].Fix
 		e.Also = refusals[1:]
 	} else if !connect.IsWireError(err) && brokeOff(err) {
 		e.Code, e.Reason = connect.CodeUnavailable, "the connection broke off before the answer"
-		e.Fix = "look whether it was done before asking again"
+		e.Fix, e.MaybeDone = "look whether it was done before asking again", true
 	} else if connect.IsWireError(err) {
 		// The agent knows no ErrorDetail: its messages have the form of Error.Error.
 		e.Reason, e.Fix, _ = strings.Cut(e.Reason, "; ")
@@ -93,18 +97,19 @@ func Explain(err error) *Error {
 	return e
 }
 
-func refusalsIn(ce *connect.Error) []Refusal {
-	var all []Refusal
+// refusalsIn an error, and whether what was asked may have been done all the same.
+func refusalsIn(ce *connect.Error) (all []Refusal, maybe bool) {
 	for _, d := range ce.Details() {
 		v, err := d.Value()
 		if err != nil {
 			continue
 		}
 		if detail, ok := v.(*weftv1.ErrorDetail); ok {
+			maybe = maybe || detail.GetMaybeDone()
 			all = append(all, Refusal{Field: detail.GetField(), Reason: detail.GetReason(), Fix: detail.GetFix()})
 		}
 	}
-	return all
+	return all, maybe
 }
 
 // brokeOff reports a connection that ended before the answer.
@@ -114,5 +119,6 @@ func brokeOff(err error) bool {
 	}
 	// HTTP/2's own errors are not exported.
 	s := err.Error()
-	return strings.Contains(s, "EOF") || strings.Contains(s, "connection reset") || strings.Contains(s, "GOAWAY")
+	return strings.Contains(s, "EOF") || strings.Contains(s, "connection reset") || strings.Contains(s, "GOAWAY") ||
+		strings.Contains(s, "stream error")
 }

@@ -25,7 +25,7 @@ func Local(socket string) *LocalClient {
 	}
 	d := &dialer{what: "agent", socket: socket, patience: DefaultPatience, clock: time.Now}
 	t := d.transport()
-	c := localv1connect.NewLocalServiceClient(&http.Client{Transport: t}, d.base(), connect.WithInterceptors(&explainer{what: d.what, timeout: localTimeout}))
+	c := localv1connect.NewLocalServiceClient(&http.Client{Transport: t}, d.base(), connect.WithInterceptors(&explainer{dialer: d, timeout: localTimeout}))
 	return &LocalClient{LocalServiceClient: c, transport: t}
 }
 

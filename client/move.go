@@ -26,6 +26,7 @@ func MoveEnded(m *weftv1.Move) bool {
 // ends with ctx.
 func (c *Client) FollowMove(ctx context.Context, tenant, port string, each func(*weftv1.Move) bool) error {
 	for tries := 0; ; {
+		generation := c.dialer.now()
 		news, ended, err := c.watchMove(ctx, tenant, port, each)
 		if ended {
 			return nil
@@ -37,6 +38,7 @@ func (c *Client) FollowMove(ctx context.Context, tenant, port string, each func(
 		if ctx.Err() != nil || explained.Code != connect.CodeUnavailable || tries == followTries {
 			return explained
 		}
+		c.dialer.leave(generation)
 		select {
 		case <-ctx.Done():
 			return explained
