@@ -82,9 +82,8 @@ func Explain(err error) *Error {
 		return e
 	}
 	e.Reason = ce.Message()
-	refusals, maybe := refusalsIn(ce)
-	e.MaybeDone = maybe
-	if len(refusals) > 0 {
+	e.MaybeDone = maybeDone(ce)
+	if refusals := refusalsIn(ce); len(refusals) > 0 {
 		e.Field, e.Reason, e.Fix = refusals[0].Field, refusals[0].Reason, refusals[0].Fix
 		e.Also = refusals[1:]
 	} else if !connect.IsWireError(err) && brokeOff(err) {
@@ -97,19 +96,37 @@ func Explain(err error) *Error {
 	return e
 }
 
-// refusalsIn an error, and whether what was asked may have been done all the same.
-func refusalsIn(ce *connect.Error) (all []Refusal, maybe bool) {
+// maybeDone reports whether an error leaves it open what became of the request: the server says so, or did not say anything.
+func maybeDone(ce *connect.Error) bool {
+	switch ce.Code() {
+	case connect.CodeUnavailable, connect.CodeDeadlineExceeded, connect.CodeCanceled, connect.CodeUnknown, connect.CodeInternal, connect.CodeDataLoss:
+	default:
+		return false
+	}
+	details := detailsIn(ce)
+	return len(details) == 0 || details[0].GetMaybeDone()
+}
+
+func refusalsIn(ce *connect.Error) []Refusal {
+	var all []Refusal
+	for _, detail := range detailsIn(ce) {
+		all = append(all, Refusal{Field: detail.GetField(), Reason: detail.GetReason(), Fix: detail.GetFix()})
+	}
+	return all
+}
+
+func detailsIn(ce *connect.Error) []*weftv1.ErrorDetail {
+	var all []*weftv1.ErrorDetail
 	for _, d := range ce.Details() {
 		v, err := d.Value()
 		if err != nil {
 			continue
 		}
 		if detail, ok := v.(*weftv1.ErrorDetail); ok {
-			maybe = maybe || detail.GetMaybeDone()
-			all = append(all, Refusal{Field: detail.GetField(), Reason: detail.GetReason(), Fix: detail.GetFix()})
+			all = append(all, detail)
 		}
 	}
-	return all, maybe
+	return all
 }
 
 // brokeOff reports a connection that ended before the answer.

@@ -62,13 +62,14 @@ func toConnect(err error) error {
 // unavailableIn is what the API says of a store that gave no answer, or nil: nothing was done, or nobody knows.
 func unavailableIn(err error) error {
 	var unknown *store.UnknownError
+	var unready *unreadyError
 	var away *store.UnavailableError
 	detail := &weftv1.ErrorDetail{}
 	switch {
 	case errors.As(err, &unknown):
 		detail.Reason, detail.MaybeDone = err.Error(), true
 		detail.Fix = "look whether it was done (`weft ... show`) before asking again"
-	case errors.As(err, &away):
+	case errors.As(err, &away), errors.As(err, &unready):
 		detail.Reason = "nothing was done: " + err.Error()
 		detail.Fix = "try again, or ask another server; forwarding goes on meanwhile"
 	default:
@@ -84,8 +85,7 @@ func unavailableIn(err error) error {
 // faultCode is for what is nobody's refusal: a store out of reach may answer later, anything else is our mistake.
 func faultCode(err error) connect.Code {
 	var half *store.InterruptedError
-	var unready *unreadyError
-	if errors.As(err, &half) || errors.As(err, &unready) {
+	if errors.As(err, &half) {
 		return connect.CodeUnavailable
 	}
 	return connect.CodeInternal
