@@ -1,0 +1,178 @@
+package faults
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/weftnet/weft/client"
+	"github.com/weftnet/weft/internal/testenv"
+)
+
+var (
+	count   = flag.Int("faults", 50, "how many TestFaults does, with two servers and with three in turn (make soak: 2000)")
+	seed    = flag.Uint64("faults.seed", 1, "of which faults, where and how long")
+	logFile = flag.String("faults.log", "", "file that TestFaults writes what it did and saw to")
+	what    = flag.String("faults.commit", "unknown", "of the program under test, for the file")
+)
+
+const (
+	// together is how many faults follow each other in one round: one history, on names of its own.
+	together = 4
+	// searchTime bounds the search for an order that explains a round.
+	searchTime = 60 * time.Second
+)
+
+// tally is what a run did.
+type tally struct {
+	class           map[string]int
+	calls, unknown  int
+	done            int64
+	slowest         time.Duration
+	undecided       int
+	servers, rounds int
+}
+
+// TestFaults: whatever breaks, what clients see is linearizable, nothing acknowledged is lost, and hosts hold what the store says once it is
+// put right. Red when fresh (server) returns at once, when outcome (store) takes every write without an answer for one that was not done, or
+// when a stream's end at one server is taken for the host's by another.
+func TestFaults(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	began := time.Now()
+	total := tally{class: map[string]int{}}
+	for _, servers := range []int{2, 3} {
+		t.Run(fmt.Sprintf("%d servers", servers), func(t *testing.T) {
+			runFaults(t, servers, *count/2, &total)
+		})
+	}
+	report := total.report(time.Since(began), !t.Failed())
+	t.Log(report)
+	if *logFile != "" {
+		must(t, os.WriteFile(*logFile, []byte(report), 0o644))
+	}
+}
+
+func runFaults(t *testing.T, servers, faults int, total *tally) {
+	c := startCluster(t, servers, *seed+uint64(servers))
+	c.setUp()
+	var hosts []*host
+	for n := range 4 {
+		hosts = append(hosts, c.join(n))
+	}
+	c.converged(hosts)
+	clients := c.clients()
+	var classes []fault
+	for round := 0; faults > 0; round++ {
+		w := &work{history: newHistory(), round: round, hosts: hosts, clients: clients}
+		ctx, stop := context.WithCancel(t.Context())
+		var working sync.WaitGroup
+		working.Go(func() { w.run(ctx) })
+		var did []string
+		for range min(together, faults) {
+			if len(classes) == 0 { // every class before any comes again
+				classes = append(classes, all...)
+				c.rand.Shuffle(len(classes), func(i, j int) { classes[i], classes[j] = classes[j], classes[i] })
+			}
+			f := classes[0]
+			classes = classes[1:]
+			did = append(did, f.name)
+			f.do(c, w)
+			c.hold(50, 250) // of what comes back some is to be seen before the next one
+			total.class[f.name]++
+			faults--
+		}
+		stop()
+		ended := time.Now()
+		working.Wait()
+		c.healthy()
+		c.ready()
+		c.converged(hosts)
+		total.slowest = max(total.slowest, time.Since(ended))
+		w.last()
+		total.add(w)
+		result, story := w.check(searchTime)
+		if result == porcupine.Unknown {
+			total.undecided++
+		}
+		if result == porcupine.Illegal || t.Failed() {
+			t.Fatalf("round %d (%s): the history is %s\n%s", round, strings.Join(did, ", "), result, story)
+		}
+	}
+	if total.undecided > 0 {
+		t.Errorf("%d rounds could not be decided in %s", total.undecided, searchTime)
+	}
+}
+
+// clients are one for each server, for each worker; those of odd workers know the other servers, too.
+func (c *cluster) clients() [][]*client.Client {
+	var out [][]*client.Client
+	for i := range workers {
+		var own []*client.Client
+		for j := range c.servers {
+			list := append(append([]*process(nil), c.servers[j:]...), c.servers[:j]...)
+			if i%2 == 0 {
+				list = list[:1]
+			}
+			own = append(own, c.at(list...))
+		}
+		out = append(out, own)
+	}
+	return out
+}
+
+func (s *tally) add(w *work) {
+	s.rounds++
+	s.calls += len(w.ops)
+	s.done += w.done.Load()
+	s.unknown += int(w.unknown.Load())
+}
+
+func (s *tally) report(took time.Duration, ok bool) string {
+	var b strings.Builder
+	result := "linearizable, nothing acknowledged lost, every host as the store says"
+	if !ok {
+		result = "FAILED"
+	}
+	faults := 0
+	for _, n := range s.class {
+		faults += n
+	}
+	fmt.Fprintf(&b, "TestFaults, %s\ncommit:   %s\nmachine:  %d CPUs\nseed:     %d\nduration: %s, two servers and then three, three members of etcd, 4 hosts, %d clients\n\n",
+		time.Now().UTC().Format(time.RFC3339), *what, runtime.NumCPU(), *seed, took.Round(time.Second), workers)
+	fmt.Fprintf(&b, "%d faults in %d rounds: %s\n", faults, s.rounds, result)
+	fmt.Fprintf(&b, "%d calls in the histories, %d writes done, %d of unknown outcome; slowest until all hosts had converged after a round: %s\n\n",
+		s.calls, s.done, s.unknown, s.slowest.Round(10*time.Millisecond))
+	for _, f := range all {
+		fmt.Fprintf(&b, "%6d  %s\n", s.class[f.name], f.name)
+	}
+	return b.String()
+}
+
+// TestStaleIsFound is the test of the test: a server that answers two reads in a hundred from before is found out. Red when step (here) takes
+// any read.
+func TestStaleIsFound(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	c := startCluster(t, 2, *seed)
+	c.setUp()
+	hosts := []*host{c.join(0), c.join(1)}
+	c.converged(hosts)
+	clients := c.clients()
+	for round := range 20 {
+		w := &work{history: newHistory(), round: round, hosts: hosts, clients: clients, stale: 20}
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		w.run(ctx)
+		cancel()
+		if result, _ := w.check(searchTime); result == porcupine.Illegal {
+			return
+		}
+	}
+	t.Fatal("a server that answers from before was not found out")
+}
