@@ -33,12 +33,12 @@ const (
 
 // tally is what a run did.
 type tally struct {
-	class           map[string]int
-	calls, unknown  int
-	done            int64
-	slowest         time.Duration
-	undecided       int
-	servers, rounds int
+	class          map[string]int
+	calls, unknown int
+	done           int64
+	slowest        time.Duration
+	undecided      int
+	rounds         int
 }
 
 // TestFaults: whatever breaks, what clients see is linearizable, nothing acknowledged is lost, and hosts hold what the store says once it is
