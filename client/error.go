@@ -104,7 +104,10 @@ func maybeDone(ce *connect.Error) bool {
 		return false
 	}
 	details := detailsIn(ce)
-	return len(details) == 0 || details[0].GetMaybeDone()
+	if len(details) == 0 { // a server that has nothing to add to "unavailable" did nothing
+		return ce.Code() != connect.CodeUnavailable || !connect.IsWireError(ce)
+	}
+	return details[0].GetMaybeDone()
 }
 
 func refusalsIn(ce *connect.Error) []Refusal {

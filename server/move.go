@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/model"
 	"github.com/weftnet/weft/plan"
+	"github.com/weftnet/weft/store"
 )
 
 // A move is a transaction of several steps, each one compare-and-swap (decision 7):
@@ -221,7 +223,7 @@ func (a *api) moved(ctx context.Context, p *model.Port, begun *model.Move) error
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-a.stopping.Done():
-			return errStopping
+			return &store.UnknownError{What: "the move of port " + p.Name, Err: errors.New("the server is stopping")}
 		}
 	}
 }
