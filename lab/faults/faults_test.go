@@ -19,6 +19,7 @@ import (
 
 var (
 	count   = flag.Int("faults", 50, "how many TestFaults does, with two servers and with three in turn (make soak: 2000)")
+	longest = flag.Duration("faults.time", 0, "how long TestFaults goes on at most, if it has not done so many by then; 0: as long as it takes")
 	seed    = flag.Uint64("faults.seed", 1, "of which faults, where and how long")
 	logFile = flag.String("faults.log", "", "file that TestFaults writes what it did and saw to")
 	what    = flag.String("faults.commit", "unknown", "of the program under test, for the file")
@@ -70,7 +71,8 @@ func runFaults(t *testing.T, servers, faults int, total *tally) {
 	c.converged(hosts)
 	clients := c.clients()
 	var classes []fault
-	for round := 0; faults > 0; round++ {
+	began := time.Now()
+	for round := 0; faults > 0 && (*longest == 0 || time.Since(began) < *longest/2); round++ {
 		w := &work{history: newHistory(), round: round, hosts: hosts, clients: clients}
 		ctx, stop := context.WithCancel(t.Context())
 		var working sync.WaitGroup
@@ -98,6 +100,9 @@ func runFaults(t *testing.T, servers, faults int, total *tally) {
 		total.slowest = max(total.slowest, time.Since(ended))
 		w.last()
 		total.add(w)
+		if round%25 == 24 {
+			t.Logf("round %d is over, %s after the beginning", round+1, time.Since(began).Round(time.Second))
+		}
 		result, story := w.check(searchTime)
 		if result == porcupine.Unknown {
 			total.undecided++
