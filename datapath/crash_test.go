@@ -1,10 +1,14 @@
 package datapath
 
 import (
+	"fmt"
 	"os"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/weftnet/weft/datapath/bpf"
@@ -159,4 +163,89 @@ func TestKernelLaneIsShutUntilGuarded(t *testing.T) {
 	if !up() || !h.dp.attached(linkName("from_vxlan", 0), h.dp.local.VxlanIfindex) {
 		t.Error("the device is down, or without from_vxlan, on another UDP port")
 	}
+}
+
+// TestAttachThatFailsLeavesNothing: a port whose program cannot be exchanged has no entry, and no program either, in neither lane. Red when AttachPort
+// leaves the links for Publish to find.
+func TestAttachThatFailsLeavesNothing(t *testing.T) {
+	a, b := xdpHosts(t, false)
+	join(t, 7, a, b)
+	w := a.workload(7, 1, b)
+	p := w.fast()
+	must(t, a.dp.progs["from_port"].Close()) // every exchange fails
+	if err := a.dp.AttachPort(p); err == nil {
+		t.Fatal("attached a program that is closed")
+	}
+	for _, program := range []string{"from_port", "xdp_from_port"} {
+		if a.dp.attached(linkName(program, w.ifindex), w.ifindex) {
+			t.Errorf("%s is still attached", program)
+		}
+	}
+	if list, err := a.dp.Ports(); err != nil || len(list) > 0 {
+		t.Errorf("ports %+v %v", list, err)
+	}
+}
+
+// TestRemoveShutsFirst: at no moment is the kernel lane's device up without its guard. Red when Remove detaches before it takes the device down.
+func TestRemoveShutsFirst(t *testing.T) {
+	h := alone(t)
+	index := h.dp.local.VxlanIfindex
+	must(t, h.dp.Close())
+	done := make(chan error)
+	go func() { done <- h.ns.Run(func() error { return Remove(h.cfg.PinRoot) }) }()
+	looks := 0
+	for ended := false; !ended; looks++ {
+		select {
+		case err := <-done:
+			must(t, err)
+			ended = true
+		default:
+		}
+		guarded := h.dp.attached(linkName("from_vxlan", 0), index)
+		if l, err := h.ns.LinkByName(VXLANDevice); err == nil && l.Up && !guarded {
+			t.Fatalf("look %d: the device is up without from_vxlan", looks)
+		}
+	}
+	t.Logf("looked %d times", looks)
+	h.open()
+}
+
+// TestDetachedPortCountsNoMore: the counters of a port stand still when DetachPort returns, while frames for it go on coming, also where its interface went
+// before. Red when DetachPort leaves the entry.
+func TestDetachedPortCountsNoMore(t *testing.T) {
+	a, b := twoHosts(t, false)
+	join(t, 7, a, b)
+	sender := a.workload(7, 1, b)
+	data := frame(t, macRemote, sender.mac, ip1, ip2, 40)
+	var done atomic.Bool
+	var all sync.WaitGroup
+	all.Go(func() {
+		must(t, a.ns.Run(func() (err error) {
+			for err == nil && !done.Load() {
+				_, err = a.dp.progs["from_port"].Run(&ebpf.RunOptions{Data: data, Context: skbFrom(sender.ifindex), Repeat: 1000})
+			}
+			return err
+		}))
+	})
+	for round := range 6 {
+		w := a.workload(7, byte(10+round), nil)
+		must(t, a.dp.PutFDB([]FDBEntry{{FDBKey: FDBKey{7, macRemote}, Ifindex: w.ifindex}}))
+		counted := func() PortCounters {
+			c, err := a.dp.PortCounters(w.id)
+			must(t, err)
+			return c
+		}
+		await(t, "frames are counted", func() bool { return counted().IngressPackets > 0 })
+		if round%2 == 1 {
+			must(t, a.ns.DeleteLink(fmt.Sprintf("weftp%d", w.id)))
+		}
+		must(t, a.dp.DetachPort(w.ifindex))
+		last, before := counted(), a.book("from_port").In
+		await(t, "more frames", func() bool { return a.book("from_port").In > before+2000 })
+		if now := counted(); now != last {
+			t.Errorf("round %d: counted %+v, and then %+v", round, last, now)
+		}
+	}
+	done.Store(true)
+	all.Wait()
 }

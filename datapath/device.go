@@ -139,8 +139,14 @@ func (d *Datapath) openVXLAN() error {
 	return nil
 }
 
+// shutVXLAN takes the device down if it is this instance's: nobody reaches its UDP port any more.
+func shutVXLAN(pinRoot string) error { return ownVXLAN(pinRoot, (*netlink.Handle).LinkSetDown) }
+
 // removeVXLAN deletes the device if it is this instance's.
-func removeVXLAN(pinRoot string) error {
+func removeVXLAN(pinRoot string) error { return ownVXLAN(pinRoot, (*netlink.Handle).LinkDel) }
+
+// ownVXLAN does something with the device, if it is there and this instance's.
+func ownVXLAN(pinRoot string, do func(*netlink.Handle, netlink.Link) error) error {
 	nl, err := netlink.NewHandle()
 	if err != nil {
 		return err
@@ -157,7 +163,7 @@ func removeVXLAN(pinRoot string) error {
 	if l.Attrs().Alias != vxlanAlias(pinRoot) {
 		return nil
 	}
-	return nl.LinkDel(l)
+	return do(nl, l)
 }
 
 // uplinks resolves the comma-separated names of Config.Uplink.

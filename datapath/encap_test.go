@@ -2,12 +2,15 @@ package datapath
 
 import (
 	"bytes"
+	"encoding/binary"
 	"testing"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/datapath/bpf"
+	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/wire"
 )
 
@@ -218,4 +221,49 @@ func TestNotOursPasses(t *testing.T) {
 		}
 	}
 	s.a.balanced()
+}
+
+// TestFlowBehindLongHeaders: the longest IPv4 header hides no L4 ports, wherever the kernel keeps the rest of the packet: a long packet whose headers are
+// not in its linear part has the source port of a short one of its flow, and another flow has another. Red when linear pulls less than HEADERS_LEN.
+func TestFlowBehindLongHeaders(t *testing.T) {
+	a, b := twoHosts(t, false)
+	join(t, 7, a, b)
+	w1, w2 := a.workload(7, 1, b), b.workload(7, 2, a)
+	for _, at := range []struct {
+		ns   *netdev.Handle
+		name string
+	}{{a.ns, "up0"}, {b.ns, "up0"}, {a.ns, "weftp1"}, {w1.ns, "eth0"}} {
+		must(t, at.ns.SetMTU(at.name, 9200))
+	}
+	a.local.UplinkMTU = 9200
+	must(t, a.dp.SetLocal(a.local))
+	n := a.networks[7]
+	n.MTU = 9000
+	a.putNetwork(n)
+	must(t, w2.ns.SetAddresses("eth0", nil)) // and nobody answers
+	seen := watch(t, b, w2.mac)
+	tap := newTap(t, w1.ns, "eth0")
+	must(t, unix.SetsockoptInt(tap.fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1))
+	sourcePort := func(l4src uint16, octets int) uint16 {
+		t.Helper()
+		udp := binary.BigEndian.AppendUint16(nil, l4src)
+		udp = append(udp, 0, 53, byte((octets+8)>>8), byte(octets+8), 0, 0)
+		f := append(append(append([]byte{}, w2.mac[:]...), w1.mac[:]...), 8, 0)
+		f = wire.IPv4{TTL: 9, DF: true, Protocol: wire.ProtoUDP, Src: w1.ip4, Dst: w2.ip4, Options: bytes.Repeat([]byte{1}, 40)}.Append(f, append(udp, make([]byte, octets)...))
+		head := make([]byte, 10) // struct virtio_net_hdr: so much of it is linear, if it is longer than a page
+		binary.NativeEndian.PutUint16(head[2:], 34)
+		must(t, unix.Sendto(tap.fd, append(head, f...), 0, &unix.SockaddrLinklayer{Ifindex: tap.index, Halen: 6}))
+		return binary.BigEndian.Uint16(seen.next()[34:])
+	}
+	ports := map[uint16]bool{}
+	for l4src := range uint16(4) {
+		short, long := sourcePort(1000+l4src, 100), sourcePort(1000+l4src, 6000)
+		if short != long {
+			t.Errorf("one flow has the source ports %d and %d", short, long)
+		}
+		ports[short] = true
+	}
+	if len(ports) < 3 {
+		t.Errorf("4 flows have the source ports %v", ports)
+	}
 }

@@ -111,11 +111,15 @@ func (d *Datapath) HoldPort(id PortID, entries []FDBEntry) error {
 	return d.setHeld(id, true)
 }
 
-// setHeld changes nothing but that, and ends the watch for a first frame.
 func (d *Datapath) setHeld(id PortID, held bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	e, ok, err := d.ports.Get(uint32(id))
+	return d.putHeld(uint32(id), held)
+}
+
+// putHeld changes nothing of a port but that, and ends the watch for a first frame. d.mu is held.
+func (d *Datapath) putHeld(id uint32, held bool) error {
+	e, ok, err := d.ports.Get(id)
 	if err != nil {
 		return err
 	}
@@ -126,5 +130,5 @@ func (d *Datapath) setHeld(id PortID, held bool) error {
 	if held {
 		e.Flags |= bpf.TCPortFlagsPORT_HELD
 	}
-	return d.ports.PutOne(uint32(id), e)
+	return d.ports.PutOne(id, e)
 }

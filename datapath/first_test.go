@@ -135,7 +135,7 @@ func TestFirstFrameUnread(t *testing.T) {
 	h.run("from_port", open.ifindex, frame(t, macRemote, open.mac, ip1, ip2, 40), nil)
 	must(t, h.dp.UpdatePort(open.port())) // by the time it is read
 	n := 0
-	for ; n < 100_000 && h.books("from_port").Untold == 0; n++ {
+	for ; n < 100_000 && h.book("from_port").Untold == 0; n++ {
 		w.watched()
 		h.run("from_port", w.ifindex, data, nil)
 	}
@@ -160,7 +160,7 @@ func TestFirstFrameUnread(t *testing.T) {
 	}
 	_, err = h.dp.FirstFrames(t.Context()) // the first has left
 	must(t, err)
-	if n := h.books("from_port").Untold; n != 1 {
+	if n := h.book("from_port").Untold; n != 1 {
 		t.Errorf("%d are counted as untold", n)
 	}
 }

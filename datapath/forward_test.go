@@ -71,19 +71,6 @@ func (s *trio) at(h *testHost, w *workload, vtep VTEPID, flags FDBFlags) {
 	must(h.t, h.dp.PutFDB([]FDBEntry{{FDBKey: FDBKey{7, w.mac}, VTEP: vtep, Flags: flags}}))
 }
 
-func (h *testHost) books(program string) Books {
-	h.t.Helper()
-	list, err := h.dp.Books()
-	must(h.t, err)
-	for _, b := range list {
-		if b.Program == program {
-			return b
-		}
-	}
-	h.t.Fatalf("no books of %s", program)
-	return Books{}
-}
-
 func eachUnderlay(t *testing.T, f func(t *testing.T, ip6 bool)) {
 	for _, ip6 := range []bool{false, true} {
 		t.Run(map[bool]string{false: "underlay4", true: "underlay6"}[ip6], func(t *testing.T) { f(t, ip6) })
@@ -106,15 +93,15 @@ func TestForward(t *testing.T) {
 			if err := s.x.segments(s.w, to, 1200, 40); err != nil {
 				t.Errorf("UDP aggregate to %s: %v", to, err)
 			}
-			before, octets := s.source.books("from_vxlan").Encapsulated, uint64(16<<20)
+			before, octets := s.source.book("from_vxlan").Encapsulated, uint64(16<<20)
 			if err := s.x.stream(s.w, to, int64(octets)); err != nil {
 				t.Errorf("TCP to %s: %v", to, err)
 			}
-			if n := s.source.books("from_vxlan").Encapsulated - before; n == 0 || n > octets/1448/2 {
+			if n := s.source.book("from_vxlan").Encapsulated - before; n == 0 || n > octets/1448/2 {
 				t.Errorf("%d octets of TCP were forwarded in %d packets: the aggregates are lost", octets, n)
 			}
 		}
-		if got, want := s.source.lane(LaneForward), s.source.books("from_vxlan").Encapsulated; got != want {
+		if got, want := s.source.lane(LaneForward), s.source.book("from_vxlan").Encapsulated; got != want {
 			t.Errorf("%d packets left to the kernel lane to be forwarded, %d forwarded", got, want)
 		}
 		for _, h := range []*testHost{s.peer, s.source, s.target} {
@@ -135,7 +122,7 @@ func TestForwardEnds(t *testing.T) {
 		must(t, s.peer.dp.PutFDB([]FDBEntry{{FDBKey: FDBKey{7, lost}, VTEP: 2}}))
 		send(t, s.x.ns, "eth0", raw(lost, s.x.mac, testProtocol, 60))
 		await(t, "the frame's end", func() bool { return s.source.drops(DropForwardTTL)+s.target.drops(DropForwardTTL) > 0 })
-		if n := s.source.books("from_vxlan").Encapsulated + s.target.books("from_vxlan").Encapsulated; n != 63 {
+		if n := s.source.book("from_vxlan").Encapsulated + s.target.book("from_vxlan").Encapsulated; n != 63 {
 			t.Errorf("forwarded %d times, want 63", n)
 		}
 		if n := s.source.lane(LaneForward) + s.target.lane(LaneForward); n != 64 {
@@ -202,7 +189,7 @@ func TestForwardNeverFloods(t *testing.T) {
 			await(t, fmt.Sprintf("a frame for %s is dropped as %s", dst, reason), func() bool { return s.source.drops(reason) == before+1 })
 		}
 	}
-	if got := s.source.books("from_vxlan").Encapsulated; got != 0 {
+	if got := s.source.book("from_vxlan").Encapsulated; got != 0 {
 		t.Errorf("%d packets were forwarded", got)
 	}
 	own := s.source.workload(7, 3, nil)
@@ -210,7 +197,7 @@ func TestForwardNeverFloods(t *testing.T) {
 	came := listen(t, s.w.ns, "eth0", plain)
 	send(t, own.ns, "eth0", raw(s.w.mac, own.mac, testProtocol, 60))
 	await(t, "a frame of the host's own port arrives", func() bool { return came.count.Load() == 1 })
-	if got := s.source.books("from_vxlan").Encapsulated; got != 0 {
+	if got := s.source.book("from_vxlan").Encapsulated; got != 0 {
 		t.Errorf("%d packets of the host's own port were forwarded", got)
 	}
 	if err := s.source.dp.PutFDB([]FDBEntry{{FDBKey: FDBKey{7, macRemote}, Ifindex: 1, Flags: FDBForward}}); err == nil {

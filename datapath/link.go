@@ -230,7 +230,10 @@ func (d *Datapath) otherLayouts() ([]string, error) {
 // Remove takes everything of the instance out of the kernel: links, tables, VXLANDevice (of the calling thread's network
 // namespace). An instance that is not there is fine.
 func Remove(pinRoot string) error {
-	// Links first, and of those the ones that let in first.
+	// The kernel lane's device is shut before its guard goes. Then the links, and of those the ones that let in first.
+	if err := shutVXLAN(pinRoot); err != nil {
+		return fmt.Errorf("shut %s: %w", VXLANDevice, err)
+	}
 	links := filepath.Join(pinRoot, linkDir)
 	pins, err := os.ReadDir(links)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -11,7 +11,7 @@ import (
 )
 
 // AttachPort writes the entry, then attaches from_port to the interface: no frame is looked at before its port is known.
-// For a port that is attached it is UpdatePort. Where attaching fails, no entry is left; where only the XDP program cannot be
+// For a port that is attached it is UpdatePort. Where attaching fails, neither entry nor program is left; where only the XDP program cannot be
 // attached, the port is there without it, and the error is a FastPathError.
 func (d *Datapath) AttachPort(p Port) error {
 	d.mu.Lock()
@@ -22,7 +22,7 @@ func (d *Datapath) AttachPort(p Port) error {
 		return err
 	}
 	if err := d.attachPort(p.Ifindex); err != nil {
-		return joinDelete(err, d.removePort(p.Ifindex))
+		return joinDelete(err, errors.Join(d.detachPort(p.Ifindex), d.removePort(p.Ifindex)))
 	}
 	return d.setFastPath(p, fast)
 }
@@ -109,12 +109,22 @@ func (d *Datapath) forget(ifindex, id uint32) error {
 }
 
 // DetachPort takes the program off the interface and removes the entry. An interface that is gone, or was never attached,
-// is fine.
+// is fine. When it returns nothing is counted for the port any more: what PortCounters says then is its last word.
 func (d *Datapath) DetachPort(ifindex uint32) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	ref, ok := d.byIndex[ifindex]
+	if ok {
+		if err := d.putHeld(ref.id, true); err != nil { // nothing is delivered from now on
+			return err
+		}
+	}
+	waited := d.attached(linkName("from_port", ifindex), ifindex) // the kernel then waits until no program runs that ran before
 	if err := d.detachPort(ifindex); err != nil {
 		return err
+	}
+	if ok && !waited {
+		d.sweeper.grace()
 	}
 	return d.removePort(ifindex)
 }

@@ -191,14 +191,14 @@ func TestAggregatesOfDatagrams(t *testing.T) {
 		w2.echo()
 		for _, to := range []netip.Addr{w2.ip4, w2.ip6} {
 			must(t, w1.ping(to, 100))
-			before := b.books("from_uplink").Delivered
+			before := b.book("from_uplink").Delivered
 			for _, size := range []int{100, 1200, 1448} {
 				if err := w1.segments(w2, to, size, 40); err != nil {
 					t.Errorf("40 datagrams of %d octets to %s: %v", size, to, err)
 				}
 			}
 			if n := b.lane(LaneAggregate); n == 0 {
-				t.Errorf("no aggregate came whole; %d packets were delivered", b.books("from_uplink").Delivered-before)
+				t.Errorf("no aggregate came whole; %d packets were delivered", b.book("from_uplink").Delivered-before)
 			}
 		}
 		a.balanced()

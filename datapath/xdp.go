@@ -90,11 +90,24 @@ func (d *Datapath) setFastPath(p Port, on bool) error {
 	return d.putPort(p)
 }
 
+// refuseMembers refuses an interface that hands on what its members receive: XDP sees the members' indexes, which are no uplinks', and would take
+// no frame for weft's, without a word.
+func refuseMembers(l netdev.Link) error {
+	switch l.Kind {
+	case "bond", "team":
+		return fmt.Errorf("uplink %s is a %s, whose members XDP would see in its place", l.Name, l.Kind)
+	}
+	return nil
+}
+
 // keepTags makes an uplink leave VLAN tags in the frames: XDP sees none beside them, and would take a tagged tunnel packet, which tc drops as
 // outer_vlan, for one of the underlay. It stays so; without XDP it costs next to nothing.
 func (d *Datapath) keepTags(ifindex uint32) error {
 	l, err := d.ns.LinkByIndex(int(ifindex))
 	if err != nil {
+		return err
+	}
+	if err := refuseMembers(l); err != nil {
 		return err
 	}
 	for _, f := range []netdev.Feature{netdev.RXVLAN, netdev.RXServiceVLAN} {
@@ -111,10 +124,14 @@ func (d *Datapath) keepTags(ifindex uint32) error {
 }
 
 // CheckXDP looks again at what the XDP lane has to know of the uplinks: their MACs, and whether they take frames from other interfaces'
-// programs now, of which there is no event. SetLocal and Publish do so too.
+// programs now, of which there is no event. SetLocal and Publish do so too. Where the lane is on the uplinks, VLAN tags are left in the frames again,
+// should somebody have changed that.
 func (d *Datapath) CheckXDP() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err := d.keepAllTags(); err != nil {
+		return err
+	}
 	l := d.local
 	l.Uplinks = d.describeUplinks()
 	if l == d.local {
@@ -124,6 +141,23 @@ func (d *Datapath) CheckXDP() error {
 		return err
 	}
 	d.local = l
+	return nil
+}
+
+// keepAllTags is keepTags of every uplink that has the lane's program. One that is away is Publish's business. d.mu is held.
+func (d *Datapath) keepAllTags() error {
+	if !d.cfg.XDP {
+		return nil
+	}
+	for name := range strings.SplitSeq(d.cfg.Uplink, ",") {
+		l, err := d.ns.LinkByName(name)
+		if err != nil || !d.attached(linkName("xdp_from_uplink", uint32(l.Index)), uint32(l.Index)) {
+			continue
+		}
+		if err := d.keepTags(uint32(l.Index)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -1,14 +1,18 @@
 package datapath
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/weftnet/weft/datapath/bpf"
 	"github.com/weftnet/weft/datapath/netdev"
+	"github.com/weftnet/weft/datapath/oracle"
 	"github.com/weftnet/weft/wire"
 )
 
@@ -190,6 +194,62 @@ func TestXDPUplinkKeepsTags(t *testing.T) {
 				t.Errorf("XDP %t: %s is %t (%v)", xdp, f, on, err)
 			}
 		}
+	}
+}
+
+// TestXDPTagsAreLookedAfter: tags that somebody lets the card take out again are left in the frames after the next look. Red when CheckXDP does not call
+// keepAllTags.
+func TestXDPTagsAreLookedAfter(t *testing.T) {
+	a, _ := xdpHosts(t, false)
+	must(t, a.ns.SetFeature("up0", netdev.RXVLAN, true))
+	must(t, a.dp.CheckXDP())
+	if on, err := a.ns.Feature("up0", netdev.RXVLAN); err != nil || on {
+		t.Errorf("%s is %t (%v)", netdev.RXVLAN, on, err)
+	}
+}
+
+// TestXDPRefusesMembers: a bond's frames come to XDP from its members. Red when refuseMembers knows no bonds: all frames pass the lane by.
+func TestXDPRefusesMembers(t *testing.T) {
+	for kind, refused := range map[string]bool{"bond": true, "team": true, "veth": false, "device": false, "vlan": false} {
+		if err := refuseMembers(netdev.Link{Name: "uplink0", Kind: kind}); (err != nil) != refused {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
+// TestXDPNoRoom: a driver that leaves no room before the frame (here it is full of another program's notes) has the tc lane write the headers. Red when
+// send_to_vtep does not look at what adjust_head says.
+func TestXDPNoRoom(t *testing.T) {
+	d := newDuel(t, 1)
+	d.readyXDP(t, d.far)
+	must(t, d.a.ns.Lock())
+	must(t, d.a.dp.PutVTEPs([]VTEP{{ID: 1, Addr: duelAddrs[0], UDPPort: 4789}}))
+	must(t, d.a.dp.PutFDB([]FDBEntry{{FDBKey: FDBKey{7, macRemote}, VTEP: 1}}))
+	d.a.putNetwork(Network{VNI: 7, MTU: 1500})
+	w := d.ports[0]
+	data := frame(t, macRemote, w.mac, ip1, ip2, 40)
+	shoot := func(notes int) outcome {
+		t.Helper()
+		var o outcome
+		md := make([]byte, 24) // data_meta is 0, data behind the notes
+		binary.NativeEndian.PutUint32(md, uint32(notes))
+		binary.NativeEndian.PutUint32(md[4:], uint32(notes+len(data)))
+		binary.NativeEndian.PutUint32(md[12:], w.ifindex)
+		opts := &ebpf.RunOptions{Data: append(make([]byte, notes), data...), DataOut: make([]byte, 4096), Context: md, ContextOut: make([]byte, 24)}
+		must(t, d.a.dp.maps["verdicts"].Put(uint32(0), bpf.TCVerdict{Program: 99}))
+		_, err := d.a.dp.progs["xdp_from_port"].Run(opts)
+		must(t, err)
+		o.data = opts.DataOut
+		must(t, d.a.dp.maps["verdicts"].Lookup(uint32(0), &o.verdict))
+		return o
+	}
+	await(t, "the next hop needs no look", func() bool { // the first of a bucket is passed on to be confirmed
+		d.shoot(shot{"from_port", w.ifindex, oracle.Packet{Data: data}})
+		return shoot(0).verdict.Verdict == bpf.TCVerdictKindV_ENCAPSULATED
+	})
+	o := shoot(180) // 256 octets of room, 40 of them the kernel's own
+	if o.verdict.Verdict != bpf.TCVerdictKindV_PASSED || LaneReason(o.verdict.Lane) != LaneXDPNoRoom || !bytes.HasSuffix(o.data, data) {
+		t.Errorf("%s\n%x", o, o.data)
 	}
 }
 

@@ -242,7 +242,7 @@ static __always_inline int flood(struct __sk_buff *skb, struct pkt *p, struct ne
 		state->first_block = flood_blocks(net->local);
 		state->first = net->remote - n;
 		if (n > 0) {
-			linear(skb, ETH_LEN + IP6_LEN + 20);
+			linear(skb, HEADERS_LEN);
 			p->hash = state->hash = flood_hash(skb, p);
 			state->tos = p->tos;
 			r = flood_remote(&f, p, n);

@@ -4,6 +4,8 @@
 #include "pkt.h"
 
 enum { ETH_LEN = 14, IP4_LEN = 20, IP6_LEN = 40, UDP_LEN = 8, VXLAN_LEN = 8 };
+/* Octets that are linear before a frame is looked at: up to the end of a TCP header behind the longest IPv4 header. */
+enum { HEADERS_LEN = ETH_LEN + 60 + 20 };
 enum { OUTER4_LEN = IP4_LEN + UDP_LEN + VXLAN_LEN + ETH_LEN, OUTER6_LEN = IP6_LEN + UDP_LEN + VXLAN_LEN + ETH_LEN };
 
 static __always_inline int is_vlan(__be16 proto)
@@ -56,7 +58,7 @@ static __always_inline int parse_frame(ctx_t *ctx, struct pkt *p)
 {
 	if (unlikely(tag_beside(ctx)))
 		return -DROP_INNER_VLAN;
-	linear(ctx, ETH_LEN + IP6_LEN + 20);
+	linear(ctx, HEADERS_LEN);
 	struct ethhdr *eth = (void *)(long)ctx->data;
 	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
 		return -DROP_TRUNCATED;

@@ -50,15 +50,12 @@ enum { BPF_F_NO_PREALLOC = 1 };
 
 enum tcx_action {
 	TCX_NEXT = -1,
-	TCX_PASS = 0,
 	TCX_DROP = 2,
-	TCX_REDIRECT = 7,
 };
 
 enum xdp_action {
 	XDP_DROP = 1,
 	XDP_PASS = 2,
-	XDP_REDIRECT = 4,
 };
 
 enum { PACKET_HOST = 0 };
@@ -172,7 +169,6 @@ enum {
 #define BPF_F_ZERO_CSUM_TX (1ULL << 1)
 #define BPF_F_DONT_FRAGMENT (1ULL << 2)
 #define BPF_F_RECOMPUTE_CSUM (1ULL << 0)
-#define BPF_F_PSEUDO_HDR (1ULL << 4)
 #define BPF_F_MARK_MANGLED_0 (1ULL << 5)
 
 enum { BPF_ADJ_ROOM_MAC = 1 };
