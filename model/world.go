@@ -59,6 +59,7 @@ type World struct {
 	tombsOfHosts   map[UID]struct{}
 	openMoves      map[UID]struct{} // by port
 	deadHosts      map[UID]struct{}
+	hostsToFail    map[UID]struct{}
 }
 
 // NewWorld is an empty world of a store.
@@ -74,6 +75,7 @@ func NewWorld(storeID string) *World {
 		Counters:      map[UID]*Counters{},
 		openMoves:     map[UID]struct{}{},
 		deadHosts:     map[UID]struct{}{},
+		hostsToFail:   map[UID]struct{}{},
 		networkByName: newNames[TenantName](), portByName: newNames[TenantName](), hostByName: newNames[string](),
 		portsByNetwork: map[UID]map[UID]struct{}{}, portsByHost: map[UID]map[UID]struct{}{},
 		networksByVTEP: map[string]map[UID]struct{}{}, tombsByNetwork: map[UID]map[UID]struct{}{}, tombsOfHosts: map[UID]struct{}{},
@@ -163,10 +165,14 @@ func (w *World) applyHost(h *Host, c Change) {
 	}
 	put(w.Hosts, h.UID, h, c.Deleted)
 	delete(w.deadHosts, h.UID)
+	delete(w.hostsToFail, h.UID)
 	if !c.Deleted {
 		w.hostByName.add(h.Name, h.UID)
-		if h.Duty == DutyFailed {
+		switch {
+		case h.Duty == DutyFailed:
 			w.deadHosts[h.UID] = struct{}{}
+		case h.Spec.WhenSilent == WhenSilentFail:
+			w.hostsToFail[h.UID] = struct{}{}
 		}
 	}
 }
@@ -303,6 +309,17 @@ func (w *World) OpenMoves() iter.Seq[*Move] {
 func (w *World) DeadHosts() iter.Seq[*Host] {
 	return func(yield func(*Host) bool) {
 		for uid := range w.deadHosts {
+			if !yield(w.Hosts[uid]) {
+				return
+			}
+		}
+	}
+}
+
+// HostsToFail yields the hosts that are to be declared dead when they are silent, and are not yet, in no order.
+func (w *World) HostsToFail() iter.Seq[*Host] {
+	return func(yield func(*Host) bool) {
+		for uid := range w.hostsToFail {
 			if !yield(w.Hosts[uid]) {
 				return
 			}

@@ -201,6 +201,7 @@ func (h *history) host(name string) {
 	if duty := pick(h.t, "duty", "remove", string(DutyActive), string(DutyDrained), string(DutyFailed)); duty != "remove" {
 		n := *old
 		n.Revision, n.Duty = h.rev, HostDuty(duty)
+		n.Spec.WhenSilent = WhenSilent(pick(h.t, "when silent", string(WhenSilentShow), string(WhenSilentFail)))
 		h.hosts[name] = &n
 		h.put(Change{Host: &n})
 		return
@@ -420,6 +421,16 @@ func (h *history) check(w *World, how string) {
 	}
 	byUID("open moves", sorted(open), sorted(wantOpen))
 	byUID("dead hosts", sorted(dead), sorted(wantDead))
+	var toFail, wantToFail []UID
+	for x := range w.HostsToFail() {
+		toFail = append(toFail, x.UID)
+	}
+	for _, x := range h.hosts {
+		if x.Duty != DutyFailed && x.Spec.WhenSilent == WhenSilentFail {
+			wantToFail = append(wantToFail, x.UID)
+		}
+	}
+	byUID("hosts to fail", sorted(toFail), sorted(wantToFail))
 	byUID("moves", w.Moves, h.moves)
 	byUID("counters", w.Counters, h.counters)
 	byUID("tenants", w.Tenants, h.tenants)
@@ -583,6 +594,7 @@ func TestWorldLeavesNothingBehind(t *testing.T) {
 		{Pool: &VNIPool{Meta: Meta{UID: "o", Revision: 1}, Name: "o"}}, {VNI: &VNIUse{VNI: 5}},
 		{Tombstone: &Tombstone{UID: "x", Network: "n"}}, {APIToken: &APIToken{Name: "a"}},
 		{Move: &Move{Port: "p", Phase: MoveDraining, Revision: 1}}, {Host: &Host{Meta: Meta{UID: "d", Revision: 1}, Name: "d", Duty: DutyFailed}},
+		{Host: &Host{Meta: Meta{UID: "e", Revision: 1}, Name: "e", Spec: HostSpec{WhenSilent: WhenSilentFail}}},
 		{Counters: &Counters{Port: "p", Revision: 1}},
 	}
 	w := worldOf(changes...)

@@ -26,7 +26,7 @@ func (a *api) conduct(ctx context.Context) {
 	ctx = store.WithActor(ctx, "server")
 	tick := time.NewTicker(a.cfg.Limits.Sweep)
 	defer tick.Stop()
-	since := map[model.UID]sighting{}
+	since, silent := map[model.UID]sighting{}, map[model.UID]time.Time{}
 	for {
 		advanced, changed := a.view.advances(), a.heard.changes()
 		a.carryOn(ctx, since)
@@ -35,6 +35,8 @@ func (a *api) conduct(ctx context.Context) {
 		case <-advanced:
 		case <-changed:
 		case <-tick.C:
+			a.failSilent(ctx, silent)
+			a.cfg.swept()
 		case <-ctx.Done():
 			return
 		}

@@ -35,6 +35,9 @@ type Config struct {
 	Clock func() time.Time
 	// Limits that a test or a very large deployment may want different.
 	Limits Limits
+
+	// swept is called after each sweep, if a test wants to know of them.
+	swept func()
 }
 
 // Limits bound what a server spends on a caller. Reaching one is an error to that caller only.
@@ -53,6 +56,8 @@ type Limits struct {
 	Prepare time.Duration
 	// Drain is how long the source of a move forwards late frames, 5 s.
 	Drain time.Duration
+	// Silent is how long a host must be silent, as this server sees it, before its spec lets it be declared dead, 5 s.
+	Silent time.Duration
 	// Sweep is how often the server looks for what is due by time, 500 ms.
 	Sweep time.Duration
 	// Connections on the TLS port, 16384; further ones wait in the backlog.
@@ -82,6 +87,7 @@ func (c Config) withDefaults() Config {
 	or(&c.Limits.Hello, 10*time.Second)
 	or(&c.Limits.Prepare, 30*time.Second)
 	or(&c.Limits.Drain, 5*time.Second)
+	or(&c.Limits.Silent, 5*time.Second)
 	or(&c.Limits.Sweep, 500*time.Millisecond)
 	or(&c.Limits.Connections, 16384)
 	or(&c.Limits.StreamsPerConnection, 256)
@@ -91,6 +97,9 @@ func (c Config) withDefaults() Config {
 	or(&c.Limits.Tombstones, 30*24*time.Hour)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.swept == nil {
+		c.swept = func() {}
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -69,6 +70,7 @@ type fixture struct {
 	cancel context.CancelFunc
 	done   chan error
 	clock  *testClock
+	sweeps atomic.Int64
 }
 
 // testClock is real time plus what a test adds.
@@ -141,6 +143,7 @@ func start(cfg Config, dir string) (*fixture, error) {
 		cfg.Listen = "127.0.0.1:0"
 	}
 	cfg.Dir, cfg.Socket, cfg.Clock = filepath.Join(dir, "d"), filepath.Join(dir, "s"), f.clock.now
+	cfg.swept = func() { f.sweeps.Add(1) }
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: logLevel()}))
 	f.cfg = cfg
 	f.srv = New(cfg)

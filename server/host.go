@@ -76,8 +76,9 @@ func (a *api) ListHosts(context.Context, *connect.Request[weftv1.ListHostsReques
 func (a *api) hosts() []*weftv1.Host {
 	var out []*weftv1.Host
 	a.view.read(func(w *model.World) {
+		silent := a.silence(w)
 		for _, h := range w.Hosts {
-			out = append(out, hostOut(h, a.hostStatus(w, h)))
+			out = append(out, hostOut(h, a.hostStatus(w, h, silent)))
 		}
 	})
 	slices.SortFunc(out, func(x, y *weftv1.Host) int { return cmp.Compare(x.Name, y.Name) })
@@ -139,7 +140,7 @@ func (a *api) portNames(uids []model.UID) []string {
 func (a *api) hostAnswer(ctx context.Context, h *model.Host) *connect.Response[weftv1.Host] {
 	a.readBack(ctx, h.Revision)
 	var status *weftv1.HostStatus
-	a.view.read(func(w *model.World) { status = a.hostStatus(w, h) })
+	a.view.read(func(w *model.World) { status = a.hostStatus(w, h, a.silence(w)) })
 	if said, ok := a.heard.host(h.UID); ok { // of one host only: a listing would be long
 		status.Books, status.Lanes, status.Programs = booksOut(said.books), lanesOut(said.lanes), said.programs
 		status.Capabilities = capabilitiesOut(said.can)
@@ -148,7 +149,7 @@ func (a *api) hostAnswer(ctx context.Context, h *model.Host) *connect.Response[w
 }
 
 // hostStatus joins the facts that are kept with what the host says now.
-func (a *api) hostStatus(w *model.World, h *model.Host) *weftv1.HostStatus {
+func (a *api) hostStatus(w *model.World, h *model.Host, silent silence) *weftv1.HostStatus {
 	out := &weftv1.HostStatus{State: weftv1.HostState_HOST_STATE_EXPECTED}
 	if f := w.Facts[h.UID]; f != nil {
 		out.State = weftv1.HostState_HOST_STATE_UNREACHABLE
@@ -157,6 +158,9 @@ func (a *api) hostStatus(w *model.World, h *model.Host) *weftv1.HostStatus {
 	}
 	for range w.PortsOn(h.UID) {
 		out.Ports++
+	}
+	if c := silent.condition(w, h.UID); c != nil {
+		out.Conditions = append(out.Conditions, c)
 	}
 	said, ok := a.heard.host(h.UID)
 	if !ok {
@@ -168,7 +172,7 @@ func (a *api) hostStatus(w *model.World, h *model.Host) *weftv1.HostStatus {
 		return out
 	}
 	out.State = weftv1.HostState_HOST_STATE_READY
-	out.Conditions = hostConditions(w, h, said)
+	out.Conditions = append(out.Conditions, hostConditions(w, h, said)...)
 	if len(out.Conditions) > 0 {
 		out.State = weftv1.HostState_HOST_STATE_DEGRADED
 	}
