@@ -350,6 +350,41 @@ func TestMoveWithoutServer(t *testing.T) {
 	}
 }
 
+// TestRestartInEveryPhase turns red when an agent that is started again without a server has another thought of a move than the one before it: nothing
+// is written then. Leave the epoch out of flip.of, or loadFlips out of load.
+func TestRestartInEveryPhase(t *testing.T) {
+	m := newMover(t)
+	phases := []struct {
+		name string
+		do   func()
+	}{
+		{"prepared", m.prepare},
+		{"committed", func() {
+			m.mustCommit()
+			m.source.has("the source held", held, forwarded, "local []")
+			m.target.has("the target open", open, here, "local [11]")
+			m.source.until("the source's file", func() bool { list, err := newFlipFile(m.source.dir).read(); return err == nil && len(list) == 1 })
+		}},
+		{"draining", func() { m.send(going(preparedAt+1, "h2", "", "h1")) }},
+		{"done", func() { m.send(going(preparedAt+2, "h2", "", "")); m.source.without("port web1") }},
+		{"on the way back", func() { m.send(going(preparedAt+3, "h2", "h1", "")) }},
+		{"aborted", func() { m.send(going(preparedAt+4, "h2", "", "")) }},
+	}
+	for _, phase := range phases {
+		phase.do()
+		for _, r := range []*rig{m.source, m.target} {
+			before, writes := r.tables(), r.kernel.writes
+			r.server.mu.Lock()
+			r.server.away = true
+			r.server.mu.Unlock()
+			r.restart()
+			if after := r.tables(); after != before || r.kernel.writes != writes {
+				t.Errorf("%s, %s: %d writes; was\n%s\nis\n%s", phase.name, r.name, r.kernel.writes-writes, before, after)
+			}
+		}
+	}
+}
+
 // TestSourceHearsLate turns red when a claim is not repeated: the source's agent, or the way to it, is not there at first.
 func TestSourceHearsLate(t *testing.T) {
 	m := newMover(t)
@@ -511,6 +546,25 @@ func TestFirstFrame(t *testing.T) {
 	})
 	m.target.kernel.frames <- 2 // one more that was on its way
 	m.target.restart()
+	m.target.has("the target open", open+"\n", here)
+}
+
+// TestFirstFrameTooEarly turns red when a guest that speaks before its port is prepared is not heard later (leave out rewatch): the kernel tells once.
+func TestFirstFrameTooEarly(t *testing.T) {
+	m := newMover(t)
+	m.prepare()
+	if err := m.target.agent.do(m.target.ctx, func() {
+		m.target.agent.rec.failed.nets[5001] = errors.New("no room")
+		m.target.agent.followFlips()
+		p := m.target.kernel.ports[11]
+		p.Watched = false // as the kernel does
+		m.target.kernel.ports[11] = p
+	}); err != nil {
+		t.Fatal(err)
+	}
+	m.target.kernel.frames <- 2
+	m.target.has("the watch again", held+" watched")
+	m.target.kernel.frames <- 2
 	m.target.has("the target open", open+"\n", here)
 }
 
