@@ -56,7 +56,7 @@ func TestEveryMeasureOnce(t *testing.T) {
 		t.Fatalf("build weft: %v\n%s", err, out)
 	}
 	var progress bytes.Buffer
-	r, err := Run(t.Context(), Config{Rounds: MinRounds, Frames: 500, Stream: 10 * time.Millisecond, Requests: 20, Tables: []int{10, 200}, VTEPs: 4, PlanEntries: 2000, kinds: []traffic{{Length: 64, Flows: 1}, {Length: 1400, Flows: 1000}},
+	r, err := Run(t.Context(), Config{Rounds: MinRounds, Frames: 500, Stream: 10 * time.Millisecond, Requests: 20, Tables: []int{10, 200}, VTEPs: 4, PlanEntries: 2000, Moves: 2, kinds: []traffic{{Length: 64, Flows: 1}, {Length: 1400, Flows: 1000}},
 		Binary: binary, Progress: &progress})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, progress.String())

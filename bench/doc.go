@@ -12,6 +12,8 @@
 //	replicate  replicate.go               copies a second to 256 VTEPs
 //	tap        tap.go                     machines with TAP devices and virtio headers
 //	fdb        table.go                   tables of 10, 100,000 and 1,000,000 MACs
+//	plan       plan.go                    a plan of 1,000,000 entries, received to read back
+//	move       move.go                    a workload that goes from host to host, and what its peers miss
 //
 // What is not as a user has it: for the tables of fdb weft's agents are ended and the entries written into the pinned maps, as
 // many as the kernel gets for its bridge and vxlan device by netlink; a plan of a million ports would measure the server. The VTEPs of

@@ -26,6 +26,8 @@ type Config struct {
 	VTEPs int
 	// PlanEntries of the plan that an agent takes in: 1,000,000.
 	PlanEntries int
+	// Moves of a workload in a sample: 20.
+	Moves int
 	// Quick takes the measures that need no other contenders: small frames and one TCP stream.
 	Quick bool
 	// Only names the measures to take; none is all.
@@ -52,6 +54,7 @@ func (c Config) withDefaults() Config {
 	set(&c.Frames, 200_000)
 	set(&c.Requests, 10_000)
 	set(&c.VTEPs, 256)
+	set(&c.Moves, 20)
 	set(&c.PlanEntries, 1_000_000)
 	if c.Stream == 0 {
 		c.Stream = 600 * time.Millisecond
@@ -99,6 +102,7 @@ var measures = []measure{
 	{"aggregates", false, (*field).aggregates},
 	{"fdb", false, (*field).tables},
 	{"plan", false, (*field).plans},
+	{"move", false, (*field).moves},
 }
 
 // MeasureNames are what Config.Only may name.

@@ -29,38 +29,52 @@ var moveFaults = flag.String("movefaults", "", "file that TestMoveFaults writes 
 type fault struct {
 	name     string
 	do, heal func(f *fixture, source, target string) error
+	// shown is how somebody notices; until then it is not healed.
+	shown func(t *testing.T, f *fixture, source, target string) (bool, string)
+}
+
+func end(which, source, target string) string {
+	if which == "source" {
+		return source
+	}
+	return target
 }
 
 func killAgent(which string) fault {
-	pick := func(source, target string) string {
-		if which == "source" {
-			return source
-		}
-		return target
-	}
 	return fault{which + "'s agent killed",
-		func(f *fixture, s, t string) error { return f.KillAgent(context.Background(), pick(s, t)) },
-		func(f *fixture, s, t string) error { return f.StartAgent(pick(s, t)) }}
+		func(f *fixture, s, t string) error { return f.KillAgent(context.Background(), end(which, s, t)) },
+		func(f *fixture, s, t string) error { return f.StartAgent(end(which, s, t)) },
+		func(t *testing.T, f *fixture, s, g string) (bool, string) {
+			h, err := f.api(t).Hosts.GetHost(limited(t), connect.NewRequest(&weftv1.GetHostRequest{Name: end(which, s, g)}))
+			if err != nil {
+				return false, err.Error()
+			}
+			return h.Msg.GetStatus().GetState() == weftv1.HostState_HOST_STATE_UNREACHABLE, h.Msg.GetStatus().GetState().String()
+		}}
 }
 
 func cutOff(which string) fault {
-	pick := func(source, target string) string {
-		if which == "source" {
-			return source
-		}
-		return target
-	}
 	return fault{which + " cut off",
-		func(f *fixture, s, t string) error { return errors.Join(f.Cut(pick(s, t)), f.CutUnderlay(pick(s, t))) },
 		func(f *fixture, s, t string) error {
-			return errors.Join(f.Heal(pick(s, t)), f.HealUnderlay(pick(s, t)))
+			return errors.Join(f.Cut(end(which, s, t)), f.CutUnderlay(end(which, s, t)))
+		},
+		func(f *fixture, s, t string) error {
+			return errors.Join(f.Heal(end(which, s, t)), f.HealUnderlay(end(which, s, t)))
+		},
+		func(t *testing.T, f *fixture, s, g string) (bool, string) {
+			deaf := f.condition(t, end(which, s, g), "deaf")
+			return deaf != "", deaf
 		}}
 }
 
 var faults = []fault{
 	killAgent("target"), killAgent("source"),
 	{"server killed", func(f *fixture, _, _ string) error { return f.KillServer(context.Background()) },
-		func(f *fixture, _, _ string) error { return f.StartServer(context.Background()) }},
+		func(f *fixture, _, _ string) error { return f.StartServer(context.Background()) },
+		func(t *testing.T, f *fixture, _, _ string) (bool, string) {
+			none := f.condition(t, "h3", "no server")
+			return none != "", none
+		}},
 	cutOff("source"), cutOff("target"),
 }
 
@@ -251,6 +265,7 @@ func (m *faulted) run(t *testing.T, c moveCase) string {
 		}
 	}()
 	m.move(t, c, x, source, target)
+	eventually(t, c.fault.name+" is noticed", func() (bool, string) { return c.fault.shown(t, m.f, source, target) })
 	if err := c.fault.heal(m.f, source, target); err != nil {
 		t.Fatal(err)
 	}
