@@ -8,6 +8,7 @@ import (
 )
 
 // laneCases: what a lane cannot do, the next one does, with the same octets. Most reasons have cases of their own under other rules.
+// xdp_split and xdp_no_room have none: no interface that is made here splits a frame's headers or lacks room for more (datapath's TestXDPOddBuffers).
 func laneCases() []Case {
 	f := frame(mac1, macA, 100)
 	return []Case{
