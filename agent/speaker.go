@@ -25,8 +25,11 @@ const (
 	callTimeout  = 10 * time.Second
 	firstBackoff = 100 * time.Millisecond
 	lastBackoff  = 5 * time.Second
-	// pingEvery finds a server that went away without a word.
-	pingEvery = 5 * time.Second
+	// A server that went away without a word is found after pingEvery and pingPatience: one that is busy answers later than usual.
+	pingEvery    = 3 * time.Second
+	pingPatience = 4 * time.Second
+	// spread is over how long the agents of a server that went away come to the next one.
+	spread = 500 * time.Millisecond
 )
 
 // listener is the loop as the Speaker sees it. Its methods block until the loop has done it.
@@ -73,10 +76,10 @@ type outbox struct {
 	report  *planv1.Report
 }
 
-// NewSpeaker makes one; Run speaks.
+// NewSpeaker makes one; Run speaks. It begins with any of the servers, so that many agents with one list share them.
 func NewSpeaker(servers []string, tls func(server string) *tls.Config, loop listener, log *slog.Logger) *Speaker {
 	return &Speaker{
-		servers: servers, tls: tls, loop: loop, log: log,
+		servers: servers, next: rand.N(len(servers)), tls: tls, loop: loop, log: log,
 		clients: map[string]dialled{}, ready: make(chan struct{}, 1),
 		answered: make(chan struct{}, 1),
 	}
@@ -136,11 +139,13 @@ func (s *Speaker) Run(ctx context.Context) {
 		said[server+err.Error()] = true
 		s.log.Log(ctx, level, "no plan stream; forwarding goes on as it is", "server", server, "err", err)
 		s.turn()
-		if failed++; failed%len(s.servers) != 0 {
+		wait := rand.N(spread) // a stream that worked: others come with this one
+		if failed++; failed%len(s.servers) == 0 {
+			wait = backoff/2 + rand.N(backoff)
+			backoff = min(2*backoff, lastBackoff)
+		} else if time.Since(started) < spread {
 			continue // the next server at once; wait only when none answered
 		}
-		wait := backoff/2 + rand.N(backoff)
-		backoff = min(2*backoff, lastBackoff)
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -307,7 +312,7 @@ func httpClient(life context.Context, cfg *tls.Config) *http.Client {
 			return c, err
 		},
 		TLSHandshakeTimeout: dialTimeout,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: pingEvery, PingTimeout: pingEvery},
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: pingEvery, PingTimeout: pingPatience},
 	}}
 }
 
