@@ -83,7 +83,9 @@ type HearResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Hosts []*Host                `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	// Everything that was there when the stream was opened has been sent: hosts that were not named have no stream here.
-	Complete      bool `protobuf:"varint,2,opt,name=complete,proto3" json:"complete,omitempty"`
+	Complete bool `protobuf:"varint,2,opt,name=complete,proto3" json:"complete,omitempty"`
+	// The store answers this server. Said at the beginning, and when it changes.
+	HasStore      bool `protobuf:"varint,3,opt,name=has_store,json=hasStore,proto3" json:"has_store,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -128,6 +130,13 @@ func (x *HearResponse) GetHosts() []*Host {
 func (x *HearResponse) GetComplete() bool {
 	if x != nil {
 		return x.Complete
+	}
+	return false
+}
+
+func (x *HearResponse) GetHasStore() bool {
+	if x != nil {
+		return x.HasStore
 	}
 	return false
 }
@@ -252,10 +261,11 @@ const file_peer_v1_peer_proto_rawDesc = "" +
 	"\x12peer/v1/peer.proto\x12\apeer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12plan/v1/plan.proto\";\n" +
 	"\vHearRequest\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x14\n" +
-	"\x05asked\x18\x02 \x01(\tR\x05asked\"O\n" +
+	"\x05asked\x18\x02 \x01(\tR\x05asked\"l\n" +
 	"\fHearResponse\x12#\n" +
 	"\x05hosts\x18\x01 \x03(\v2\r.peer.v1.HostR\x05hosts\x12\x1a\n" +
-	"\bcomplete\x18\x02 \x01(\bR\bcomplete\"\x9c\x02\n" +
+	"\bcomplete\x18\x02 \x01(\bR\bcomplete\x12\x1b\n" +
+	"\thas_store\x18\x03 \x01(\bR\bhasStore\"\x9c\x02\n" +
 	"\x04Host\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x16\n" +
 	"\x06opened\x18\x02 \x01(\x03R\x06opened\x12\x12\n" +
