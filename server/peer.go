@@ -80,12 +80,10 @@ func (a *api) heardBy(ctx context.Context, send func(*peerv1.HearResponse) error
 		case <-l.wake:
 		}
 		for all := false; !all; {
-			var hosts []*peerv1.Host
-			hosts, all = a.heard.collect(l)
-			if len(hosts) == 0 && !began {
-				break
-			}
-			if err := send(&peerv1.HearResponse{Hosts: hosts, Complete: all && began}); err != nil {
+			var m *peerv1.HearResponse
+			m, all = a.heard.collect(l)
+			m.Complete = all && began
+			if err := send(m); err != nil {
 				return err
 			}
 		}
@@ -172,7 +170,7 @@ func (a *api) hear(ctx context.Context, rec store.ServerRecord, c peerv1connect.
 	named, complete := map[model.UID]struct{}{}, false
 	for stream.Receive() {
 		m := stream.Msg()
-		for _, s := range a.heard.relayed(rec.ID, m.GetHosts()) {
+		for _, s := range a.heard.relayed(rec.ID, m) {
 			s.cancel(errReplaced)
 		}
 		if complete {

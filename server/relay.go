@@ -24,10 +24,13 @@ type relay struct {
 	// left is what was last heard of hosts by servers that are gone.
 	left      map[model.UID]*heard
 	listeners map[*listener]struct{}
+	// hasStore: the store answers this server. haveStore says it of the others that are heard.
+	hasStore  bool
+	haveStore map[string]bool
 }
 
 func newRelay() relay {
-	return relay{others: map[string]map[model.UID]*heard{}, left: map[model.UID]*heard{}, listeners: map[*listener]struct{}{}}
+	return relay{others: map[string]map[model.UID]*heard{}, left: map[model.UID]*heard{}, listeners: map[*listener]struct{}{}, haveStore: map[string]bool{}}
 }
 
 // listener is another server that hears this one. It is owed what is not sent yet: the hosts, and whether their reports are new, so that
@@ -78,10 +81,14 @@ func (h *heard) newer(g *heard) bool {
 func (r *realisation) tell(uid model.UID, report bool) {
 	for l := range r.listeners {
 		l.owed[uid] = l.owed[uid] || report
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
+		l.ring()
+	}
+}
+
+func (l *listener) ring() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -111,9 +118,14 @@ const (
 )
 
 // collect takes some of what a listener is owed, as it is now, and says whether that was all.
-func (r *realisation) collect(l *listener) (out []*peerv1.Host, all bool) {
+func (r *realisation) collect(l *listener) (m *peerv1.HearResponse, all bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	out, all := r.collectHosts(l)
+	return &peerv1.HearResponse{Hosts: out, HasStore: r.hasStore}, all
+}
+
+func (r *realisation) collectHosts(l *listener) (out []*peerv1.Host, all bool) {
 	octets := 0
 	for uid, report := range l.owed {
 		if len(out) >= relayHosts || octets >= relayOctets {
@@ -138,15 +150,16 @@ func (r *realisation) collect(l *listener) (out []*peerv1.Host, all bool) {
 }
 
 // relayed takes in what another server hears, and returns this server's sessions that are older than a stream over there.
-func (r *realisation) relayed(server string, hosts []*peerv1.Host) (replaced []*session) {
+func (r *realisation) relayed(server string, said *peerv1.HearResponse) (replaced []*session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.haveStore[server] = said.GetHasStore()
 	from := r.others[server]
 	if from == nil {
 		from = map[model.UID]*heard{}
 		r.others[server] = from
 	}
-	for _, m := range hosts {
+	for _, m := range said.GetHosts() {
 		uid := model.UID(m.GetUid())
 		h := from[uid]
 		if h == nil {
@@ -185,6 +198,7 @@ func (r *realisation) heardAll(server string, named map[model.UID]struct{}) {
 func (r *realisation) unheard(server string, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	delete(r.haveStore, server)
 	for _, h := range r.others[server] {
 		if h.elsewhere {
 			h.elsewhere, h.astray, h.seen = false, true, now
@@ -204,6 +218,7 @@ func (r *realisation) departed(server string) {
 		}
 	}
 	delete(r.others, server)
+	delete(r.haveStore, server)
 	r.notify()
 }
 

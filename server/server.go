@@ -98,6 +98,7 @@ func (s *Server) serve(ctx context.Context, ca *trust.CA, st *store.Store, tcp, 
 	g.Go(func() error { a.housekeep(looping); return nil })
 	g.Go(func() error { a.conduct(looping); return nil })
 	g.Go(func() error { a.gather(stopping, address); return nil })
+	g.Go(func() error { a.attend(stopping); return nil })
 	g.Go(func() error { return served(tlsServer.ServeTLS(tcp, "", "")) })
 	g.Go(func() error { return served(localServer.Serve(local)) })
 	g.Go(func() error {

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -11,8 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/anishathalye/porcupine"
 
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/client"
 	"github.com/weftnet/weft/internal/testenv"
 )
@@ -180,4 +183,36 @@ func TestStaleIsFound(t *testing.T) {
 		}
 	}
 	t.Fatal("a server that answers from before was not found out")
+}
+
+// TestServerWithoutStore: a server that is cut off from the store says so instead of answering from before, and its hosts go to the one that is
+// not and learn what is written there. Red when attend (server) sends nobody away, or fresh returns at once.
+func TestServerWithoutStore(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	c := startCluster(t, 2, *seed)
+	c.setUp()
+	var hosts []*host
+	for n := range 6 {
+		hosts = append(hosts, c.join(n))
+	}
+	c.converged(hosts)
+	join := c.cut([]string{"s0"}, []string{"e0", "e1", "e2"})
+	ctx := t.Context()
+	other := c.at(c.servers[1])
+	_, err := other.Ports.CreatePort(ctx, connect.NewRequest(&weftv1.CreatePortRequest{Tenant: tenant, Name: "p", Spec: &weftv1.PortSpec{Network: network}}))
+	must(t, err)
+	for _, h := range hosts {
+		_, err := other.Ports.CreatePort(ctx, connect.NewRequest(&weftv1.CreatePortRequest{Tenant: tenant, Name: h.name, Spec: &weftv1.PortSpec{Network: network}}))
+		must(t, err)
+		_, err = other.Ports.BindPort(ctx, connect.NewRequest(&weftv1.BindPortRequest{Tenant: tenant, Name: h.name, Host: h.name}))
+		must(t, err)
+	}
+	_, err = c.at(c.servers[0]).Ports.GetPort(ctx, connect.NewRequest(&weftv1.GetPortRequest{Tenant: tenant, Name: "p"}))
+	var refused *client.Error
+	if !errors.As(err, &refused) || refused.Code != connect.CodeUnavailable || refused.MaybeDone || !strings.Contains(refused.Reason, "may be old") {
+		t.Errorf("the server that is cut off answers: %v", err)
+	}
+	c.eventually("every host holds what was written behind the cut", func() error { return c.holdsStore(hosts) })
+	join()
+	c.converged(hosts)
 }
