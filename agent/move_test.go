@@ -471,8 +471,10 @@ func TestClaimsAreChecked(t *testing.T) {
 			t.Errorf("believed: %s", what)
 		}
 	}
-	if m.target.agent.flipper.believe(good, target) {
-		t.Error("the target believes its own claim")
+	for _, from := range []string{"192.0.2.1", "192.0.2.2"} {
+		if m.target.agent.flipper.believe(good, oamMAC(netip.MustParseAddr(from), nativeLane)) {
+			t.Errorf("the target believes %s that it has committed", from)
+		}
 	}
 	m.source.has("the source as ever", open, here)
 	for range 2 {

@@ -331,7 +331,9 @@ func call[Req, Res any](ctx context.Context, s *Speaker, do func(planv1connect.A
 	failure := &unreachable{}
 	for i := range s.servers {
 		server := s.servers[(first+i)%len(s.servers)]
-		res, err := do(s.client(server), ctx, connect.NewRequest(req))
+		attempt, done := share(ctx, len(s.servers)-i)
+		res, err := do(s.client(server), attempt, connect.NewRequest(req))
+		done()
 		if err == nil {
 			select {
 			case s.answered <- struct{}{}:
@@ -345,6 +347,14 @@ func call[Req, Res any](ctx context.Context, s *Speaker, do func(planv1connect.A
 		failure.tried = append(failure.tried, server+": "+streamError(err, nil).Error())
 	}
 	return nil, failure
+}
+
+// share is one server's part of the time that is left for so many: one that hangs must leave the others some.
+func share(ctx context.Context, servers int) (context.Context, context.CancelFunc) {
+	if at, ok := ctx.Deadline(); ok && servers > 1 {
+		return context.WithTimeout(ctx, time.Until(at)/time.Duration(servers))
+	}
+	return ctx, func() {}
 }
 
 // goneAway tells a server that cannot answer from one that refuses. connect gives what the transport says, and what a

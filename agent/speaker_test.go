@@ -273,3 +273,24 @@ func TestSay(t *testing.T) {
 		t.Errorf("sends %v", out.applied)
 	}
 }
+
+// TestAServerThatHangs: a call with a time limit, as a hypervisor's hook has, reaches the second server while the first takes requests and answers
+// none. Give the first all of the time in share and it goes red.
+func TestAServerThatHangs(t *testing.T) {
+	s := NewSpeaker([]string{"one:1", "two:2"}, func(string) *tls.Config { return &tls.Config{} }, nil, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	asked := 0
+	res, err := call(ctx, s, func(_ planv1connect.AgentServiceClient, ctx context.Context, _ *connect.Request[planv1.PrepareRequest]) (*connect.Response[planv1.PrepareResponse], error) {
+		if asked++; asked == 1 {
+			<-ctx.Done()
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, connect.NewError(connect.CodeDeadlineExceeded, err)
+		}
+		return connect.NewResponse(&planv1.PrepareResponse{Epoch: 7}), nil
+	}, &planv1.PrepareRequest{})
+	if err != nil || res.GetEpoch() != 7 || asked != 2 {
+		t.Errorf("%v, %v after %d servers were asked", res, err, asked)
+	}
+}

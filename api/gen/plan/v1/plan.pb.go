@@ -1002,7 +1002,7 @@ func (x *AbortResponse) GetEpoch() int64 {
 type SettleRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	PortUid string                 `protobuf:"bytes,1,opt,name=port_uid,json=portUid,proto3" json:"port_uid,omitempty"`
-	// Of the binding that ended the host's part: settled once for each.
+	// Of the binding that ended the host's part, or, where the plan never showed it that one, the last that it saw: settled once for each.
 	Epoch          int64  `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	IngressPackets uint64 `protobuf:"varint,3,opt,name=ingress_packets,json=ingressPackets,proto3" json:"ingress_packets,omitempty"`
 	IngressOctets  uint64 `protobuf:"varint,4,opt,name=ingress_octets,json=ingressOctets,proto3" json:"ingress_octets,omitempty"`
@@ -2001,7 +2001,8 @@ type PortReport struct {
 	FastPath bool `protobuf:"varint,11,opt,name=fast_path,json=fastPath,proto3" json:"fast_path,omitempty"`
 	// Why it is not, where the plan wants it there.
 	FastPathMessage string `protobuf:"bytes,12,opt,name=fast_path_message,json=fastPathMessage,proto3" json:"fast_path_message,omitempty"`
-	// The port is incoming here, and everything it needs is in the kernel: only the commit is missing. message says what else is.
+	// The port is incoming here, and everything it needs is in the kernel: only the commit is missing, and the interface where none is attached yet.
+	// Otherwise message says what is.
 	Prepared      bool `protobuf:"varint,13,opt,name=prepared,proto3" json:"prepared,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
