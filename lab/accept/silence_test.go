@@ -10,11 +10,12 @@ import (
 	"connectrpc.com/connect"
 
 	localv1 "github.com/weftnet/weft/api/gen/local/v1"
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/lab"
 )
 
 // TestSilentVTEP takes the uplinks of a host away, and nothing else: both other agents notice that its VTEP is silent, the host itself that it hears
-// nobody, and all take it back. How long that took is told, not judged: TestSilence of the agent judges it in a time of its own.
+// nobody, and the server shows it, and all take it back. How long that took is told, not judged: TestSilence of the agent judges it in a time of its own.
 //
 // Red when the watch sends nothing (watchAll without p.small), and when w.deaf is always false.
 func TestSilentVTEP(t *testing.T) {
@@ -45,6 +46,14 @@ func TestSilentVTEP(t *testing.T) {
 			})
 			t.Logf("%s noticed that %s is silent after %s", h, cut, time.Since(began).Round(time.Millisecond))
 		}
+		shown := func(want bool) func() (bool, string) {
+			return func() (bool, string) {
+				got := f.hostCondition(t, cut, "silent")
+				return (got != "") == want, got
+			}
+		}
+		eventually(t, "the server shows that "+cut+" is silent", shown(true))
+		t.Logf("the server shows it after %s", time.Since(began).Round(time.Millisecond))
 		for _, h := range hosts {
 			eventually(t, "of all, "+cut+" alone hears nobody", func() (bool, string) {
 				got := f.condition(t, h, "deaf")
@@ -55,6 +64,7 @@ func TestSilentVTEP(t *testing.T) {
 			t.Fatal(err)
 		}
 		healed := time.Now()
+		eventually(t, "the server shows that it is back", shown(false))
 		for _, h := range hosts {
 			eventually(t, h+" takes it back", func() (bool, string) {
 				said := len(f.says(t, h, "a VTEP is silent"))
@@ -68,6 +78,21 @@ func TestSilentVTEP(t *testing.T) {
 			}
 		}
 	}
+}
+
+// hostCondition is what the server says of a host's condition, "" if it has not it.
+func (f *fixture) hostCondition(t testing.TB, host, name string) string {
+	t.Helper()
+	res, err := f.api(t).Hosts.GetHost(limited(t), connect.NewRequest(&weftv1.GetHostRequest{Name: host}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range res.Msg.GetStatus().GetConditions() {
+		if c.GetName() == name {
+			return c.GetMessage()
+		}
+	}
+	return ""
 }
 
 // says are the lines of a host's agent that contain something.
