@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -45,6 +46,8 @@ type Distributor struct {
 	subs    subscriptions
 	streams map[*stream]struct{}
 	counts  counts
+	// turns are taken by streams that work: a few for each processor.
+	turns chan struct{}
 }
 
 // counts are what Stats says, counted by streams side by side.
@@ -73,7 +76,7 @@ func New(cfg Config) *Distributor {
 	}
 	return &Distributor{
 		cfg: cfg, set: plan.NewSet(), ring: ring{limit: cfg.RingEntries}, touched: map[string]uint64{},
-		subs: newSubscriptions(), streams: map[*stream]struct{}{},
+		subs: newSubscriptions(), streams: map[*stream]struct{}{}, turns: make(chan struct{}, 4*runtime.GOMAXPROCS(0)),
 	}
 }
 
@@ -240,10 +243,8 @@ func (d *Distributor) Serve(ctx context.Context, host string, hello *planv1.Hell
 	st := d.open(host, hello)
 	defer d.close(st)
 	for {
-		if b := d.next(st); b != nil {
-			if err := d.send(ctx, b, send); err != nil {
-				return fmt.Errorf("send the plan to host %s: %w", host, err)
-			}
+		if err := d.step(ctx, st, send); err != nil {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -285,6 +286,40 @@ func (d *Distributor) Hurry(hosts []string) {
 			signal(st.wake)
 		}
 	}
+}
+
+// step sends a stream what is there for it, when it is its turn: what it is sent is decided only then.
+func (d *Distributor) step(ctx context.Context, st *stream, send func(*planv1.ServerMessage) error) error {
+	done, err := d.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	b := d.next(st)
+	if b == nil {
+		return nil
+	}
+	if err := d.send(ctx, b, send); err != nil {
+		return fmt.Errorf("send the plan to host %s: %w", st.host, err)
+	}
+	return nil
+}
+
+// turnTime is how long a stream has its turn at most: a host that does not read takes nobody else's.
+const turnTime = 5 * time.Millisecond
+
+// turn waits for one of a few turns, first come first served. A change to a thousand streams makes them all ready at once, and without turns
+// whatever else the server does, such as answering, would stand behind all of them at each step.
+func (d *Distributor) turn(ctx context.Context) (done func(), err error) {
+	select {
+	case d.turns <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	var once sync.Once
+	end := func() { once.Do(func() { <-d.turns }) }
+	late := time.AfterFunc(turnTime, end)
+	return func() { late.Stop(); end() }, nil
 }
 
 // wait lets a while go by, or less when there is something to do.

@@ -182,6 +182,44 @@ func TestAdvanceHasARate(t *testing.T) {
 	})
 }
 
+// TestTurns: streams that nobody reads keep no turn for ever, however many they are; and no more work at once than there are turns. Red when
+// turn does not end by itself, or when there is none.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		f := newFleet(Config{})
+		f.host("h0")
+		var wg sync.WaitGroup
+		var sending, most int
+		var mu sync.Mutex
+		for range 3 * cap(f.d.turns) {
+			wg.Go(func() {
+				_ = f.d.Serve(ctx, "h0", &planv1.Hello{}, func(*planv1.ServerMessage) error {
+					mu.Lock()
+					sending++
+					most = max(most, sending)
+					mu.Unlock()
+					<-ctx.Done() // never read
+					return ctx.Err()
+				})
+			})
+		}
+		synctest.Wait()
+		if most != cap(f.d.turns) {
+			t.Errorf("%d streams send at once, and there are %d turns", most, cap(f.d.turns))
+		}
+		r := &receiver{agent: f.agent("h0")}
+		wg.Go(func() { _ = r.serve(ctx, f.d) })
+		time.Sleep(time.Second) // the bubble's clock
+		synctest.Wait()
+		if rev, _ := r.at(); rev != int64(f.world.Revision) {
+			t.Errorf("behind streams that nobody reads, one is at %d of %d", rev, f.world.Revision)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
 // TestAJoinWakesNobody: a new host's VTEP comes to the others when there is time, or with the network that lists it; another address of a
 // VTEP that is there comes at once. Red when put calls nothing idle, or everything.
 func TestAJoinWakesNobody(t *testing.T) {
