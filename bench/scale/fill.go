@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -109,17 +111,30 @@ func (f *fleet) bind(ctx context.Context, apis []*client.Client, from, to int) (
 		at := scattered(i, to-from)
 		i = from + at
 		a := f.agents[f.cfg.hostOf(i)]
-		res, err := a.speaker.Bind(ctx, tenant, portName(i))
-		if err != nil {
-			return fmt.Errorf("%s binds %s: %w", a.name, portName(i), err)
-		}
-		revisions[at] = res.GetRevision()
-		return nil
+		revisions[at], err = f.bindOne(ctx, a, portName(i))
+		return err
 	})
 	for _, r := range revisions {
 		revision = max(revision, r)
 	}
 	return revision, err
+}
+
+// askPatience is how long a bind is asked for again that got no answer.
+const askPatience = time.Minute
+
+// bindOne binds a port. Binding again what is bound changes nothing, so a host asks again when a server that is busy gave up; how often
+// that was is counted.
+func (f *fleet) bindOne(ctx context.Context, a *simulated, port string) (int64, error) {
+	for began := time.Now(); ; f.askedAgain.Add(1) {
+		res, err := a.speaker.Bind(ctx, tenant, port)
+		if err == nil {
+			return res.GetRevision(), nil
+		}
+		if ctx.Err() != nil || time.Since(began) > askPatience || !strings.HasPrefix(err.Error(), "no server answers") {
+			return 0, fmt.Errorf("%s binds %s: %w", a.name, port, err)
+		}
+	}
 }
 
 // fillCold gives one more host a port in every network.

@@ -30,6 +30,9 @@ type fleet struct {
 	dir    string
 	agents []*simulated
 
+	// askedAgain counts binds that a server gave no answer to.
+	askedAgain atomic.Int64
+
 	ctx     context.Context
 	end     context.CancelFunc
 	running sync.WaitGroup

@@ -219,6 +219,7 @@ func (r *run) bind(ctx context.Context, what string, from, to int) error {
 		return err
 	}
 	octets, updates, _, _ := r.fleet.sums()
+	r.add(Figure{What: what + ", asked again as no answer came in time", Value: float64(r.fleet.askedAgain.Swap(0)), Unit: "requests"})
 	r.add(Figure{What: what + ", the last until every agent holds all", Value: max(0, r.fleet.last().Sub(bound).Seconds()), Unit: "s"})
 	r.add(Figure{What: what + ", plan octets for one", Value: float64(octets-before) / float64(to-from), Unit: "B"})
 	r.add(Figure{What: what + ", updates for one", Value: float64(updates-updatesBefore) / float64(to-from), Unit: "updates"})
