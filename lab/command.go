@@ -56,7 +56,7 @@ func (a *app) commands() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().StringVar(&a.name, "name", a.name, "`name` of the lab, if there are several on this machine")
-	root.AddCommand(a.upCommand(), a.downCommand(), a.statusCommand(), a.workloadCommand(), a.uplinkCommand(), a.execCommand(), a.demoCommand(), guestCommand())
+	root.AddCommand(a.upCommand(), a.downCommand(), a.statusCommand(), a.workloadCommand(), a.vmCommand(), a.uplinkCommand(), a.execCommand(), a.demoCommand(), guestCommand())
 	return root
 }
 
@@ -183,11 +183,18 @@ func printStatus(ctx context.Context, out io.Writer, l *Lab) error {
 	for i := range s.Spines {
 		fmt.Fprintf(w, "%s\t%s\t\t\t\n", spineName(i+1), l.cfg.namespace(spineName(i+1)))
 	}
-	if err := w.Flush(); err != nil || len(s.Workloads) == 0 {
+	if err := w.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintln(out)
-	return printWorkloads(out, s)
+	if len(s.Workloads) > 0 {
+		fmt.Fprintln(out)
+		err = printWorkloads(out, s)
+	}
+	if len(s.VMs) > 0 {
+		fmt.Fprintln(out)
+		err = errors.Join(err, printVMs(out, s))
+	}
+	return err
 }
 
 func processState(p Process) string {

@@ -14,6 +14,8 @@
 //
 // With Config.Uplinks 2 host H hangs below leaf H+1, too (the last one below leaf1), and its VTEP is on its loopback: see uplinks.go.
 //
+// A workload may be a virtual machine instead: see vm.go and package lab/qemu.
+//
 // It never reaches into the product: it uses the public API, the agents' sockets and the command line, and what it makes is
 // recorded before it is made, so that Down finds it after a kill at any moment. It owns nothing outside its namespaces, its
 // directory and its pins, and ends only processes that it can prove to be its own.

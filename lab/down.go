@@ -36,7 +36,7 @@ func Down(ctx context.Context, cfg Config) error {
 		return err
 	}
 	processes := strays(cfg, namespaces)
-	for _, p := range append([]Process{s.Server}, agents(s)...) {
+	for _, p := range slices.Concat([]Process{s.Server}, agents(s), machines(s)) {
 		if !slices.ContainsFunc(processes, func(o Process) bool { return o.PID == p.PID }) {
 			processes = append(processes, p)
 		}
@@ -63,6 +63,17 @@ func agents(s State) []Process {
 	var all []Process
 	for _, h := range s.Hosts {
 		all = append(all, h.Agent)
+	}
+	return all
+}
+
+func machines(s State) []Process {
+	var all []Process
+	for _, vm := range s.VMs {
+		all = append(all, vm.Process)
+		if vm.Target != nil {
+			all = append(all, vm.Target.Process)
+		}
 	}
 	return all
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/datapath/netdev"
+	"github.com/weftnet/weft/lab/qemu"
 )
 
 // Process is one that the lab started, with what proves that it still is the same one: a pid may be used again, a pid with
@@ -160,7 +161,7 @@ func gone(ctx context.Context, all []Process, patience time.Duration) []Process 
 	}
 }
 
-// strays finds processes of a lab whose record was lost: a server or agent whose data lies in the lab's directory and whose
+// strays finds processes of a lab whose record was lost: a server, agent or virtual machine whose data lies in the lab's directory and whose
 // network namespace is one of the lab's.
 func strays(cfg Config, namespaces []string) []Process {
 	inodes := map[uint64]bool{}
@@ -176,7 +177,7 @@ func strays(cfg Config, namespaces []string) []Process {
 	})
 }
 
-// suspects are processes that by their command line are servers or agents with their data in the lab's directory.
+// suspects are processes that by their command line are servers, agents or virtual machines with their data in the lab's directory.
 func suspects(cfg Config) []Process {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -189,7 +190,7 @@ func suspects(cfg Config) []Process {
 			continue
 		}
 		args := procArgs(pid)
-		if len(args) < 2 || args[1] != "server" && args[1] != "agent" || !slices.ContainsFunc(args, cfg.owns) {
+		if len(args) < 2 || args[0] != qemu.Program && args[1] != "server" && args[1] != "agent" || !slices.ContainsFunc(args, cfg.owns) {
 			continue
 		}
 		if started, state, err := procStat(pid); err == nil && state != 'Z' {

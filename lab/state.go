@@ -37,6 +37,7 @@ type State struct {
 	Hosts        []Host  `json:"hosts"`
 	// Workloads are recorded before they are made.
 	Workloads []Workload `json:"workloads"`
+	VMs       []VM       `json:"vms,omitempty"`
 	// Namespaces beyond those of hosts, routers and workloads.
 	Extra []string `json:"extra,omitempty"`
 	// Backlog is the machine's net.core.netdev_max_backlog before the lab raised it; 0 if it did not.
@@ -97,6 +98,27 @@ func (s *State) setWorkload(w Workload) {
 
 func (s *State) removeWorkload(name string) {
 	s.Workloads = slices.DeleteFunc(s.Workloads, func(w Workload) bool { return w.Name == name })
+}
+
+// VM finds a virtual machine by name.
+func (s *State) VM(name string) (VM, bool) {
+	i := slices.IndexFunc(s.VMs, func(v VM) bool { return v.Name == name })
+	if i < 0 {
+		return VM{}, false
+	}
+	return s.VMs[i], true
+}
+
+func (s *State) setVM(vm VM) {
+	if i := slices.IndexFunc(s.VMs, func(o VM) bool { return o.Name == vm.Name }); i >= 0 {
+		s.VMs[i] = vm
+		return
+	}
+	s.VMs = append(s.VMs, vm)
+}
+
+func (s *State) removeVM(name string) {
+	s.VMs = slices.DeleteFunc(s.VMs, func(v VM) bool { return v.Name == name })
 }
 
 // config is the Config that the state was made from.

@@ -79,23 +79,29 @@ func refuse(field, reason, fix string) error {
 }
 
 func (l *Lab) attachNew(ctx context.Context, w *Workload, spec WorkloadSpec) error {
-	c, err := l.Client()
+	owned, err := l.ensurePort(ctx, w.Tenant, w.Port, &weftv1.PortSpec{Network: w.Network, Ips: spec.IPs, Macs: spec.MACs})
 	if err != nil {
 		return err
 	}
-	_, err = c.Ports.GetPort(ctx, connect.NewRequest(&weftv1.GetPortRequest{Tenant: w.Tenant, Name: w.Port}))
-	if client.Explain(err) != nil && client.Explain(err).Code == connect.CodeNotFound {
-		_, err = c.Ports.CreatePort(ctx, connect.NewRequest(&weftv1.CreatePortRequest{Tenant: w.Tenant, Name: w.Port,
-			Spec: &weftv1.PortSpec{Network: w.Network, Ips: spec.IPs, Macs: spec.MACs}}))
-		w.Owned = err == nil
-	}
-	if err != nil {
-		return err
-	}
+	w.Owned = owned
 	if err := l.update(func(s *State) error { s.setWorkload(*w); return nil }); err != nil {
 		return err
 	}
 	return l.attach(ctx, w)
+}
+
+// ensurePort makes a port if there is none of that name, and tells whether it did.
+func (l *Lab) ensurePort(ctx context.Context, tenant, port string, spec *weftv1.PortSpec) (made bool, err error) {
+	c, err := l.Client()
+	if err != nil {
+		return false, err
+	}
+	_, err = c.Ports.GetPort(ctx, connect.NewRequest(&weftv1.GetPortRequest{Tenant: tenant, Name: port}))
+	if client.Explain(err) == nil || client.Explain(err).Code != connect.CodeNotFound {
+		return false, err
+	}
+	_, err = c.Ports.CreatePort(ctx, connect.NewRequest(&weftv1.CreatePortRequest{Tenant: tenant, Name: port, Spec: spec}))
+	return err == nil, err
 }
 
 // attach asks the agent of w.Host for the interface, waits until the port is active, and records what it has.

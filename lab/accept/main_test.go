@@ -95,7 +95,9 @@ func weft(t testing.TB) string {
 			return
 		}
 		built.path = filepath.Join(built.dir, "weft")
-		out, err := exec.Command("go", "build", "-o", built.path, "github.com/weftnet/weft/cmd/weft").CombinedOutput()
+		cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", built.path, "github.com/weftnet/weft/cmd/weft")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as released, and for guests that have no libraries
+		out, err := cmd.CombinedOutput()
 		if err != nil {
 			built.err = fmt.Errorf("build weft: %w\n%s", err, out)
 		}

@@ -16,14 +16,15 @@ import (
 
 // Verbs of a Request. Each may be said again without doing anything twice: names tell what is there already.
 const (
-	// Send begins to send numbered datagrams to Address, Rate a second, with Tag; StopSending ends it.
-	Send        = "send"
-	StopSending = "stop sending"
+	// Send begins to send numbered datagrams to Address, Rate a second, with Tag.
+	Send = "send"
 	// Receive begins to take the datagrams with Tag at Port.
 	Receive = "receive"
 	// Echo answers TCP connections at Port; Session is one to Address, where something echoes, with an exchange each Interval.
 	Echo    = "echo"
 	Session = "session"
+	// Stop ends the Send or Session of a name; the report keeps what it counted.
+	Stop = "stop"
 	// Forget has all receivers begin anew with what is the longest.
 	Forget = "forget"
 	// Tell asks for the report and nothing else; every answer carries it.
@@ -71,10 +72,10 @@ type SessionReport struct {
 type server struct {
 	ns        *netdev.Handle
 	senders   map[string]*probe.SequenceSender
-	sent      map[string]probe.SequenceResult // of senders that were stopped
 	receivers map[string]*probe.SequenceReceiver
 	sessions  map[string]*probe.Session
 	echoes    map[int]*probe.Echo
+	stopped   map[any]bool
 }
 
 // Iface is the guest's only network interface.
@@ -88,7 +89,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 		return err
 	}
 	defer ns.Close()
-	s := &server{ns: ns, senders: map[string]*probe.SequenceSender{}, sent: map[string]probe.SequenceResult{},
+	s := &server{ns: ns, senders: map[string]*probe.SequenceSender{}, stopped: map[any]bool{},
 		receivers: map[string]*probe.SequenceReceiver{}, sessions: map[string]*probe.Session{}, echoes: map[int]*probe.Echo{}}
 	defer s.close()
 	lines := bufio.NewReader(in)
@@ -135,11 +136,8 @@ func (s *server) do(ctx context.Context, r Request) (err error) {
 		err = once(s.senders, r.Name, func() (*probe.SequenceSender, error) {
 			return probe.StartSequenceSender(ctx, s.ns, r.Address, r.Rate, r.Tag)
 		})
-	case StopSending:
-		if q, ok := s.senders[r.Name]; ok {
-			s.sent[r.Name] = q.Stop()
-			delete(s.senders, r.Name)
-		}
+	case Stop:
+		s.stop(r.Name)
 	case Receive:
 		err = once(s.receivers, r.Name, func() (*probe.SequenceReceiver, error) {
 			return probe.StartSequenceReceiver(ctx, s.ns, r.IPv6, r.Port, r.Tag)
@@ -161,6 +159,17 @@ func (s *server) do(ctx context.Context, r Request) (err error) {
 	return err
 }
 
+func (s *server) stop(name string) {
+	if q, ok := s.senders[name]; ok && !s.stopped[q] {
+		q.Stop()
+		s.stopped[q] = true
+	}
+	if c, ok := s.sessions[name]; ok && !s.stopped[c] {
+		c.Stop()
+		s.stopped[c] = true
+	}
+}
+
 // once starts what is not there yet.
 func once[K comparable, V any](all map[K]V, name K, start func() (V, error)) error {
 	if _, ok := all[name]; ok {
@@ -177,9 +186,6 @@ func (s *server) report() (r Report, err error) {
 	r = Report{Senders: map[string]probe.SequenceResult{}, Receivers: map[string]probe.SequenceResult{}, Sessions: map[string]SessionReport{}}
 	for name, q := range s.senders {
 		r.Senders[name] = q.Result()
-	}
-	for name, q := range s.sent {
-		r.Senders[name] = q
 	}
 	for name, q := range s.receivers {
 		r.Receivers[name] = q.Result()
@@ -202,14 +208,14 @@ func (s *server) report() (r Report, err error) {
 }
 
 func (s *server) close() {
-	for _, q := range s.senders {
-		q.Stop()
+	for name := range s.senders {
+		s.stop(name)
+	}
+	for name := range s.sessions {
+		s.stop(name)
 	}
 	for _, q := range s.receivers {
 		q.Stop()
-	}
-	for _, c := range s.sessions {
-		c.Stop()
 	}
 	for _, e := range s.echoes {
 		e.Close()

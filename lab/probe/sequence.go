@@ -128,21 +128,23 @@ func (s *SequenceSender) send() {
 	}
 }
 
-// catchUp sends what is due.
+// catchUp sends what is due. What becomes due meanwhile is the next wake-up's, so that a machine which cannot keep the rate does not stay here.
 func (s *SequenceSender) catchUp(buf []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	due := uint64(time.Since(s.began).Seconds() * float64(s.rate))
-	for s.sent+s.unsent < due {
-		binary.BigEndian.PutUint64(buf[8:], s.sent)
+	for now := s.Result(); now.Sent+now.Unsent < due; now = s.Result() {
+		binary.BigEndian.PutUint64(buf[8:], now.Sent)
 		binary.BigEndian.PutUint64(buf[16:], uint64(time.Now().UnixNano()))
-		if _, err := s.conn.WriteToUDPAddrPort(buf, s.dst); errors.Is(err, net.ErrClosed) {
+		_, err := s.conn.WriteToUDPAddrPort(buf, s.dst)
+		if errors.Is(err, net.ErrClosed) {
 			return err
-		} else if err != nil {
-			s.unsent++
-			continue
 		}
-		s.sent++
+		s.mu.Lock()
+		if err != nil {
+			s.unsent++
+		} else {
+			s.sent++
+		}
+		s.mu.Unlock()
 	}
 	return nil
 }

@@ -240,7 +240,7 @@ func TestMigrateKeepsTheGuest(t *testing.T) {
 	}
 	ok(t, a.Execute(limited(t), "quit", nil, nil))
 	goesOn(c, "on the second host")
-	c.ask(t, guest.Request{Do: guest.StopSending, Name: "q"})
+	c.ask(t, guest.Request{Do: guest.Stop, Name: "q"})
 	out.Stop()
 	in.Drain()
 	last, got := c.ask(t, guest.Request{Do: guest.Tell}), in.Stop()
