@@ -29,6 +29,10 @@ type double struct {
 	updates int
 	// mute: takes plans and does not acknowledge them.
 	mute bool
+	// old: of a version that knows no moves by steps.
+	old bool
+	// fails is why it cannot hold what is on its way to it.
+	fails string
 	// unready: does not report that it is prepared for a port.
 	unready bool
 	// prepared is the epoch at which it reported that, by port.
@@ -78,7 +82,9 @@ func (d *double) open(facts *planv1.Facts) {
 	d.err = nil
 	// A server that refuses the stream may do so before the hello is out: Receive says why.
 	hello := d.staging.Hello("test", facts)
-	hello.Features = []string{plan.FeatureMoves}
+	if d.old {
+		hello.Features = nil
+	}
 	d.prepared = map[string]int64{}
 	_ = d.stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Hello{Hello: hello}})
 	go func(stream *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage], ended chan struct{}) {
@@ -112,6 +118,11 @@ func (d *double) takeUpdate(stream *connect.BidiStreamForClient[planv1.AgentMess
 		d.t.Errorf("host %s: %v", d.name, err)
 	case step == nil:
 		return
+	}
+	for r := range d.staging.Set().All() {
+		if p := r.Port(); d.fails != "" && r.Kind == planv1.Kind_KIND_PORT && p.GetIncoming() == d.uid {
+			applied.Errors = append(applied.Errors, &planv1.ResourceError{Kind: planv1.Kind_KIND_PORT, Uid: p.GetUid(), Message: d.fails})
+		}
 	}
 	if !d.mute {
 		_ = stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Applied{Applied: applied}})

@@ -17,21 +17,29 @@ import (
 // secondServer runs beside f on the same store, as with an external cluster, with the same CA.
 func secondServer(t *testing.T, f *fixture) *fixture {
 	t.Helper()
+	g := startBeside(t, f, Config{})
+	t.Cleanup(func() {
+		if err := g.stop(); err != nil {
+			t.Errorf("the second server ended with: %v", err)
+		}
+	})
+	return g
+}
+
+// startBeside starts a server beside f, which the test stops.
+func startBeside(t *testing.T, f *fixture, cfg Config) *fixture {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "wefttest-server-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	copyCAOf(t, f, dir)
-	g, err := start(Config{EtcdEndpoints: []string{"unix://" + filepath.Join(f.cfg.Dir, "etcd", "sockets", "client")}}, dir)
+	cfg.EtcdEndpoints = []string{"unix://" + filepath.Join(f.cfg.Dir, "etcd", "sockets", "client")}
+	g, err := start(cfg, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := g.stop(); err != nil {
-			t.Errorf("the second server ended with: %v", err)
-		}
-	})
 	return g
 }
 
