@@ -59,6 +59,8 @@ type Agent struct {
 	dark     map[string]time.Duration
 	coming   map[string]string
 	refusals map[string]refusedCommit
+	// spoke are ports whose workload sent its first frame before they were prepared, with the epoch of their move.
+	spoke map[string]int64
 
 	// tallies are what ports counted here, keptTallies their file; ended has the epochs of bindings that ended a part and may never come with
 	// the plan. settling: somebody hands over what is due.
@@ -276,7 +278,7 @@ func (a *Agent) load(uid string) error {
 	}
 	a.rec.Apply(a.rec.changesOf(all, nil))
 	a.dark, a.refusals, a.ended = map[string]time.Duration{}, map[string]refusedCommit{}, map[string]int64{}
-	a.followers = newFollowers()
+	a.followers, a.spoke = newFollowers(), map[string]int64{}
 	a.loadFlips()
 	a.loadTallies()
 	if err := a.rec.Load(); err != nil {

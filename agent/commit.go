@@ -119,8 +119,12 @@ func (a *Agent) firstFrames(ctx context.Context, frames <-chan datapath.PortID) 
 			continue
 		}
 		a.log.Warn("a workload runs here, and its port cannot be committed yet", "port", uid, "err", err)
-		// The next frame is to be told again. The context ends with the agent.
-		_ = a.do(ctx, func() { a.rec.rewatch(id); a.reconcile() })
+		// The kernel tells once. The context ends with the agent.
+		_ = a.do(ctx, func() {
+			if p := a.rec.view.ports[uid]; p != nil {
+				a.spoke[uid] = p.planned.epoch
+			}
+		})
 	}
 }
 
@@ -383,8 +387,16 @@ func (a *Agent) followFlips() {
 		a.keepFlips()
 	}
 	list, gone := a.rec.moving()
+	for uid, r := range a.refusals {
+		if next, ok := list[uid]; ok && next.flip.Epoch == r.epoch && next.flip.To == a.rec.self {
+			next.lacks = r.message // it would be refused again
+			list[uid] = next
+		}
+	}
 	a.tellPrepared(list)
+	late := a.spokeEarly(list)
 	a.flipper.prepare(list, gone)
+	a.commitLate(late)
 	following := map[string]bool{}
 	for _, uid := range a.followers.ports() {
 		p := a.rec.view.ports[uid]
@@ -402,6 +414,29 @@ func (a *Agent) followFlips() {
 	}
 	a.tellRefusals()
 	a.closeTallies()
+}
+
+// spokeEarly are ports whose workload sent its first frame before they were prepared, and that are now.
+func (a *Agent) spokeEarly(list map[string]ready) (uids []string) {
+	for uid, epoch := range a.spoke {
+		r, coming := list[uid]
+		switch {
+		case !coming || r.flip.Epoch != epoch:
+			delete(a.spoke, uid) // that move is over
+		case r.lacks == "" && !r.bare:
+			delete(a.spoke, uid)
+			uids = append(uids, uid)
+		}
+	}
+	return uids
+}
+
+func (a *Agent) commitLate(uids []string) {
+	for _, uid := range uids {
+		if err := a.commitHere(uid, planv1.CommitCause_COMMIT_CAUSE_FIRST_FRAME); err != nil && !errors.Is(err, errNotComing) {
+			a.log.Error("a port whose workload runs here could not be committed", "port", uid, "err", err)
+		}
+	}
 }
 
 // winner says who has a port that this host thought its own.

@@ -310,17 +310,6 @@ func (r *Reconciler) wrote(m made) {
 	r.writes += len(m.fdb)
 }
 
-// rewatch notes that the kernel has told a port's first frame, and watches no more.
-func (r *Reconciler) rewatch(id datapath.PortID) {
-	for ifindex, have := range r.tables.ports {
-		if have.ID == id {
-			have.Watched = false
-			r.tables.ports[ifindex] = have
-			r.dirty.ports[have.UID] = true
-		}
-	}
-}
-
 // moving works out every flip that may be made here, and where the ports went that left.
 func (r *Reconciler) moving() (map[string]ready, map[string]place) {
 	list, gone := map[string]ready{}, map[string]place{}

@@ -420,6 +420,8 @@ func TestCommitRefused(t *testing.T) {
 	m.target.until("the reason", func() bool {
 		return strings.Contains(m.target.agent.conditions["commit"], "the commit of port acme/web1 here was refused: the move was aborted at epoch 301")
 	})
+	_, err := m.commit()
+	codeOf(t, err, connect.CodeFailedPrecondition, "was refused")
 	m.send(going(preparedAt+1, "h1", "", ""))
 	m.source.has("the source open", open, here, "local [11]")
 	m.target.has("where it is", there)
@@ -551,22 +553,22 @@ func TestFirstFrame(t *testing.T) {
 	m.target.has("the target open", open+"\n", here)
 }
 
-// TestFirstFrameTooEarly turns red when a guest that speaks before its port is prepared is not heard later (leave out rewatch): the kernel tells once.
+// TestFirstFrameTooEarly turns red when a guest that speaks before its port is prepared is not heard (leave out commitLate): the kernel tells once.
 func TestFirstFrameTooEarly(t *testing.T) {
 	m := newMover(t)
 	m.prepare()
 	if err := m.target.agent.do(m.target.ctx, func() {
 		m.target.agent.rec.failed.nets[5001] = errors.New("no room")
 		m.target.agent.followFlips()
-		p := m.target.kernel.ports[11]
-		p.Watched = false // as the kernel does
-		m.target.kernel.ports[11] = p
 	}); err != nil {
 		t.Fatal(err)
 	}
 	m.target.kernel.frames <- 2
-	m.target.has("the watch again", held+" watched")
-	m.target.kernel.frames <- 2
+	m.target.until("the frame", func() bool { return m.target.agent.spoke["web1"] == preparedAt })
+	m.target.has("the target held", held)
+	if err := m.target.agent.do(m.target.ctx, func() { m.target.agent.rec.Retry(); m.target.agent.reconcile() }); err != nil {
+		t.Fatal(err)
+	}
 	m.target.has("the target open", open+"\n", here)
 }
 
