@@ -71,7 +71,7 @@ func restoreCommand(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.say("%d objects restored: store %s, revision %d", res.GetObjects(), res.GetStoreId(), res.GetRevision())
+		return a.say("%s restored: store %s, revision %d", counted(res.GetObjects(), "object"), res.GetStoreId(), res.GetRevision())
 	}
 	return cmd
 }

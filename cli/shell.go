@@ -30,7 +30,7 @@ func shell(ctx context.Context, command string, variables []string, out io.Write
 	return said.last, err
 }
 
-// lines passes whole lines on, and remembers the last one that is not empty.
+// lines passes whole lines on, but for empty ones, and remembers the last.
 type lines struct {
 	out  io.Writer
 	rest []byte
@@ -52,9 +52,11 @@ func (l *lines) Write(b []byte) (int, error) {
 }
 
 func (l *lines) line(s string) error {
-	if t := strings.TrimSpace(s); t != "" {
-		l.last = t
+	t := strings.TrimSpace(s)
+	if t == "" {
+		return nil
 	}
+	l.last = t
 	_, err := io.WriteString(l.out, s+"\n")
 	return err
 }

@@ -89,3 +89,11 @@ func (r refusals) err() error {
 	}
 	return errors.Join(r...)
 }
+
+// Counted is "1 port", "2 ports", for messages.
+func Counted[N ~int | ~int64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -284,7 +284,7 @@ func TestExternalVTEP(t *testing.T) {
 		n := h.network("ext/blue")
 		return n != nil && len(n.External) == 1 && n.External[0].Vtep == v.Meta.Uid && len(n.External[0].Macs) == 2
 	})
-	refused(t, f.vteps.DeleteVTEP, &weftv1.DeleteVTEPRequest{Name: "ext1"}, conflict, "vtep", "1 networks")
+	refused(t, f.vteps.DeleteVTEP, &weftv1.DeleteVTEPRequest{Name: "ext1"}, conflict, "vtep", "1 network")
 	// Break it: drop noHostsVTEP from either call.
 	own := ok(t, f.hosts.GetHost, &weftv1.GetHostRequest{Name: "ext-h"}).Status.VtepAddresses[0]
 	refused(t, f.vteps.CreateVTEP, &weftv1.CreateVTEPRequest{Name: "own", Spec: &weftv1.VTEPSpec{Address: own}}, taken, "spec.address", "ext-h")

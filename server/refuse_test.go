@@ -38,7 +38,7 @@ func TestRefusals(t *testing.T) {
 		refused(t, f.tenants.CreateTenant, &weftv1.CreateTenantRequest{Name: "bad"}, taken, "name", "bad")
 		refused(t, f.tenants.CreateTenant, &weftv1.CreateTenantRequest{Name: "Bad_Name"}, invalid, "name")
 		refused(t, f.tenants.GetTenant, &weftv1.GetTenantRequest{Name: "nobody"}, notFound, "name", "weft tenant list")
-		refused(t, f.tenants.DeleteTenant, &weftv1.DeleteTenantRequest{Name: "bad"}, conflict, "tenant", "1 networks")
+		refused(t, f.tenants.DeleteTenant, &weftv1.DeleteTenantRequest{Name: "bad"}, conflict, "tenant", "1 network")
 	})
 	t.Run("network", func(t *testing.T) {
 		create := f.networks.CreateNetwork
@@ -55,7 +55,7 @@ func TestRefusals(t *testing.T) {
 		refused(t, create, network("n", &weftv1.NetworkSpec{VniPool: "gold"}), notFound, "spec.vni_pool", "gold")
 		refused(t, create, network("n", &weftv1.NetworkSpec{Vteps: []*weftv1.NetworkVTEP{{Vtep: "nowhere"}}}), notFound, "spec.vteps[0].vtep")
 		refused(t, create, &weftv1.CreateNetworkRequest{Tenant: "nobody", Name: "n"}, notFound, "tenant")
-		refused(t, f.networks.DeleteNetwork, &weftv1.DeleteNetworkRequest{Tenant: "bad", Name: "blue"}, conflict, "network", "1 ports")
+		refused(t, f.networks.DeleteNetwork, &weftv1.DeleteNetworkRequest{Tenant: "bad", Name: "blue"}, conflict, "network", "1 port")
 		refused(t, f.networks.UpdateNetwork, &weftv1.UpdateNetworkRequest{Tenant: "bad", Name: "blue", Spec: &weftv1.NetworkSpec{}}, invalid, "revision")
 		refused(t, f.networks.UpdateNetwork, &weftv1.UpdateNetworkRequest{Tenant: "bad", Name: "blue", Revision: 1,
 			Spec: &weftv1.NetworkSpec{Vni: 6001, Subnets: []string{"10.1.0.0/24"}}}, stale, "revision")

@@ -219,7 +219,7 @@ func (s *Store) DeleteNetwork(ctx context.Context, tenant, name string, now time
 		}
 		if c := v.ranges[0].Count; c > 0 {
 			return nil, model.Errorf(model.Conflict, "network", fmt.Sprintf("delete them first: `weft port list --tenant %s`", tenant),
-				"network %s/%s has %d ports", tenant, name, c)
+				"network %s/%s has %s", tenant, name, model.Counted(c, "port"))
 		}
 		e.empty(ports)
 		e.unwritten(holders)

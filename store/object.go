@@ -82,7 +82,7 @@ func (s *Store) removeUnused(ctx context.Context, key, users, field, what, list,
 			return nil, missing(field, what, list)
 		}
 		if n := v.ranges[1].Count; n > 0 {
-			return nil, model.Errorf(model.Conflict, field, fix, "%s is used by %d networks", what, n)
+			return nil, model.Errorf(model.Conflict, field, fix, "%s is used by %s", what, model.Counted(n, "network"))
 		}
 		e := v.edit("delete", what)
 		e.same(key, kv)

@@ -38,7 +38,7 @@ func testTenant(t *testing.T, at string) {
 
 	must(t, s.CreateNetwork(ctx, network("acme", "blue", 5000)))
 	_, err := s.DeleteTenant(ctx, "acme")
-	refused(t, err, model.Conflict, "tenant", "1 networks")
+	refused(t, err, model.Conflict, "tenant", "1 network")
 	_, err = s.DeleteNetwork(ctx, "acme", "blue", now)
 	must(t, err)
 	must(t, s.CreateAPIToken(ctx, &model.APIToken{Name: "t", ID: "i", Tenant: "acme"}))
@@ -83,7 +83,7 @@ func testNetwork(t *testing.T, at string) {
 	}
 	must(t, s.CreatePort(ctx, port("acme", "web1", "blue", 1, "10.1.0.2/24")))
 	_, err = s.DeleteNetwork(ctx, "acme", "blue", now)
-	refused(t, err, model.Conflict, "network", "1 ports")
+	refused(t, err, model.Conflict, "network", "1 port")
 	_, err = s.DeletePort(ctx, "acme", "web1", now)
 	must(t, err)
 	rev := ok[model.Revision](t)(s.DeleteNetwork(ctx, "acme", "blue", now))
@@ -122,7 +122,7 @@ func testNetworkUpdate(t *testing.T, at string) {
 	refused(t, s.CreatePort(ctx, port("acme", "web2", "blue", 2, "10.2.0.2/24")), model.Invalid, "spec.ips", "10.2.0.2")
 
 	_, err := s.DeleteVTEP(ctx, "ext1", now)
-	refused(t, err, model.Conflict, "vtep", "1 networks")
+	refused(t, err, model.Conflict, "vtep", "1 network")
 	shrink.Spec.VTEPs = nil
 	must(t, s.UpdateNetwork(ctx, &shrink))
 	_, err = s.DeleteVTEP(ctx, "ext1", now)
@@ -158,7 +158,7 @@ func testPort(t *testing.T, at string) {
 	must(t, s.CreatePort(ctx, port("umbrella", "web1", "blue", 1, "10.1.0.2/24")))
 
 	_, err := s.DeleteTenant(ctx, "umbrella")
-	refused(t, err, model.Conflict, "tenant", "1 ports")
+	refused(t, err, model.Conflict, "tenant", "1 port")
 	rev := ok[model.Revision](t)(s.DeletePort(ctx, "acme", "web1", now))
 	w := ok[*model.World](t)(s.Load(ctx))
 	tomb := w.Tombstones[web1.UID]
@@ -420,7 +420,7 @@ func testVTEPAndPool(t *testing.T, at string) {
 	n.Spec.VNIPool = "lab"
 	must(t, s.CreateNetwork(ctx, n))
 	_, err := s.DeletePool(ctx, "lab")
-	refused(t, err, model.Conflict, "pool", "1 networks")
+	refused(t, err, model.Conflict, "pool", "1 network")
 	_, err = s.DeleteNetwork(ctx, "acme", "blue", now)
 	must(t, err)
 	_, err = s.DeletePool(ctx, "lab")

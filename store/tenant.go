@@ -49,7 +49,7 @@ func (s *Store) DeleteTenant(ctx context.Context, name string) (model.Revision, 
 		}
 		if n, p := v.ranges[1].Count, v.ranges[2].Count; n+p > 0 {
 			return nil, model.Errorf(model.Conflict, "tenant", fmt.Sprintf("delete them first: `weft port list --tenant %s`, `weft network list --tenant %s`", name, name),
-				"tenant %s has %d networks and %d ports", name, n, p)
+				"tenant %s has %s and %s", name, model.Counted(n, "network"), model.Counted(p, "port"))
 		}
 		e := v.edit("delete", "tenant "+name)
 		e.same(s.keys.tenant(name), kv)

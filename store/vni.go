@@ -26,7 +26,7 @@ func (s *Store) vniTaken(ctx context.Context, n *model.Network, kv *keyValue) er
 			hosts = append(hosts, s.hostName(ctx, h))
 		}
 		return model.Errorf(model.Taken, "spec.vni", fix+", or remove those hosts if they never come back",
-			"VNI %d was freed, and %d hosts have not confirmed that they forgot it (%s)", use.VNI, len(use.Holders), strings.Join(hosts, ", "))
+			"VNI %d was freed, and it is not confirmed by %s to be forgotten (%s)", use.VNI, model.Counted(len(use.Holders), "host"), strings.Join(hosts, ", "))
 	}
 	by := "a network of another tenant"
 	if v, err := s.look(ctx, get(s.keys.idxUID("network", use.Network))); err != nil {
