@@ -293,7 +293,8 @@ func (f ports) DeletePort(_ context.Context, r *connect.Request[weftv1.DeletePor
 		return nil, refuse(connect.CodeFailedPrecondition, "name", "it is bound to "+h, "detach it first")
 	}
 	f.ports.remove(r.Msg.GetTenant() + "/" + r.Msg.GetName())
-	return answer(&weftv1.DeletePortResponse{}, nil)
+	f.revision++
+	return answer(&weftv1.DeletePortResponse{Revision: f.revision}, nil)
 }
 func (f ports) bind(tenant, name, host string, epoch int64) (*connect.Response[weftv1.Port], error) {
 	f.mu.Lock()

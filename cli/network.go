@@ -300,6 +300,8 @@ func (a *app) changeNetwork(ctx context.Context, name string, based int64, edit 
 
 func networkDelete(a *app) *cobra.Command {
 	return &cobra.Command{Use: "delete NAME", Short: "delete a network that has no ports", Args: names("NAME"),
+		Long: "A network without ports is on no host, so there is nothing to wait for (`weft port delete --wait` before it does). Its VNI is given out again\n" +
+			"when every host that held it has said that it forgot it: `weft pool show`.",
 		ValidArgsFunction: a.complete(a.networkNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			tenant, err := a.tenant()

@@ -303,19 +303,33 @@ func portSet(a *app) *cobra.Command {
 }
 
 func portDelete(a *app) *cobra.Command {
-	return &cobra.Command{Use: "delete NAME", Short: "delete a port that is not bound", Args: names("NAME"), ValidArgsFunction: a.complete(a.portNames),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			tenant, err := a.tenant()
+	cmd := &cobra.Command{Use: "delete NAME", Short: "delete a port that is not bound", Args: names("NAME"), ValidArgsFunction: a.complete(a.portNames)}
+	a.waiting(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		tenant, err := a.tenant()
+		if err != nil {
+			return err
+		}
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		network := ""
+		if a.flags.wait { // afterwards nobody knows
+			p, err := call(cmd.Context(), c.Ports.GetPort, &weftv1.GetPortRequest{Tenant: tenant, Name: args[0]})
 			if err != nil {
 				return err
 			}
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			if _, err := call(cmd.Context(), c.Ports.DeletePort, &weftv1.DeletePortRequest{Tenant: tenant, Name: args[0]}); err != nil {
-				return err
-			}
-			return a.say("port %s/%s deleted", tenant, args[0])
-		}}
+			network = p.GetSpec().GetNetwork()
+		}
+		res, err := call(cmd.Context(), c.Ports.DeletePort, &weftv1.DeletePortRequest{Tenant: tenant, Name: args[0]})
+		if err != nil {
+			return err
+		}
+		if err := a.say("port %s/%s deleted", tenant, args[0]); err != nil {
+			return err
+		}
+		return a.applied(cmd.Context(), tenant, network, res.GetRevision())
+	}
+	return cmd
 }
