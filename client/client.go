@@ -162,6 +162,7 @@ func (e *explainer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			ctx, cancel = context.WithTimeout(ctx, limit)
 			defer cancel()
 		}
+		maybe := false // an earlier try may have done it, whatever a later one says
 		for try := 1; ; try++ {
 			generation, began := e.dialer.now(), time.Now()
 			res, err := next(ctx, req)
@@ -169,7 +170,8 @@ func (e *explainer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 				return res, nil
 			}
 			explained := e.explain(err, time.Since(began))
-			if !useless(err, explained) || !e.dialer.leave(generation) || ctx.Err() != nil || try >= len(e.dialer.servers) || explained.MaybeDone && !again {
+			maybe = maybe || explained.MaybeDone
+			if explained.MaybeDone = maybe; !useless(err, explained) || !e.dialer.leave(generation) || ctx.Err() != nil || try >= len(e.dialer.servers) || explained.MaybeDone && !again {
 				return nil, explained
 			}
 		}

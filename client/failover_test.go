@@ -166,6 +166,20 @@ func TestOnlyUselessServers(t *testing.T) {
 	}
 }
 
+// TestEarlierTryMayHaveDoneIt: what a later server says of its own try is not the whole. Goes red when the last try's error alone decides.
+func TestEarlierTryMayHaveDoneIt(t *testing.T) {
+	d := newDeployment(t)
+	var mu sync.Mutex
+	var deeds []deed
+	a, b := &useless{name: "a", how: "breaks off", mu: &mu, deeds: &deeds}, &useless{name: "b", how: "nothing done", mu: &mu, deeds: &deeds}
+	c := newClient(t, client.Config{Servers: []string{d.serveHandler(t, a), d.serveHandler(t, b)}, Token: d.token})
+	_, err := c.System.CreateAPIToken(t.Context(), connect.NewRequest(&weftv1.CreateAPITokenRequest{}))
+	var e *client.Error
+	if !errors.As(err, &e) || !e.MaybeDone || len(deeds) != 2 {
+		t.Errorf("%v after %v", err, deeds)
+	}
+}
+
 // TestSilentServerDoesNotUseUpPatience: one that takes connections and says nothing, as one that is cut off does, costs less than the patience
 // with all. Goes red when servers are tried one after the other only.
 func TestSilentServerDoesNotUseUpPatience(t *testing.T) {
