@@ -21,7 +21,7 @@ func (a *api) pool(ctx context.Context, field, name string) (*model.VNIPool, err
 
 // CreateVNIPool implements weft.v1.
 func (a *api) CreateVNIPool(ctx context.Context, req *connect.Request[weftv1.CreateVNIPoolRequest]) (*connect.Response[weftv1.VNIPool], error) {
-	meta, err := a.newMeta()
+	meta, err := a.metaOf(ctx)
 	if err != nil {
 		return nil, err
 	}

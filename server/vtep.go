@@ -25,7 +25,7 @@ func (a *api) CreateVTEP(ctx context.Context, req *connect.Request[weftv1.Create
 	if err != nil {
 		return nil, err
 	}
-	meta, err := a.newMeta()
+	meta, err := a.metaOf(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -7,21 +7,21 @@ import (
 )
 
 // create makes an object that refers to nothing.
-func create(ctx context.Context, s *Store, key, what string, m *model.Meta, object any) error {
+func create[T any](ctx context.Context, s *Store, key, what string, m *model.Meta, object *T) error {
 	rev, err := s.write(ctx, func(ctx context.Context) (*edit, error) {
 		v, err := s.look(ctx, get(key))
 		if err != nil {
 			return nil, err
 		}
-		if v.one(0) != nil {
-			return nil, taken(what)
+		if kv := v.one(0); kv != nil {
+			return nil, takenOrOwn(v, kv, object, m, what)
 		}
 		e := v.edit("create", what)
 		e.absent(key)
 		e.put(key, object)
 		return e, nil
 	})
-	if err == nil {
+	if err == nil && rev != 0 {
 		m.Revision = rev
 	}
 	return err
