@@ -68,6 +68,7 @@ func (a *api) unbindDead(ctx context.Context) {
 type sighting struct {
 	epoch   model.Epoch
 	waiting bool // to be prepared; otherwise in its drain
+	atOnce  bool // a preparation that somebody waits for has its time from when he asked
 	at      time.Time
 }
 
@@ -87,8 +88,8 @@ func (a *api) carryOn(ctx context.Context, since map[model.UID]sighting) {
 			if p == nil {
 				continue // the news of its deletion are cut in two
 			}
-			seen := sighting{epoch: m.Epoch, waiting: m.Pending(), at: now}
-			if before := since[m.Port]; before.epoch == seen.epoch && before.waiting == seen.waiting {
+			seen := sighting{epoch: m.Epoch, waiting: m.Pending(), atOnce: m.AtOnce, at: now}
+			if before := since[m.Port]; before.epoch == seen.epoch && before.waiting == seen.waiting && before.atOnce == seen.atOnce {
 				seen = before
 			}
 			since[m.Port] = seen
