@@ -79,7 +79,7 @@ func (c Config) fillNetworks(ctx context.Context, apis []*client.Client) error {
 	if _, err := apis[0].Tenants.CreateTenant(ctx, connect.NewRequest(&weftv1.CreateTenantRequest{Name: tenant})); err != nil {
 		return err
 	}
-	return each(ctx, c.Networks, apis, func(ctx context.Context, api *client.Client, i int) error {
+	return c.each(ctx, c.Networks, apis, func(ctx context.Context, api *client.Client, i int) error {
 		_, err := api.Networks.CreateNetwork(ctx, connect.NewRequest(&weftv1.CreateNetworkRequest{Tenant: tenant, Name: networkName(i),
 			Spec: &weftv1.NetworkSpec{Subnets: []string{"10.0.0.0/15"}}}))
 		return err
@@ -88,7 +88,7 @@ func (c Config) fillNetworks(ctx context.Context, apis []*client.Client) error {
 
 // fillPorts makes the ports, bound nowhere.
 func (c Config) fillPorts(ctx context.Context, apis []*client.Client) error {
-	return each(ctx, c.Ports, apis, func(ctx context.Context, api *client.Client, i int) error {
+	return c.each(ctx, c.Ports, apis, func(ctx context.Context, api *client.Client, i int) error {
 		_, err := api.Ports.CreatePort(ctx, connect.NewRequest(&weftv1.CreatePortRequest{Tenant: tenant, Name: portName(i),
 			Spec: &weftv1.PortSpec{Network: networkName(c.networkOf(i))}}))
 		return err
@@ -107,7 +107,7 @@ func scattered(i, n int) int {
 // bind has hosts bind the ports of a range, each under its own certificate and while its stream is open.
 func (f *fleet) bind(ctx context.Context, apis []*client.Client, from, to int) (revision int64, err error) {
 	revisions := make([]int64, to-from)
-	err = each(ctx, to-from, apis, func(ctx context.Context, _ *client.Client, i int) error {
+	err = f.cfg.each(ctx, to-from, apis, func(ctx context.Context, _ *client.Client, i int) error {
 		at := scattered(i, to-from)
 		i = from + at
 		a := f.agents[f.cfg.hostOf(i)]
@@ -120,13 +120,10 @@ func (f *fleet) bind(ctx context.Context, apis []*client.Client, from, to int) (
 	return revision, err
 }
 
-// askPatience is how long a bind is asked for again that got no answer.
-const askPatience = time.Minute
-
 // bindOne binds a port. Binding again what is bound changes nothing, so a host asks again when a server that is busy gave up; how often
 // that was is counted.
 func (f *fleet) bindOne(ctx context.Context, a *simulated, port string) (int64, error) {
-	for began := time.Now(); ; f.askedAgain.Add(1) {
+	for began := time.Now(); ; f.cfg.askedAgain.Add(1) {
 		res, err := a.speaker.Bind(ctx, tenant, port)
 		if err == nil {
 			return res.GetRevision(), nil
@@ -139,10 +136,10 @@ func (f *fleet) bindOne(ctx context.Context, a *simulated, port string) (int64, 
 
 // fillCold gives one more host a port in every network.
 func (c Config) fillCold(ctx context.Context, apis []*client.Client) error {
-	return each(ctx, c.Networks, apis, func(ctx context.Context, api *client.Client, i int) error {
+	return c.each(ctx, c.Networks, apis, func(ctx context.Context, api *client.Client, i int) error {
 		_, err := api.Ports.CreatePort(ctx, connect.NewRequest(&weftv1.CreatePortRequest{Tenant: tenant, Name: coldPort(i),
 			Spec: &weftv1.PortSpec{Network: networkName(i)}}))
-		if err != nil {
+		if err != nil && codeOf(err) != connect.CodeAlreadyExists {
 			return err
 		}
 		_, err = api.Ports.BindPort(ctx, connect.NewRequest(&weftv1.BindPortRequest{Tenant: tenant, Name: coldPort(i), Host: coldName}))

@@ -2,6 +2,7 @@ package scale
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -29,9 +30,6 @@ type fleet struct {
 	shared *shared
 	dir    string
 	agents []*simulated
-
-	// askedAgain counts binds that a server gave no answer to.
-	askedAgain atomic.Int64
 
 	ctx     context.Context
 	end     context.CancelFunc
@@ -70,7 +68,7 @@ func (f *fleet) agentDir(name string) string { return filepath.Join(f.dir, "agen
 // muster makes the hosts and starts their agents.
 func (f *fleet) muster(ctx context.Context, apis []*client.Client) error {
 	f.agents = make([]*simulated, f.cfg.Hosts)
-	return each(ctx, len(f.agents), apis, func(ctx context.Context, api *client.Client, i int) error {
+	return f.cfg.each(ctx, len(f.agents), apis, func(ctx context.Context, api *client.Client, i int) error {
 		id, err := f.join(ctx, api, hostName(i))
 		if err != nil {
 			return err
@@ -189,8 +187,12 @@ func (f *fleet) reportOctets() float64 {
 // inFlight is how many requests each client has under way.
 const inFlight = 16
 
-// each does something n times, spread over the clients. The first error ends it.
-func each(ctx context.Context, n int, apis []*client.Client, do func(ctx context.Context, api *client.Client, i int) error) error {
+// askPatience is how long a request is asked again that got no answer in time.
+const askPatience = time.Minute
+
+// each does something n times, spread over the clients. What gets no answer, as the server is too busy, is asked again and counted: it
+// may have been done, and then its second try finds it there. Any other error ends it.
+func (c Config) each(ctx context.Context, n int, apis []*client.Client, do func(ctx context.Context, api *client.Client, i int) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
 	for _, api := range apis {
@@ -201,7 +203,15 @@ func each(ctx context.Context, n int, apis []*client.Client, do func(ctx context
 					if i >= n || ctx.Err() != nil {
 						return ctx.Err()
 					}
-					if err := do(ctx, api, i); err != nil {
+					began := time.Now()
+					err := do(ctx, api, i)
+					for codeOf(err) == connect.CodeUnavailable && time.Since(began) < askPatience && ctx.Err() == nil {
+						c.askedAgain.Add(1)
+						if err = do(ctx, api, i); codeOf(err) == connect.CodeAlreadyExists {
+							err = nil
+						}
+					}
+					if err != nil {
 						return err
 					}
 				}
@@ -209,4 +219,13 @@ func each(ctx context.Context, n int, apis []*client.Client, do func(ctx context
 		}
 	}
 	return g.Wait()
+}
+
+// codeOf is what kind of error the API gave.
+func codeOf(err error) connect.Code {
+	var e *client.Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return connect.CodeOf(err)
 }

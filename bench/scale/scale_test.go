@@ -38,7 +38,7 @@ func weft(t *testing.T) string {
 func TestFleet(t *testing.T) {
 	testenv.Require(t, testenv.Root)
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	cfg := Config{Hosts: 60, Ports: 1500, Networks: 60, Changes: 20, ColdStarts: 2, Clients: 2, ReportEvery: 300 * time.Millisecond,
+	cfg := Config{Hosts: 40, Ports: 800, Networks: 40, Changes: 10, ColdStarts: 2, Clients: 2, ReportEvery: 300 * time.Millisecond,
 		Binary: weft(t), Dir: t.TempDir(), Commit: "test", Machine: "a machine"}
 	r, err := Run(t.Context(), cfg)
 	if err != nil {
@@ -68,7 +68,7 @@ func TestFleet(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(strings.TrimSuffix(path, ".md") + ".json")
-	if err != nil || json.Unmarshal(b, &Result{}) != nil || !bytes.Contains(b, []byte(`"hosts": 60`)) {
+	if err != nil || json.Unmarshal(b, &Result{}) != nil || !bytes.Contains(b, []byte(`"hosts": 40`)) {
 		t.Errorf("saved %s, %v", b, err)
 	}
 }
