@@ -351,7 +351,7 @@ func TestMoveWithoutServer(t *testing.T) {
 }
 
 // TestRestartInEveryPhase turns red when an agent that is started again without a server has another thought of a move than the one before it: nothing
-// is written then. Leave the epoch out of flip.of, or loadFlips out of load.
+// is written then. Take nothing of the list in, in loadFlips, and it goes red.
 func TestRestartInEveryPhase(t *testing.T) {
 	m := newMover(t)
 	phases := []struct {
