@@ -237,7 +237,7 @@ func awaitQEMU(ctx context.Context, m qemu.Machine, p Process) error {
 		if _, err := os.Stat(m.MonitorSocket()); err == nil {
 			return nil
 		}
-		if !p.Alive() {
+		if p.ended() { // not Alive, which wants a command line: a process that has just begun has none for a moment
 			return fmt.Errorf("QEMU has ended: %s", tail(filepath.Join(m.Dir, "qemu.log")))
 		}
 		select {
