@@ -228,7 +228,7 @@ func (l *Lab) await(ctx context.Context, what, node string, cond func(context.Co
 		if err != nil {
 			return err
 		}
-		if !p.Alive() {
+		if p.ended() { // not Alive: a process that has just begun has no command line for a moment
 			return fmt.Errorf("wait until %s: the process of %s ended; the end of %s:\n  %s", what, node, l.cfg.log(node), tail(l.cfg.log(node)))
 		}
 		select {

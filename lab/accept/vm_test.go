@@ -379,6 +379,8 @@ func (b *vmBench) ledger(t *testing.T, migrations int) string {
 // run both ways between it and a workload, and it and another machine, and TCP connections from and to it. Nothing comes twice, no
 // connection ends, and the port's counters say to the octet what guest and workload counted. Twenty migrations with -soak, which also judges
 // how long the streams were dark.
+//
+// Red when the server's counts leave out settled.Sum: what the port counted on hosts that it has left is gone.
 func TestVMMigrates(t *testing.T) {
 	b := newVMBench(t)
 	b.connect(t)
