@@ -36,7 +36,7 @@ export WEFT_AGENT_SOCKET=%[1]s/$WEFT_TO/agent.sock
 // TestDrain empties a host whose ports all have a workload that somebody sends to. Every port must be on another host afterwards, active, and none may
 // get a datagram twice. How long each was dark is told: by weft, and by what its sender missed.
 //
-// Red when the source does not forward what comes late, or commits do not reach it: the senders then miss seconds.
+// Red for the reason of TestMoves.
 func TestDrain(t *testing.T) {
 	f := ownLab(t, lab.Config{Name: "drain", Spines: 1})
 	f.tenant(t, "acme")

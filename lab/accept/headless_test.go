@@ -19,7 +19,7 @@ import (
 // started; a host that comes back with nothing in its kernel; the attachment of a port that is bound there; the commit of a move that was prepared.
 // What needs a server waits and says so. When there is one again it takes over what was done meanwhile.
 //
-// Red when an agent does not read its snapshot (snapshotFile.read answers with an empty one), or when commit waits for a server's answer.
+// Red when the source says that it forwards, and does not (believe without f.write).
 func TestWithoutServer(t *testing.T) {
 	f := ownLab(t, lab.Config{Name: "headless", Spines: 1})
 	f.tenant(t, "acme")

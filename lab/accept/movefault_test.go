@@ -115,7 +115,7 @@ var short = []string{
 // is pending is attached and committed again. Each case must end with the port active on one host, by the API and by all kernels; with no datagram
 // delivered twice; with a move that is over and says how; and with traffic both ways.
 //
-// Red when the source ignores a claim, or the agent forgets at its start that it has committed.
+// Red when a drain does not end (Binding.Drained without its assignment).
 func TestMoveFaults(t *testing.T) {
 	f := ownLab(t, lab.Config{Name: "movefaults"})
 	f.tenant(t, "acme")

@@ -39,8 +39,7 @@ const (
 // connections both ways, with a peer on h1 and one on h3. No datagram may come twice, and no connection end; afterwards the kernels hold what the API
 // says. How long it was dark is told, not judged: the target is p99 <= 10 ms.
 //
-// Red when the source does not hold the port once the target has it and the entry leads there (datagrams come twice or not at all), or when the
-// moves are not prepared (peers do not accept the target's VTEP).
+// Red when a drain does not end (Binding.Drained without its assignment).
 func TestMoves(t *testing.T) {
 	f := ownLab(t, lab.Config{Name: "moves", Spines: 1})
 	m, x := f.movingWorkload(t, movesRate)
@@ -190,7 +189,7 @@ func percentiles(list []time.Duration) string {
 // TestManyMoves moves ports round three hosts as fast as it goes, several at a time and without traffic.
 // Afterwards no host may have anything left of where a port was: its tables are what the API says, and so are its interfaces.
 //
-// Red when the source keeps the entries that led late frames to the target, or its interface, once the drain is over.
+// Red for the reason of TestMoves.
 func TestManyMoves(t *testing.T) {
 	const ports, atOnce = 20, 4
 	f := ownLab(t, lab.Config{Name: "manymoves", Spines: 1})
