@@ -456,6 +456,7 @@ func (a *Agent) take(u *planv1.Update) error {
 	if store != step.StoreID && store != "" {
 		a.log.Warn("the plan is of another store", "was", store, "is", step.StoreID)
 	}
+	a.changed++ // before what waits for the plan's being on the disk is looked at
 	if len(step.Upserts)+len(step.Removed) > 0 || first {
 		a.rec.Apply(a.rec.changesOf(step.Upserts, step.Removed))
 		a.rec.view.pruneEpochs()
@@ -469,7 +470,6 @@ func (a *Agent) take(u *planv1.Update) error {
 		a.reconcile()
 		later(&a.reportAt, reportDelay)
 	}
-	a.changed++
 	later(&a.snapshotAt, snapshotDelay)
 	a.acknowledge()
 	return nil
@@ -555,15 +555,8 @@ func (a *Agent) evict() bool {
 			gone = append(gone, uid)
 		}
 	}
-	if len(gone) == 0 {
-		return false
-	}
 	// The newer epoch reaches the disk before anything else: a restart without a server must not open the port again.
-	if !a.onDisk() {
-		if !a.evicting {
-			a.evicting = true
-			a.whenOnDisk(func() { a.evicting = false; a.reconcile() })
-		}
+	if gone = a.mayLeave(gone); len(gone) == 0 {
 		return false
 	}
 	links := map[string]attachment{}

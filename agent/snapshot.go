@@ -117,9 +117,15 @@ type saving struct {
 	// snapshots numbers them; changed numbers the plans that were taken in, of which the one numbered kept is on the disk, and the one
 	// numbered begun is on its way.
 	snapshots, changed, kept, begun uint64
-	// waiters go on when the plan is on the disk; evicting: one of them takes interfaces away.
-	waiters  []func()
-	evicting bool
+	// waiters go on when the plan that they wait for is on the disk. leaving has the numbers of the plans by which ports went away from here.
+	waiters []diskWaiter
+	leaving map[string]uint64
+}
+
+// diskWaiter waits for the plan of that number, or a newer one: not for the newest, as there may always be a newer one.
+type diskWaiter struct {
+	number uint64
+	then   func()
 }
 
 // onDisk reports whether the plan is on the disk as it is now.
@@ -127,7 +133,7 @@ func (a *Agent) onDisk() bool { return a.kept == a.changed }
 
 // whenOnDisk does something, in the loop, once the plan as it is now has been written down.
 func (a *Agent) whenOnDisk(then func()) {
-	a.waiters = append(a.waiters, then)
+	a.waiters = append(a.waiters, diskWaiter{a.changed, then})
 	a.startSnapshot()
 }
 
@@ -156,15 +162,36 @@ func (a *Agent) snapshotDone(err error) {
 		later(&a.snapshotAt, retryEvery)
 	}
 	a.kept = a.begun
-	if !a.onDisk() && len(a.waiters) > 0 {
-		a.startSnapshot()
-		return
-	}
 	waiters := a.waiters
 	a.waiters = nil
-	for _, then := range waiters {
-		then()
+	for _, w := range waiters {
+		if w.number > a.kept {
+			a.waiters = append(a.waiters, w)
+		} else {
+			w.then()
+		}
 	}
+	if len(a.waiters) > 0 && !a.busy {
+		a.startSnapshot()
+	}
+}
+
+// mayLeave are those of the ports that went away whose going is on the disk; it is seen to that the others come again.
+func (a *Agent) mayLeave(gone []string) (may []string) {
+	was := a.leaving
+	a.leaving = map[string]uint64{}
+	for _, uid := range gone {
+		number, known := was[uid]
+		if !known {
+			if number = a.changed; number > a.kept {
+				a.whenOnDisk(a.reconcile)
+			}
+		}
+		if a.leaving[uid] = number; number <= a.kept {
+			may = append(may, uid)
+		}
+	}
+	return may
 }
 
 // saveSnapshot writes the plan down before it returns: at the end, when there is no loop to wait for.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"testing"
@@ -52,4 +53,57 @@ func TestSnapshotReadsTheNewerFile(t *testing.T) {
 	}
 	step(f.writeRecent(large))
 	expect("too large", "a", 7)
+}
+
+// TestLeavesWhenOnDisk turns red when a port's interface goes before the plan that takes the port away is on the disk, of a plan that is too large for
+// plan.recent (count the plan after it was reconciled).
+func TestLeavesWhenOnDisk(t *testing.T) {
+	r := newRig(t)
+	r.base()
+	r.links.add("tap0", "tuntap")
+	if _, err := r.attach(tapRequest("web1", "tap0")); err != nil {
+		t.Fatal(err)
+	}
+	r.until("the plan on the disk", func() bool { return r.agent.onDisk() && !r.agent.busy })
+	if err := r.agent.do(r.ctx, func() {
+		for i := range mostRecent + 1 {
+			r.agent.rec.view.epochs[fmt.Sprint("other", i)] = 1
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.send(plan.NewPort(1, portOf("web1", "h2", 500))); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.agent.do(r.ctx, func() {
+		_, attached := r.agent.atts.byUID["web1"]
+		if on := readSnapshot(r.agent.file.path(), r.log).Revision; !attached && on != r.agent.staging.Revision() {
+			t.Errorf("the interface went at revision %d, and revision %d is on the disk", r.agent.staging.Revision(), on)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.without("port web1")
+}
+
+// TestWaitsForNoNewerPlan turns red when who waits for the plan to be on the disk waits for those too that come meanwhile: there may always be one.
+func TestWaitsForNoNewerPlan(t *testing.T) {
+	r := newRig(t)
+	r.base()
+	if err := r.agent.do(r.ctx, func() {
+		a := r.agent
+		for a.busy {
+			a.snapshotDone(<-a.saved)
+		}
+		went := false
+		a.changed++
+		a.whenOnDisk(func() { went = true })
+		a.changed++
+		a.snapshotDone(<-a.saved)
+		if !went {
+			t.Error("it waits on")
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
 }
