@@ -329,6 +329,7 @@ func (a *Agent) loop(ctx context.Context, events <-chan netdev.Event) error {
 	for {
 		select {
 		case <-ctx.Done():
+			a.takeFlips() // what was made a moment ago is written down too
 			a.saveSnapshot()
 			return nil
 		case f := <-a.work:

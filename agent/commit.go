@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,8 +35,8 @@ func (a *Agent) commit(ctx context.Context, req *localv1.CommitRequest) (*localv
 		if uid == "" {
 			uid = a.partOf(req.Tenant, req.Port)
 		}
-		if p := a.rec.view.ports[uid]; err != nil && (p == nil || p.place.active != a.rec.self) {
-			err = a.whyNoCommit(req, uid, err)
+		if p := a.rec.view.ports[uid]; p == nil || p.place.active != a.rec.self { // not made, or the plan has gone on
+			err = a.whyNoCommit(req, uid, cmp.Or(err, errNotComing))
 			return
 		}
 		err = nil
@@ -110,7 +111,7 @@ func (a *Agent) commitHere(uid string, cause planv1.CommitCause) error {
 // firstFrames commits what a workload's first frame commits, until the channel is closed.
 func (a *Agent) firstFrames(ctx context.Context, frames <-chan datapath.PortID) {
 	for id := range frames {
-		uid := a.flipper.numbered(id)
+		uid := a.speaker(ctx, id)
 		if uid == "" {
 			continue // committed already
 		}
@@ -123,9 +124,21 @@ func (a *Agent) firstFrames(ctx context.Context, frames <-chan datapath.PortID) 
 		_ = a.do(ctx, func() {
 			if p := a.rec.view.ports[uid]; p != nil {
 				a.spoke[uid] = p.planned.epoch
+				a.followFlips() // it may have been prepared since
 			}
 		})
 	}
+}
+
+// speaker is the port with that number, if it may be committed. One that is watched since a moment is known when the loop is done with what it does.
+func (a *Agent) speaker(ctx context.Context, id datapath.PortID) string {
+	if uid := a.flipper.numbered(id); uid != "" {
+		return uid
+	}
+	if err := a.do(ctx, func() {}); err != nil {
+		return ""
+	}
+	return a.flipper.numbered(id)
 }
 
 // followers are goroutines that see through what takes its time: commits, one a port, and others. They do not outlive the loop.
