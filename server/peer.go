@@ -134,7 +134,7 @@ func (a *api) listenTo(ctx context.Context, rec store.ServerRecord, tlsTo func(s
 	}
 	defer tr.CloseIdleConnections()
 	c := peerv1connect.NewPeerServiceClient(&http.Client{Transport: tr}, "https://"+rec.Address,
-		connect.WithGRPC(), connect.WithReadMaxBytes(2*a.cfg.Limits.RequestOctets))
+		connect.WithGRPC(), connect.WithReadMaxBytes(3*a.cfg.Limits.RequestOctets+relayOctets)) // the largest host has said two whole messages
 	retry, said := peerFirstRetry, false
 	for ctx.Err() == nil {
 		began := time.Now()

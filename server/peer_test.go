@@ -2,18 +2,22 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	peerv1 "github.com/weftnet/weft/api/gen/peer/v1"
 	"github.com/weftnet/weft/api/gen/peer/v1/peerv1connect"
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/model"
 )
 
 // at opens the double's stream at another server.
@@ -142,5 +146,26 @@ func TestOnlyServersHear(t *testing.T) {
 		if code := hearing(c); code != connect.CodePermissionDenied && code != unknownWho {
 			t.Errorf("%s is answered %v", who, code)
 		}
+	}
+}
+
+// TestRelayBounds: many hosts with long lists of errors come in several messages. Break it: count the reports alone.
+func TestRelayBounds(t *testing.T) {
+	r := newRealisation()
+	long := []*planv1.ResourceError{{Message: strings.Repeat("x", relayOctets/4)}}
+	for i := range 20 {
+		r.hosts[model.UID(fmt.Sprint(i))] = &heard{errors: long}
+	}
+	l, told := r.listen(), 0
+	for all := false; !all; {
+		var m *peerv1.HearResponse
+		m, all = r.collect(l)
+		told += len(m.Hosts)
+		if size := proto.Size(m); size > 2*relayOctets {
+			t.Fatalf("a message of %d octets", size)
+		}
+	}
+	if told != 20 {
+		t.Fatalf("told of %d hosts", told)
 	}
 }

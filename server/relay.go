@@ -111,7 +111,7 @@ func (r *realisation) unlisten(l *listener) {
 	delete(r.listeners, l)
 }
 
-// Bounds of one message to another server; one host's report may be larger by itself.
+// Bounds of one message to another server; what one host said (a report, an acknowledgement) may be larger by itself.
 const (
 	relayHosts  = 256
 	relayOctets = 256 << 10
@@ -142,8 +142,8 @@ func (r *realisation) collectHosts(l *listener) (out []*peerv1.Host, all bool) {
 		}
 		if report {
 			m.Report = h.said
-			octets += proto.Size(h.said)
 		}
+		octets += proto.Size(m)
 		out = append(out, m)
 	}
 	return out, true
