@@ -58,7 +58,13 @@ func (a *api) unbindDead(ctx context.Context) {
 		}
 	})
 	for _, h := range dead {
-		if _, _, err := a.failHost(ctx, h.Name, h.DutyMessage); err != nil {
+		unbound, err := a.store.UnbindFailed(ctx, h, a.moment())
+		if len(unbound) > 0 {
+			a.log.Warn("ports of a host that was declared dead were still bound", "host", h.Name, "ports", len(unbound))
+		}
+		a.refresh(ctx)
+		// That it was taken back into service, or removed, is news that this server has not heard.
+		if err != nil && !isKind(err, model.Conflict) && !isKind(err, model.NotFound) {
 			a.complain("the ports of a host that was declared dead are still bound, and that is tried again", err)
 		}
 	}

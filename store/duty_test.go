@@ -122,3 +122,23 @@ func testHostFailed(t *testing.T, at string) {
 		t.Errorf("failed again: %v, %v", unbound, err)
 	}
 }
+
+// testReturnedHost: what goes on with the unbinding of a dead host, and has not heard that it was taken back into service or removed since,
+// takes nothing from it. Break it: leave stillDead out of unbind.
+func testReturnedHost(t *testing.T, at string) {
+	s, ctx := open(t, at), t.Context()
+	p, h, _ := bindable(t, s)
+	failed := ok[*model.Host](t)(s.PutDuty(ctx, h.Name, model.DutyFailed, "declared dead by root"))
+	ok[*model.Host](t)(s.PutDuty(ctx, h.Name, model.DutyActive, ""))
+	b := ok[model.Binding](t)(s.PutBinding(ctx, model.Binding{Port: p.UID, Active: h.UID}, 0))
+	_, err := s.UnbindFailed(ctx, failed, now)
+	refused(t, err, model.Conflict, "host", "taken back into service")
+	w := ok[*model.World](t)(s.Load(ctx))
+	if w.Hosts[h.UID].Duty != model.DutyActive || *w.Bindings[p.UID] != b {
+		t.Fatalf("%+v, %+v", w.Hosts[h.UID], w.Bindings[p.UID])
+	}
+	ok[*model.Host](t)(s.PutDuty(ctx, h.Name, model.DutyFailed, "declared dead by root"))
+	if freed := ok[[]model.UID](t)(s.UnbindFailed(ctx, failed, now)); len(freed) != 1 || freed[0] != p.UID {
+		t.Fatalf("freed %v", freed)
+	}
+}

@@ -98,8 +98,15 @@ func (s *Store) FailHost(ctx context.Context, name, message string, now time.Tim
 	if err != nil {
 		return nil, nil, err
 	}
-	unbound, err := s.unbindAll(ctx, h, true, "host "+name+" was declared dead", now)
+	unbound, err := s.unbindAll(ctx, h, unbindDead, "host "+name+" was declared dead", now)
 	return h, dedupe(unbound), err
+}
+
+// UnbindFailed goes on where a FailHost ended midway: it unbinds what a host that was declared dead still has. One that was taken back into
+// service since, or removed, is refused and keeps its ports.
+func (s *Store) UnbindFailed(ctx context.Context, h *model.Host, now time.Time) ([]model.UID, error) {
+	unbound, err := s.unbindAll(ctx, h, unbindDead, "host "+h.Name+" was declared dead", now)
+	return dedupe(unbound), err
 }
 
 func hostRef(h *model.Host) ref { return ref{UID: h.UID, Name: h.Name, Duty: h.Duty} }
@@ -206,7 +213,11 @@ func (s *Store) DeleteHost(ctx context.Context, name string, force bool, now tim
 				e.remove(string(kv.Key))
 			}
 		}
-		more, err := s.unbindAll(ctx, h, force, "host "+name+" was removed", now)
+		from := unbindNone
+		if force {
+			from = unbindAny
+		}
+		more, err := s.unbindAll(ctx, h, from, "host "+name+" was removed", now)
 		unbound = append(unbound, more...)
 		return e, err
 	})
@@ -220,8 +231,17 @@ func (s *Store) DeleteHost(ctx context.Context, name string, force bool, now tim
 	return rev, dedupe(unbound), nil
 }
 
+// unbinding is from which hosts ports may be taken.
+type unbinding int
+
+const (
+	unbindNone unbinding = iota // a host that has ports is refused
+	unbindAny
+	unbindDead // only while it is declared dead: each transaction demands that
+)
+
 // unbindAll takes the host out of all bindings, or refuses if it is in one. It returns the ports that are bound to nobody by that.
-func (s *Store) unbindAll(ctx context.Context, h *model.Host, force bool, why string, now time.Time) ([]model.UID, error) {
+func (s *Store) unbindAll(ctx context.Context, h *model.Host, from unbinding, why string, now time.Time) ([]model.UID, error) {
 	var unbound []model.UID
 	on := s.keys.in("idx/on", string(h.UID))
 	for {
@@ -232,7 +252,7 @@ func (s *Store) unbindAll(ctx context.Context, h *model.Host, force bool, why st
 		if len(v.all(0)) == 0 {
 			return unbound, nil
 		}
-		if !force {
+		if from == unbindNone {
 			return nil, model.Errorf(model.Conflict, "host", "move or detach them first (`weft port move`), or use --force to unbind them",
 				"host %s has %d bound ports", h.Name, v.ranges[0].Count)
 		}
@@ -240,7 +260,7 @@ func (s *Store) unbindAll(ctx context.Context, h *model.Host, force bool, why st
 		for _, kv := range v.all(0) {
 			ports = append(ports, model.UID(last(kv.Key)))
 		}
-		done, err := s.unbind(ctx, h, ports, why, now)
+		done, err := s.unbind(ctx, h, ports, from, why, now)
 		if err != nil {
 			return unbound, err
 		}
@@ -249,7 +269,7 @@ func (s *Store) unbindAll(ctx context.Context, h *model.Host, force bool, why st
 }
 
 // unbind takes the host out of some ports' bindings: a port that it has is unbound, one that was to come to it stays where it is.
-func (s *Store) unbind(ctx context.Context, h *model.Host, ports []model.UID, why string, now time.Time) ([]model.UID, error) {
+func (s *Store) unbind(ctx context.Context, h *model.Host, ports []model.UID, from unbinding, why string, now time.Time) ([]model.UID, error) {
 	var unbound []model.UID
 	_, err := s.write(ctx, func(ctx context.Context) (*edit, error) {
 		unbound = nil
@@ -257,11 +277,17 @@ func (s *Store) unbind(ctx context.Context, h *model.Host, ports []model.UID, wh
 		for _, port := range ports {
 			gets = append(gets, get(s.keys.binding(port)), get(s.keys.move(port)))
 		}
+		gets = append(gets, get(s.keys.idxUID("host", h.UID)))
 		v, err := s.look(ctx, gets...)
 		if err != nil {
 			return nil, err
 		}
 		e := v.edit("unbind", fmt.Sprintf("%d ports of host %s", len(ports), h.Name))
+		if from == unbindDead {
+			if err := s.stillDead(e, v.one(2*len(ports)), h); err != nil {
+				return nil, err
+			}
+		}
 		for i, port := range ports {
 			e.remove(s.keys.idxOn(h.UID, port))
 			e.same(s.keys.binding(port), v.one(2*i))
@@ -279,6 +305,24 @@ func (s *Store) unbind(ctx context.Context, h *model.Host, ports []model.UID, wh
 		return e, nil
 	})
 	return unbound, err
+}
+
+// stillDead refuses a host that is not declared dead any more, and has the edit see to it that it is so when it is done: what it was given
+// after its return is not to be taken from it.
+func (s *Store) stillDead(e *edit, kv *keyValue, h *model.Host) error {
+	if kv == nil {
+		return missing("host", "host "+h.Name, "weft host list")
+	}
+	is, err := decode[ref](kv)
+	if err != nil {
+		return err
+	}
+	e.same(s.keys.idxUID("host", h.UID), kv)
+	if is.Duty != model.DutyFailed {
+		return model.Errorf(model.Conflict, "host", "look what it has with `weft host show "+h.Name+"`",
+			"host %s was taken back into service meanwhile, and keeps the ports that it has", h.Name)
+	}
+	return nil
 }
 
 // unbindOne has an edit take the host out of one binding, with what becomes of the move. It reports whether nobody has the port then.

@@ -32,6 +32,7 @@ var suite = map[string]func(t *testing.T, endpoint string){
 	"host forced":          testHostForced,
 	"duty":                 testDuty,
 	"host failed":          testHostFailed,
+	"returned host":        testReturnedHost,
 	"join":                 testJoin,
 	"facts":                testFacts,
 	"vtep and pool":        testVTEPAndPool,
