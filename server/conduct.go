@@ -155,7 +155,7 @@ func (a *api) nextPending(w *model.World, p *model.Port, at *place, age time.Dur
 		return
 	}
 	switch r := a.readiness(w, p, at, behind); {
-	case r.broken != "" && waiting:
+	case r.broken != "": // also of one that was prepared before, and is to be committed now
 		at.abort(r.broken, a.moment())
 	case r.lacks == "" && m.AtOnce:
 		at.commit(model.CommitByCommand, a.moment())

@@ -409,3 +409,25 @@ func TestJoinedMoveHasItsTime(t *testing.T) {
 		t.Errorf("%v", s)
 	}
 }
+
+// TestPreparedMoveBreaks: a move that was prepared, and is asked for at once when its target says that it cannot hold the port any more, is
+// aborted, not committed. Break it: let nextPending abort only what is still preparing.
+func TestPreparedMoveBreaks(t *testing.T) {
+	f := ownServer(t, Config{})
+	from, to, peer := movers(t, f, "breaks")
+	peer.acknowledge()
+	p := ok(t, f.ports.PrepareMove, &weftv1.PrepareMoveRequest{Tenant: "breaks", Name: "p", Host: to.name})
+	eventually(t, "it is prepared", func() bool { return f.at(t, "breaks").Move.Phase == prepared })
+	to.mu.Lock()
+	to.fails = "no room"
+	broken := &planv1.Applied{StoreId: to.staging.StoreID(), Revision: to.staging.Revision(),
+		Errors: []*planv1.ResourceError{{Kind: planv1.Kind_KIND_PORT, Uid: p.Meta.Uid, Message: to.fails}}}
+	to.mu.Unlock()
+	to.say(&planv1.AgentMessage{Message: &planv1.AgentMessage_Applied{Applied: broken}})
+	eventually(t, "the server knows", func() bool { return stateOf(t, f, to.name) == weftv1.HostState_HOST_STATE_DEGRADED })
+	_, err := f.ports.MovePort(t.Context(), connect.NewRequest(&weftv1.MovePortRequest{Tenant: "breaks", Name: "p", Host: to.name}))
+	wantRefusal(t, err, conflict, "host", "no room")
+	if s := f.at(t, "breaks"); s.Move.Phase != aborted || s.Binding.Active != from.name || s.Binding.Incoming != "" {
+		t.Errorf("%v", s)
+	}
+}
