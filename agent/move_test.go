@@ -947,3 +947,28 @@ func TestFirstFrameWhileTheLoopIsBusy(t *testing.T) {
 		m.target.has("the target open", open+"\n", here)
 	})
 }
+
+// TestCountsOutliveTheInterface turns red when what a port counted until its interface went is forgotten with a restart (keep the port's number until it
+// is detached).
+func TestCountsOutliveTheInterface(t *testing.T) {
+	r := newRig(t)
+	r.base()
+	r.links.add("tap0", "tuntap")
+	if _, err := r.attach(tapRequest("web1", "tap0")); err != nil {
+		t.Fatal(err)
+	}
+	var counted uint64
+	count := func() {
+		if err := r.agent.do(r.ctx, func() { counted = r.agent.portReport("web1", nil).IngressPackets }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count()
+	before := counted
+	r.links.drop("tap0")
+	r.until("the port's end", func() bool { return len(r.kernel.ports) == 0 })
+	r.restart()
+	if count(); before == 0 || counted != before {
+		t.Errorf("%d packets, and %d after the restart", before, counted)
+	}
+}

@@ -317,7 +317,8 @@ func (r *Reconciler) detachPorts(d *dirty) {
 		delete(r.tables.ports, ifindex)
 	}
 	for uid := range d.ports {
-		if r.portIDs[uid] != 0 && r.locals[uid] == nil && uid != oamUID && !r.inKernel(uid) {
+		l := r.locals[uid] // one whose interface is gone is numbered anew when that comes back: meanwhile nothing but a file knows what it counted
+		if r.portIDs[uid] != 0 && (l == nil || l.ifindex == 0) && uid != oamUID && !r.inKernel(uid) {
 			r.ended(uid, r.portIDs[uid])
 			delete(r.portIDs, uid)
 			delete(r.failed.ports, uid)
