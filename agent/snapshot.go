@@ -178,18 +178,20 @@ func (a *Agent) snapshotDone(err error) {
 
 // mayLeave are those of the ports that went away whose going is on the disk; it is seen to that the others come again.
 func (a *Agent) mayLeave(gone []string) (may []string) {
-	was := a.leaving
+	was, fresh := a.leaving, false
 	a.leaving = map[string]uint64{}
 	for _, uid := range gone {
 		number, known := was[uid]
 		if !known {
-			if number = a.changed; number > a.kept {
-				a.whenOnDisk(a.reconcile)
-			}
+			number = a.changed
+			fresh = fresh || number > a.kept
 		}
 		if a.leaving[uid] = number; number <= a.kept {
 			may = append(may, uid)
 		}
+	}
+	if fresh {
+		a.whenOnDisk(a.reconcile)
 	}
 	return may
 }
