@@ -154,13 +154,16 @@ func (a *api) nextPending(w *model.World, p *model.Port, at *place, age time.Dur
 	if !waiting && !m.AtOnce {
 		return
 	}
-	switch r := a.readiness(w, p, at, behind); {
+	r := a.readiness(w, p, at, behind)
+	ready := r.lacks == "" || r.late && age >= a.cfg.Limits.Peers
+	switch {
 	case r.broken != "": // also of one that was prepared before, and is to be committed now
 		at.abort(r.broken, a.moment())
-	case r.lacks == "" && m.AtOnce:
+	case ready && m.AtOnce:
 		at.commit(model.CommitByCommand, a.moment())
-	case r.lacks == "" && waiting:
-		m.Phase, m.Prepared = model.MovePrepared, a.moment()
+		m.Message = r.without()
+	case ready && waiting:
+		m.Phase, m.Prepared, m.Message = model.MovePrepared, a.moment(), r.without()
 	case age >= a.cfg.Limits.Prepare:
 		at.abort(fmt.Sprintf("it was not prepared within %s: %s", a.cfg.Limits.Prepare, r.lacks), a.moment())
 	}
@@ -180,6 +183,16 @@ type readiness struct {
 	broken string
 	// lacks is what is missing; empty: it is prepared.
 	lacks string
+	// late: only that is missing that another host of the network knows of the target. Until it does, it drops what the target sends.
+	late bool
+}
+
+// without says of a move that goes on without a late host that it does.
+func (r readiness) without() string {
+	if !r.late {
+		return ""
+	}
+	return "not waited for: " + r.lacks
 }
 
 // missing is what a user is told.
@@ -191,7 +204,7 @@ func (r readiness) missing() string {
 }
 
 // readiness of a pending move: the target must hold the port, held, with all that it needs, and the other hosts of the network must know the
-// target's VTEP. Hosts that are not connected are not waited for. behind remembers what was found of networks; it may be nil.
+// target's VTEP. Hosts that are not connected are not waited for, and slow ones not for long. behind remembers what was found of networks; it may be nil.
 func (a *api) readiness(w *model.World, p *model.Port, at *place, behind map[model.UID]progress) readiness {
 	said, _ := a.heard.host(at.Incoming)
 	name := w.HostName(at.Incoming)
@@ -225,7 +238,7 @@ func (a *api) readiness(w *model.World, p *model.Port, at *place, behind map[mod
 		}
 	}
 	if least.host != "" && least.applied < epoch {
-		r.lacks = "host " + w.HostName(least.host) + " has not taken the plan yet"
+		r.lacks, r.late = "host "+w.HostName(least.host)+" has not taken the plan yet", true
 	}
 	return r
 }

@@ -54,6 +54,8 @@ type Limits struct {
 	Hello time.Duration
 	// Prepare is how long the preparation of a move may take before it is given up, 30 s.
 	Prepare time.Duration
+	// Peers is how long a preparation waits for hosts of the network that are connected and slow to take the plan, 2 s.
+	Peers time.Duration
 	// Drain is how long the source of a move forwards late frames, 5 s.
 	Drain time.Duration
 	// Silent is how long a host must be silent, as this server sees it, before its spec lets it be declared dead, 5 s.
@@ -86,6 +88,7 @@ func (c Config) withDefaults() Config {
 	or(&c.Limits.Wait, 10*time.Minute)
 	or(&c.Limits.Hello, 10*time.Second)
 	or(&c.Limits.Prepare, 30*time.Second)
+	or(&c.Limits.Peers, 2*time.Second)
 	or(&c.Limits.Drain, 5*time.Second)
 	or(&c.Limits.Silent, 5*time.Second)
 	or(&c.Limits.Sweep, 500*time.Millisecond)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -117,6 +118,7 @@ func server(t *testing.T) *fixture {
 func ownServer(t *testing.T, cfg Config) *fixture {
 	t.Helper()
 	testenv.Require(t, testenv.Root)
+	cfg.Limits.Peers = cmp.Or(cfg.Limits.Peers, time.Minute) // hosts that a test keeps mute are waited for
 	f, err := start(cfg, "")
 	if err != nil {
 		t.Fatal(err)

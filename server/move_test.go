@@ -195,6 +195,24 @@ func TestMovesOfOnePortToOneHost(t *testing.T) {
 	}
 }
 
+// TestMoveWaitsForNoSlowHost: a host that is connected and takes no plan, as one whose agent is stopped, holds up no move of its network for long,
+// and the move says whom it did not wait for. Break it: let nextPending ask for all that readiness lacks.
+func TestMoveWaitsForNoSlowHost(t *testing.T) {
+	f := ownServer(t, Config{Limits: Limits{Sweep: 10 * time.Millisecond, Peers: 50 * time.Millisecond}})
+	from, to, peer := movers(t, f, "slow")
+	ok(t, f.ports.PrepareMove, &weftv1.PrepareMoveRequest{Tenant: "slow", Name: "p", Host: to.name})
+	eventually(t, "it is prepared", func() bool { return f.at(t, "slow").Move.Phase == prepared })
+	if m := f.at(t, "slow").Move; !strings.Contains(m.Message, "not waited for: host "+peer.name) {
+		t.Errorf("the move says %q", m.Message)
+	}
+	ok(t, f.ports.CommitMove, &weftv1.CommitMoveRequest{Tenant: "slow", Name: "p"})
+	eventually(t, "the new host has it", func() bool { return f.at(t, "slow").Binding.Active == to.name })
+	ok(t, f.ports.MovePort, &weftv1.MovePortRequest{Tenant: "slow", Name: "p", Host: from.name})
+	if b := f.at(t, "slow").Binding; b.Active != from.name {
+		t.Errorf("after the move at once: %v", b)
+	}
+}
+
 // TestMoveByHand: prepare, what is missing, commit, drain, done; a watcher sees each. Break it: let CommitMove ask for no phase, or let the
 // preparation not wait for the peer.
 func TestMoveByHand(t *testing.T) {
