@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -84,7 +85,8 @@ func (a *api) fresh(ctx context.Context) error {
 			return nil
 		}
 	}
-	if context.Cause(ctx) == errLate { // our own limit, not the caller's
+	var away *store.UnavailableError
+	if errors.As(err, &away) || context.Cause(ctx) == errLate { // the store's limit or ours, whichever came first, and not the caller's
 		return &store.UnavailableError{Endpoints: a.cfg.EtcdEndpoints, Tried: a.now().Sub(began), Err: fmt.Errorf("%w: %w", errLate, err)}
 	}
 	return err
