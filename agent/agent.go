@@ -16,7 +16,6 @@ import (
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/plan"
-	"github.com/weftnet/weft/trust"
 )
 
 // Agent is one host's. Its state is owned by the goroutine of Run: others reach it through do.
@@ -25,6 +24,8 @@ type Agent struct {
 	log    *slog.Logger
 	kernel Datapath
 	links  Links
+	// source brings the plan; server is who is asked and told meanwhile, the same.
+	source source
 	server server
 	rec    *Reconciler
 	// staging is of the current stream; its set is the plan.
@@ -134,19 +135,24 @@ type waiter struct {
 	done  chan struct{}
 }
 
-// New checks the configuration. Nothing is touched before Run.
+// New is an agent whose plan comes from servers. It checks the configuration; nothing is touched before Run.
 func New(cfg Config) (*Agent, error) {
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return nil, err
+	if len(cfg.Servers) == 0 {
+		return nil, errNoServer
 	}
-	return &Agent{
-		cfg: cfg, log: cfg.Log, work: make(chan func()), stopped: make(chan struct{}), waiting: map[*waiter]bool{}, conditions: map[string]string{},
-	}, nil
+	cfg = cfg.withDefaults()
+	return newAgent(cfg, &served{cfg: cfg}), nil
 }
 
-// Run is the agent's life: join, open the datapath, reconcile what is there, and then serve plan, socket and events
-// until the context ends. What it leaves in the kernel goes on forwarding.
+func newAgent(cfg Config, from source) *Agent {
+	return &Agent{
+		cfg: cfg, log: cfg.Log, source: from, server: from,
+		work: make(chan func()), stopped: make(chan struct{}), waiting: map[*waiter]bool{}, conditions: map[string]string{},
+	}
+}
+
+// Run is the agent's life: open the source of its plan (join), open the datapath, reconcile what is there, and then serve plan, socket
+// and events until the context ends. What it leaves in the kernel goes on forwarding.
 func (a *Agent) Run(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the agent must run as root: it makes interfaces and loads programs into the kernel")
@@ -162,7 +168,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	id, err := join(ctx, a.cfg)
+	uid, err := a.source.open(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -187,17 +193,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer tasks.Wait()
 	defer cancel(nil)
-	renewer := trust.NewRenewer(trust.RenewerConfig{
-		Dir: filepath.Join(a.cfg.Dir, "identity"), Identity: id, Clock: a.cfg.Clock, Log: a.log,
-		Renew: func(ctx context.Context, csr []byte) ([][]byte, error) { return a.server.(*Speaker).Renew(ctx, csr) },
-	})
-	speaker := NewSpeaker(a.cfg.Servers, renewer.ClientTLS, a, a.log)
-	a.server = speaker
-	if err := a.load(string(id.UID)); err != nil {
+	if err := a.load(uid); err != nil {
 		return err
 	}
-	if err := a.startProbes(ctx, &tasks); err != nil {
-		a.log.Warn("the kernel lane cannot be proved", "err", err)
+	if err := a.source.begin(ctx, a, &tasks); err != nil {
+		return err
 	}
 	a.probe()
 	a.reconcile()
@@ -213,12 +213,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	tasks.Go(func() { socket.serve(ctx) })
-	tasks.Go(func() { speaker.Run(ctx) })
-	tasks.Go(func() {
-		if err := renewer.Run(ctx); err != nil {
-			a.log.Error("the host's certificate ended; forwarding goes on, but no server will listen", "err", err)
-		}
-	})
+	tasks.Go(func() { a.source.run(ctx) })
 	a.startWall(ctx, &tasks)
 	frames, err := a.kernel.FirstFrames(ctx)
 	if err != nil {

@@ -80,15 +80,13 @@ func networkOf(members ...string) *planv1.Network {
 // start is the agent's part of Run that does not touch the machine.
 func (r *rig) start() {
 	r.t.Helper()
-	cfg, err := Config{
+	cfg := Config{
 		Name: r.name, Servers: []string{"server1:7348"}, Dir: r.dir, Log: r.log, Uplink: "eth1", ProbeEvery: time.Hour,
 		BindTimeout: 2 * time.Second, ReportEvery: time.Hour, AuditEvery: time.Hour, AcceptLoss: r.loss,
 	}.withDefaults()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	a := &Agent{cfg: cfg, log: cfg.Log, work: make(chan func()), stopped: make(chan struct{}), waiting: map[*waiter]bool{}, conditions: map[string]string{}}
+	a := newAgent(cfg, &served{cfg: cfg})
 	a.kernel, a.links, a.server, a.xdpEvents = r.kernel, r.links, r.server, r.links.xdp
+	var err error
 	if a.uplink, err = findUplink(cfg, r.links, datapath.Local{}); err != nil {
 		r.t.Fatal(err)
 	}

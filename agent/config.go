@@ -1,7 +1,7 @@
 package agent
 
 import (
-	"fmt"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -68,7 +68,7 @@ const (
 	retryEvery = 2 * time.Second
 )
 
-func (c Config) withDefaults() (Config, error) {
+func (c Config) withDefaults() Config {
 	set := func(p *string, v string) {
 		if *p == "" {
 			*p = v
@@ -97,8 +97,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
-	if len(c.Servers) == 0 {
-		return c, fmt.Errorf("no server is given: say --server HOST:PORT or set WEFT_SERVER")
-	}
-	return c, nil
+	return c
 }
+
+// errNoServer is the refusal of an agent that is to ask one.
+var errNoServer = errors.New("no server is given: say --server HOST:PORT or set WEFT_SERVER")

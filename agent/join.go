@@ -19,11 +19,10 @@ import (
 
 // Join is what an agent does at its first start, and no more: this host's identity, kept in the directory.
 func Join(ctx context.Context, cfg Config) (*trust.HostIdentity, error) {
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return nil, err
+	if len(cfg.Servers) == 0 {
+		return nil, errNoServer
 	}
-	return join(ctx, cfg)
+	return join(ctx, cfg.withDefaults())
 }
 
 // join is this host's identity: the one in the directory, or a new one for the token. A token other than the one it joined

@@ -18,13 +18,7 @@ import (
 // device, the nftables table, what was changed at workloads' interfaces for the XDP lane, and what the agent keeps in its directory. It refuses while an agent runs there. Doing it again
 // changes nothing. The server is not asked: `weft host remove` tells it.
 func Leave(cfg Config) error {
-	if len(cfg.Servers) == 0 {
-		cfg.Servers = []string{"none"} // nobody is spoken to
-	}
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return err
-	}
+	cfg = cfg.withDefaults()
 	if _, err := os.Stat(cfg.Dir); err == nil {
 		unlock, err := lockDir(cfg.Dir)
 		if err != nil {

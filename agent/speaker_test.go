@@ -171,10 +171,7 @@ func testJoin(t *testing.T, ca *trust.CA, servers ...string) (Config, *trust.Hos
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := Config{Name: "h1", Servers: servers, Token: token.String(), Dir: t.TempDir()}.withDefaults()
-	if err != nil {
-		t.Fatal(err)
-	}
+	cfg := Config{Name: "h1", Servers: servers, Token: token.String(), Dir: t.TempDir()}.withDefaults()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	id, err := join(ctx, cfg)
