@@ -73,8 +73,8 @@ func portOf(uid, host string, epoch int64) *planv1.Port {
 	}
 }
 
-func networkOf(members ...string) *planv1.Network {
-	return &planv1.Network{Uid: "blue", Vni: 5001, Mtu: 1450, Vteps: members, Display: "acme/blue"}
+func networkOf() *planv1.Network {
+	return &planv1.Network{Uid: "blue", Vni: 5001, Mtu: 1450, Display: "acme/blue"}
 }
 
 // start is the agent's part of Run that does not touch the machine.
@@ -151,7 +151,7 @@ func hostOf() *plan.Resource {
 // base is two hosts, one network, and a port that is bound nowhere.
 func (r *rig) base() {
 	r.t.Helper()
-	if err := r.send(hostOf(), vtepOf("h1", 1), vtepOf("h2", 2), plan.NewNetwork(1, networkOf("h1", "h2")), plan.NewPort(1, portOf("away", "h2", 5))); err != nil {
+	if err := r.send(hostOf(), vtepOf("h1", 1), vtepOf("h2", 2), plan.NewNetwork(1, networkOf()), plan.NewPort(1, portOf("away", "h2", 5))); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -293,7 +293,7 @@ func TestAttachRefused(t *testing.T) {
 	r.server.silent = false
 	r.agent.cfg.BindTimeout = 2 * time.Second
 
-	big := networkOf("h1", "h2")
+	big := networkOf()
 	big.Mtu = 1500
 	if err := r.send(plan.NewNetwork(2, big)); err != nil {
 		t.Fatal(err)
@@ -302,7 +302,7 @@ func TestAttachRefused(t *testing.T) {
 	if len(r.server.bound) != 0 {
 		t.Errorf("still bound: %v", r.server.bound)
 	}
-	if err := r.send(plan.NewNetwork(3, networkOf("h1", "h2"))); err != nil {
+	if err := r.send(plan.NewNetwork(3, networkOf())); err != nil {
 		t.Fatal(err)
 	}
 	r.kernel.fdbLimit = 1
@@ -562,7 +562,7 @@ func TestVeth(t *testing.T) {
 	if l, err := r.links.Link(at.Interface); err != nil || !l.Up {
 		t.Errorf("attached, and not up: %+v %v", l, err)
 	}
-	smaller := networkOf("h1", "h2")
+	smaller := networkOf()
 	smaller.Mtu = 1400
 	other := portOf("web1", "h1", 900)
 	other.Ips = []string{"10.1.0.6/24"}

@@ -73,8 +73,8 @@ func (r *Reconciler) wantNetwork(vni wire.VNI) (datapath.Network, bool) {
 		return datapath.Network{}, false
 	}
 	want := datapath.Network{VNI: vni, MTU: n.mtu, Unknown: n.unknown, DSCPUniform: n.dscpUniform, LocalPorts: r.floodPorts(n)}
-	for _, m := range n.members {
-		if id, ok := r.vtepID(m); ok && !r.own(m) && !slices.Contains(want.Remotes, id) {
+	for m := range r.view.members.in[n.uid] {
+		if id, ok := r.vtepID(m); ok && !r.own(m) {
 			want.Remotes = append(want.Remotes, id)
 		}
 	}
@@ -182,7 +182,7 @@ func (r *Reconciler) wantAccepts(vni wire.VNI) map[datapath.Accept]bool {
 		return want
 	}
 	if n := r.view.nets[r.view.byVNI[vni]]; n != nil {
-		for _, m := range n.members {
+		for m := range r.view.members.in[n.uid] {
 			add(m)
 		}
 		for _, e := range n.external {

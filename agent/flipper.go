@@ -276,7 +276,7 @@ func (r *Reconciler) lacks(p *port, n *network) string {
 	if err := r.missing(p.uid, n.vni); err != nil {
 		return err.Error()
 	}
-	for _, m := range n.members {
+	for m := range r.view.members.in[n.uid] {
 		if err := r.failed.vteps[m]; err != nil {
 			return fmt.Sprintf("VTEP %s could not be written: %v", m, err)
 		}

@@ -113,7 +113,7 @@ func newMover(t *testing.T) *mover {
 		r.start()
 	}
 	m.send(plan.NewHost(1, &planv1.Host{Uid: "h1", Name: "h1", Vtep: "h1", Networks: []string{"blue"}, Vteps: []string{"h1", "h2"}}),
-		vtepOf("h1", 1), vtepOf("h2", 2), plan.NewNetwork(1, networkOf("h1", "h2")), going(200, "h1", "", ""))
+		vtepOf("h1", 1), vtepOf("h2", 2), plan.NewNetwork(1, networkOf()), going(200, "h1", "", ""))
 	if _, err := m.source.attach(tapRequest("web1", "tap0")); err != nil {
 		t.Fatal(err)
 	}
@@ -721,7 +721,7 @@ func TestMadeTAP(t *testing.T) {
 	if l := link("vm1"); l.MTU != 1450 || !l.Up || r.links.taps["vm1"] != (madeTAP{4, -1, 0}) {
 		t.Errorf("made %+v, %+v", l, r.links.taps)
 	}
-	smaller := networkOf("h1", "h2")
+	smaller := networkOf()
 	smaller.Mtu = 1400
 	if err := r.send(plan.NewNetwork(2, smaller)); err != nil {
 		t.Fatal(err)

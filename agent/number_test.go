@@ -24,7 +24,7 @@ func TestNumbersAreGivenAgain(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	net := networkOf("h1")
+	net := networkOf()
 	u := &planv1.Update{StoreId: "s1", Revision: r.revision(), Last: true, Upserts: []*planv1.Resource{plan.NewNetwork(2, net).Proto()}}
 	for scope, key := range map[string]plan.Key{
 		plan.NetworkScope("blue"): {Kind: planv1.Kind_KIND_PORT, UID: "away"}, plan.UnderlayScope: {Kind: planv1.Kind_KIND_VTEP, UID: "h2"},

@@ -30,8 +30,8 @@ func planOf(n, macs int) []*plan.Resource {
 	}
 	mac := func(i int) []byte { return binary.BigEndian.AppendUint32([]byte{2, 0}, uint32(i)) }
 	for i := range networks {
-		uid := fmt.Sprintf("n%025d", i)
-		m := &planv1.Network{Uid: uid, Vni: uint32(5000 + i), Mtu: 1450, Vteps: h.Vteps}
+		uid := fmt.Sprintf("n%020d", i)
+		m := &planv1.Network{Uid: uid, Vni: uint32(5000 + i), Mtu: 1450}
 		if macs == 0 {
 			e := &planv1.ExternalVtep{Vtep: "h2"}
 			for j := range n / networks {
@@ -40,6 +40,11 @@ func planOf(n, macs int) []*plan.Resource {
 			m.External = append(m.External, e)
 		}
 		all = append(all, plan.NewNetwork(1, m))
+		for i := range hosts {
+			if macs == 0 {
+				all = append(all, memberOf(uid, fmt.Sprintf("h%d", i+1)))
+			}
+		}
 		h.Networks = append(h.Networks, uid)
 	}
 	all = append(all, plan.NewHost(1, h))

@@ -94,8 +94,8 @@ func (w *world) tell(line string) {
 		w.put(plan.NewVTEP(w.rev, &planv1.Vtep{Uid: f[1], Addresses: [][]byte{a.AsSlice()}, UdpPort: 4789, External: arg("external") != "",
 			OuterChecksum: arg("checksum") == "yes"}))
 	case "network":
-		n := &planv1.Network{Uid: f[1], Vni: uint32(num("vni")), Mtu: 1450, Vteps: list("members"), Display: "acme/" + f[1],
-			DscpUniform: arg("dscp") == "uniform"}
+		n := &planv1.Network{Uid: f[1], Vni: uint32(num("vni")), Mtu: 1450, Display: "acme/" + f[1], DscpUniform: arg("dscp") == "uniform"}
+		w.members(f[1], list("members"))
 		for _, e := range list("external") {
 			name, mac, _ := strings.Cut(e, "=")
 			ext := &planv1.ExternalVtep{Vtep: name}
@@ -131,6 +131,23 @@ func (w *world) tell(line string) {
 	default:
 		w.t.Fatalf("story: %q", line)
 	}
+}
+
+// members gives a network these members, whatever ports the story has there.
+func (w *world) members(network string, hosts []string) {
+	for r := range w.set.Scope(plan.NetworkScope(network)) {
+		if name, of, _ := strings.Cut(r.UID, " in "); of == network && !slices.Contains(hosts, name) {
+			w.gone = append(w.gone, w.set.Remove(r.Key()))
+		}
+	}
+	for _, host := range hosts {
+		w.put(memberOf(network, host))
+	}
+}
+
+// memberOf is a port that makes a host a member, and has no entry in any table.
+func memberOf(network, host string) *plan.Resource {
+	return plan.NewPort(1, &planv1.Port{Uid: host + " in " + network, Network: network, Macs: [][]byte{{2, 0xff, 0, 0, 0, 1}}, Epoch: 1, Draining: host})
 }
 
 func macsOf(t testing.TB, list []string) [][]byte {

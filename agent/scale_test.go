@@ -24,9 +24,6 @@ func BenchmarkChange(b *testing.B) {
 	}
 	for n := range networks {
 		m := &planv1.Network{Uid: fmt.Sprintf("n%d", n), Vni: uint32(5000 + n), Mtu: 1450}
-		for h := range hosts {
-			m.Vteps = append(m.Vteps, fmt.Sprintf("h%d", h+1))
-		}
 		w.put(plan.NewNetwork(1, m))
 		for i := range ports {
 			host := fmt.Sprintf("h%d", i%(hosts-1)+2)

@@ -159,7 +159,6 @@ func (s *scriptServer) update(host string) *planv1.Update {
 	n := &planv1.Network{Uid: "blue", Vni: 5001, Mtu: 1550, Display: "acme/blue"}
 	for uid, v := range s.vteps {
 		h.Vteps = append(h.Vteps, uid)
-		n.Vteps = append(n.Vteps, uid)
 		u.Upserts = append(u.Upserts, plan.NewVTEP(s.revision, v).Proto())
 	}
 	u.Upserts = append(u.Upserts, plan.NewHost(s.revision, h).Proto(), plan.NewNetwork(s.revision, n).Proto())

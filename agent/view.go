@@ -23,8 +23,9 @@ type view struct {
 	byVNI   map[wire.VNI]string
 	claims  map[datapath.FDBKey]*claim // an entry is nowhere changed: a port's MACs share one
 	atVTEP  map[string]map[string]bool // vtep uid -> port uids
-	netsOf  map[string]map[string]bool // vtep uid -> network uids
+	netsOf  map[string]map[string]bool // external vtep uid -> network uids
 	inNet   map[string]map[string]bool // network uid -> port uids, whichever came first
+	members members
 	epochs  map[string]int64
 	stale   map[string]bool     // ports whose resource has a lower epoch than was seen
 	lacking map[string]string   // resource uid -> a feature it requires and we lack
@@ -52,7 +53,6 @@ type network struct {
 	mtu          int
 	unknown      datapath.UnknownUnicast
 	dscpUniform  bool
-	members      []string
 	external     []external
 }
 
@@ -70,8 +70,9 @@ type port struct {
 	fastPath                   bool
 	// place is where it is: what the plan says, or the flip in its place.
 	place, planned place
-	// stale is the epoch of the resource when it is lower than the highest seen.
-	stale int64
+	// stale is the epoch of the resource when it is lower than the highest seen, and refused is what it says.
+	stale   int64
+	refused *place
 }
 
 // place is where a port is: host uids, and the uid of the active host's VTEP.
@@ -126,6 +127,7 @@ func newView() *view {
 		atVTEP:  map[string]map[string]bool{},
 		netsOf:  map[string]map[string]bool{},
 		inNet:   map[string]map[string]bool{},
+		members: newMembers(),
 		epochs:  map[string]int64{},
 		stale:   map[string]bool{},
 		lacking: map[string]string{},
@@ -199,7 +201,6 @@ func decodeNetwork(uid string, m *planv1.Network) (*network, error) {
 	default:
 		n.unknown = datapath.UnknownExternal
 	}
-	n.members = slices.Clone(m.Vteps)
 	for _, e := range m.External {
 		macs, err := decodeMACs(e.Macs)
 		if err != nil {
@@ -297,6 +298,7 @@ func (v *view) remove(kind planv1.Kind, uid string, d *dirty) {
 			delete(v.ports, uid)
 			delete(v.stale, uid)
 			unindex(v.inNet, p.network, uid)
+			v.leave(p, d)
 			v.endFlip(uid)
 			d.ports[uid] = true
 		}
@@ -378,7 +380,8 @@ func (v *view) putPort(p *port, d *dirty) {
 	case p.place.epoch >= seen:
 		v.epochs[p.uid] = p.place.epoch
 	default:
-		p.stale = p.place.epoch
+		told := p.place
+		p.stale, p.refused = told.epoch, &told
 		p.place = place{epoch: seen}
 		if old != nil {
 			p.place = old.planned
@@ -391,6 +394,10 @@ func (v *view) putPort(p *port, d *dirty) {
 	}
 	v.ports[p.uid] = p
 	index(v.inNet, p.network, p.uid)
+	v.join(p, d)
+	if old != nil {
+		v.leave(old, d)
+	}
 	v.claimPort(p, d)
 	d.ports[p.uid] = true
 }
@@ -404,6 +411,12 @@ func (v *view) touchVTEP(uid string, d *dirty) {
 
 // touchUsers marks what names a VTEP.
 func (v *view) touchUsers(uid string, d *dirty) {
+	for net := range v.members.of[uid] {
+		if n := v.nets[net]; n != nil {
+			d.nets[n.vni] = true
+			d.accepts[n.vni] = true
+		}
+	}
 	for net := range v.netsOf[uid] {
 		n := v.nets[net]
 		if n == nil {
@@ -445,9 +458,6 @@ func (v *view) touchFDB(p *port, d *dirty) {
 // claimNetwork enters a network in the indexes, and its externals' MACs. Ports come before externals: a port's MAC is
 // the server's word, an external's a user's.
 func (v *view) claimNetwork(n *network, d *dirty) {
-	for _, m := range n.members {
-		index(v.netsOf, m, n.uid)
-	}
 	for _, e := range n.external {
 		index(v.netsOf, e.vtep, n.uid)
 	}
@@ -467,9 +477,6 @@ func (v *view) claimNetwork(n *network, d *dirty) {
 }
 
 func (v *view) unclaimNetwork(n *network, d *dirty) {
-	for _, m := range n.members {
-		unindex(v.netsOf, m, n.uid)
-	}
 	for _, e := range n.external {
 		unindex(v.netsOf, e.vtep, n.uid)
 		for _, mac := range e.macs {

@@ -30,8 +30,8 @@ func (c *Compiler) hasVTEP(uid model.UID) bool {
 	return h != nil && h.vtep
 }
 
-// host looks at a host and its facts. Other addresses touch its VTEP alone; another uplink also the networks it is a
-// member of; a VTEP that comes or goes also its ports. The other hosts' own resources do not name it.
+// host looks at a host and its facts. Other addresses touch its VTEP alone; another uplink also those networks it is a
+// member of to which another MTU follows; a VTEP that comes or goes also its ports. The other hosts' own resources do not name it.
 func (r *run) host(uid model.UID) {
 	r.mark(planv1.Kind_KIND_HOST, uid)
 	r.mark(planv1.Kind_KIND_VTEP, uid)
@@ -51,8 +51,16 @@ func (r *run) host(uid model.UID) {
 	if vtep {
 		r.uplinks.add(now, +1)
 	}
-	for n := range h.networks {
-		r.mark(planv1.Kind_KIND_NETWORK, n)
+	for uid := range h.networks {
+		n := r.networkState(uid)
+		r.members(uid, n, func() {
+			if h.vtep {
+				n.uplinks.add(h.uplink, -1)
+			}
+			if vtep {
+				n.uplinks.add(now, +1)
+			}
+		})
 	}
 	if vtep != h.vtep {
 		for p := range r.w.PortsOn(uid) {

@@ -18,9 +18,8 @@ const (
 // Underlay is the tightest underlay that a network must fit: of its members, or of all hosts when it has none. An MTU
 // of 0 is unknown.
 type Underlay struct {
-	// MTU of the uplink, and a host that has it.
-	MTU  int
-	Host model.UID
+	// MTU of the uplink.
+	MTU int
 	// Overhead in octets that encapsulation adds: 50 over IPv4, 70 as soon as one host or external VTEP has IPv6 only,
 	// as the others then reach it over IPv6.
 	Overhead int
@@ -35,9 +34,9 @@ func (u Underlay) Fits() int {
 }
 
 // add tightens u by one more uplink.
-func (u *Underlay) add(l uplink, host model.UID) {
+func (u *Underlay) add(l uplink) {
 	if l.mtu > 0 && (u.MTU == 0 || l.mtu < u.MTU) {
-		u.MTU, u.Host = l.mtu, host
+		u.MTU = l.mtu
 	}
 	u.Overhead = max(u.Overhead, l.overhead)
 }
@@ -67,39 +66,30 @@ func (t tally) add(l uplink, by int) {
 func (t tally) tightest() Underlay {
 	u := Underlay{Overhead: overheadIPv4}
 	for l := range t {
-		u.add(l, "")
+		u.add(l)
 	}
 	return u
 }
 
-// Underlay of a network: a pinned MTU fits when it is at most Fits.
-func (c *Compiler) Underlay(w *model.World, network model.UID) Underlay {
-	u := Underlay{Overhead: overheadIPv4}
-	n := c.networks[network]
-	if n == nil || len(n.members) == 0 {
-		u = c.uplinks.tightest()
-		if n == nil {
-			return u
-		}
+// tightest is the Underlay of a network's hosts.
+func (c *Compiler) tightest(n *network) Underlay {
+	if len(n.members) == 0 {
+		return c.uplinks.tightest()
 	}
-	for _, h := range sortedKeys(n.members) {
-		if s := c.hosts[h]; s != nil && s.vtep {
-			u.add(s.uplink, h)
-		}
-	}
-	for _, name := range n.external {
-		if v := w.VTEPs[name]; v != nil && !v.Spec.Address.Unmap().Is4() {
-			u.Overhead = overheadIPv6
-		}
-	}
-	return u
+	return n.uplinks.tightest()
 }
 
 func (r *run) mtu(n *model.Network) int {
 	if n.Spec.MTU != 0 {
 		return n.Spec.MTU
 	}
-	return r.Underlay(r.w, n.UID).Fits()
+	u := r.tightest(r.networkState(n.UID))
+	for _, part := range n.Spec.VTEPs {
+		if v := r.w.VTEPs[part.VTEP]; v != nil && !v.Spec.Address.Unmap().Is4() {
+			u.Overhead = overheadIPv6
+		}
+	}
+	return u.Fits()
 }
 
 // MTU is the effective MTU of a network, 0 of one that does not exist.

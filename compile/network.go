@@ -13,13 +13,14 @@ type network struct {
 	exists   bool
 	external []string          // names of its external VTEPs
 	members  map[model.UID]int // host to ports held
+	uplinks  tally             // of the members that have a VTEP
 	mtu      int               // as made
 }
 
 func (c *Compiler) networkState(uid model.UID) *network {
 	n := c.networks[uid]
 	if n == nil {
-		n = &network{members: map[model.UID]int{}}
+		n = &network{members: map[model.UID]int{}, uplinks: tally{}}
 		c.networks[uid] = n
 	}
 	return n
@@ -50,6 +51,16 @@ func (r *run) network(uid model.UID) {
 	n.exists, n.external = now != nil, external
 }
 
+// members changes what is known of a network's members and their uplinks. That touches the network only if another MTU may follow: its
+// resource does not name them.
+func (r *run) members(uid model.UID, n *network, change func()) {
+	was, none := r.tightest(n), len(n.members) == 0
+	change()
+	if r.tightest(n) != was || none != (len(n.members) == 0) {
+		r.mark(planv1.Kind_KIND_NETWORK, uid)
+	}
+}
+
 // markMemberless marks the networks whose MTU follows from all hosts.
 func (r *run) markMemberless() {
 	for uid, n := range r.networks {
@@ -74,17 +85,12 @@ func (r *run) buildNetwork(uid model.UID) *plan.Resource {
 		UnknownUnicast: unknownUnicast(n.Spec.UnknownUnicast), Display: n.Tenant + "/" + n.Name,
 		DscpUniform: n.Spec.DSCP == model.DSCPUniform,
 	}
-	for _, h := range sortedKeys(state.members) {
-		if r.hasVTEP(h) {
-			m.Vteps = append(m.Vteps, string(h))
-		}
-	}
 	for _, ext := range n.Spec.VTEPs {
 		if v := r.w.VTEPs[ext.VTEP]; v != nil {
 			m.External = append(m.External, &planv1.ExternalVtep{Vtep: string(v.UID), Macs: macs(ext.MACs)})
 		}
 	}
-	return plan.NewNetwork(int64(r.w.Revision), m)
+	return plan.NewNetwork(int64(r.w.Revision), m, plan.FeatureMembers)
 }
 
 func unknownUnicast(u model.UnknownUnicast) planv1.UnknownUnicast {

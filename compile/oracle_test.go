@@ -109,7 +109,6 @@ func oracleNetwork(w *model.World, n *model.Network) *planv1.Network {
 			all = append(all, f)
 			if oracleHolds(w, h, n.UID) {
 				members = append(members, f)
-				m.Vteps = append(m.Vteps, string(h))
 			}
 		}
 	}
@@ -118,7 +117,6 @@ func oracleNetwork(w *model.World, n *model.Network) *planv1.Network {
 			anyMember = anyMember || oracleHolds(w, h, n.UID)
 		}
 	}
-	slices.Sort(m.Vteps)
 	if !anyMember {
 		members = all
 	}

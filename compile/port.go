@@ -29,8 +29,8 @@ func placeOf(w *model.World, port model.UID) place {
 	return at
 }
 
-// port looks at a port and its binding. Only a host that gains its first port of the network, or loses its last,
-// touches more than the port.
+// port looks at a port and its binding. Only a host that gains its first port of the network, or loses its last, touches more than the
+// port: its own resource, and the network's if another MTU follows.
 func (r *run) port(uid model.UID) {
 	r.mark(planv1.Kind_KIND_PORT, uid)
 	old, now := r.ports[uid], placeOf(r.w, uid)
@@ -50,24 +50,30 @@ func (r *run) port(uid model.UID) {
 	}
 }
 
-// count changes how many ports of a network a host holds.
+// count changes how many ports of a network a host holds, by one.
 func (r *run) count(network, host model.UID, by int) {
 	if host == "" {
 		return
 	}
 	n, h := r.networkState(network), r.hostState(host)
 	was := n.members[host]
-	if was+by == 0 {
-		delete(n.members, host)
-		delete(h.networks, network)
-	} else {
+	if was != 0 && was+by != 0 {
 		n.members[host] = was + by
-		h.networks[network] = struct{}{}
+		return
 	}
-	if was == 0 || was+by == 0 {
-		r.mark(planv1.Kind_KIND_NETWORK, network)
-		r.mark(planv1.Kind_KIND_HOST, host)
-	}
+	r.mark(planv1.Kind_KIND_HOST, host)
+	r.members(network, n, func() {
+		if was == 0 {
+			n.members[host] = by
+			h.networks[network] = struct{}{}
+		} else {
+			delete(n.members, host)
+			delete(h.networks, network)
+		}
+		if h.vtep {
+			n.uplinks.add(h.uplink, by)
+		}
+	})
 }
 
 func (r *run) buildPort(uid model.UID) *plan.Resource {

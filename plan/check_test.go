@@ -40,7 +40,7 @@ func TestCheck(t *testing.T) {
 		"UDP port":           {"UDP port 0 is outside", true, []*Resource{NewVTEP(1, &planv1.Vtep{Uid: "v", Addresses: [][]byte{{1, 2, 3, 4}}})}},
 		"other host":         {"another host than h", true, []*Resource{NewHost(1, &planv1.Host{Uid: "g"})}},
 		"feature":            {`needs the feature "groups"`, true, []*Resource{NewNetwork(1, &planv1.Network{Uid: "n", Vni: 1, Mtu: 1450}, "known", "groups")}},
-		"member missing":     {"it names VTEP w", false, []*Resource{NewNetwork(1, &planv1.Network{Uid: "n", Vni: 1, Mtu: 1450, Vteps: []string{"w"}})}},
+		"external missing":   {"it names VTEP w", false, []*Resource{NewNetwork(1, &planv1.Network{Uid: "n", Vni: 1, Mtu: 1450, External: []*planv1.ExternalVtep{{Vtep: "w"}}})}},
 		"network missing":    {"it names network n", false, []*Resource{NewHost(1, &planv1.Host{Uid: "h", Networks: []string{"n"}})}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -35,9 +35,9 @@ func inspect(r *Resource, host string, features []string) finding {
 				err = fmt.Errorf("it is another host than %s", host)
 			}
 		case *planv1.Network:
-			f.vni, f.vteps = wire.VNI(m.GetVni()), m.GetVteps()
+			f.vni = wire.VNI(m.GetVni())
 			for _, e := range m.GetExternal() {
-				f.vteps = append(f.vteps[:len(f.vteps):len(f.vteps)], e.GetVtep())
+				f.vteps = append(f.vteps, e.GetVtep())
 			}
 			err = inspectNetwork(m)
 		case *planv1.Port:

@@ -244,11 +244,23 @@ func (d *double) network(display string) *planv1.Network {
 	return nil
 }
 
-// members are the VTEPs of a network in the double's plan, sorted.
+// members are the hosts of a network in the double's plan that ports name and that have a VTEP, sorted.
 func (d *double) members(display string) []string {
 	n := d.network(display)
 	if n == nil {
 		return nil
 	}
-	return slices.Sorted(slices.Values(n.GetVteps()))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var list []string
+	for r := range d.staging.Set().Scope(plan.NetworkScope(n.GetUid())) {
+		p := r.Port()
+		for _, host := range []string{p.GetActive(), p.GetIncoming(), p.GetDraining()} {
+			if d.staging.Set().Get(plan.Key{Kind: planv1.Kind_KIND_VTEP, UID: host}) != nil {
+				list = append(list, host)
+			}
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }

@@ -6,6 +6,9 @@ import "fmt"
 const (
 	portsCreated = "ports created"
 	portsBound   = "ports bound by their hosts"
+	membersBound = "ports bound in the network of all hosts, each of which makes a member"
+	memberOctets = membersBound + planOctets
+	planOctets   = ", plan octets for one"
 	hostsJoined  = "hosts joined: token, certificate, stream"
 	costOfOne    = ", server's processor time for one"
 
@@ -79,8 +82,8 @@ func (r *Result) project() {
 	add("server's start, processor time", load*largePorts, "s", "%.1f us a port: load, decode, compile, hash", load*1e6)
 	add("all agents back, unchanged, processor time", resume*largeHosts, "s", "%.2f ms each: handshake, hello, digests", resume*1e3)
 	add("all agents back, empty, processor time", whole*largeHosts, "s", "%.2f ms each: the same and its whole plan", whole*1e3)
-	add("a host that gains its first port of a network of all hosts, octets", 28*float64(largeHosts)*float64(largeHosts), "B",
-		"the network's list of members, 28 B each, to each member")
+	add("a host that gains its first port of a network of all hosts, octets", r.figure(memberOctets)*largeHosts/hosts, "B", "%s with %d hosts: its port, to each member",
+		bytes(r.figure(memberOctets)), r.Hosts)
 	add("plan of a host with 1,000,000 ports", largePorts*(r.figure(coldOctets)+overheadOctets), "B", "%.0f B a resource, and %d around it", r.figure(coldOctets), overheadOctets)
 }
 

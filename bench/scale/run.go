@@ -197,7 +197,7 @@ func (r *run) build(ctx context.Context) error {
 	if err := r.heap(ctx, heapHosts); err != nil {
 		return err
 	}
-	if err := r.bind(ctx, "ports bound in the network of all hosts, each of which makes a member", 0, c.Hosts); err != nil {
+	if err := r.bind(ctx, membersBound, 0, c.Hosts); err != nil {
 		return err
 	}
 	if c.Ports > c.Hosts {
@@ -228,7 +228,7 @@ func (r *run) bind(ctx context.Context, what string, from, to int) error {
 	}
 	octets, updates, _, _ := r.fleet.sums()
 	r.add(Figure{What: what + ", the last until every agent holds all", Value: max(0, r.fleet.last().Sub(bound).Seconds()), Unit: "s"})
-	r.add(Figure{What: what + ", plan octets for one", Value: float64(octets-before) / float64(to-from), Unit: "B"})
+	r.add(Figure{What: what + planOctets, Value: float64(octets-before) / float64(to-from), Unit: "B"})
 	r.add(Figure{What: what + ", updates for one", Value: float64(updates-updatesBefore) / float64(to-from), Unit: "updates"})
 	return nil
 }
