@@ -2651,17 +2651,15 @@ func (x *Host) GetVteps() []string {
 	return nil
 }
 
-// Network, scope network/<uid>.
+// Network, scope network/<uid>. Its members are not named: they are the hosts that its ports name, in whatever role.
 type Network struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
 	Vni   uint32                 `protobuf:"varint,2,opt,name=vni,proto3" json:"vni,omitempty"`
 	// Effective, octets of an inner IP packet.
-	Mtu            uint32         `protobuf:"varint,3,opt,name=mtu,proto3" json:"mtu,omitempty"`
-	UnknownUnicast UnknownUnicast `protobuf:"varint,4,opt,name=unknown_unicast,json=unknownUnicast,proto3,enum=plan.v1.UnknownUnicast" json:"unknown_unicast,omitempty"`
-	// uids of the VTEPs of member hosts.
-	Vteps    []string        `protobuf:"bytes,5,rep,name=vteps,proto3" json:"vteps,omitempty"`
-	External []*ExternalVtep `protobuf:"bytes,6,rep,name=external,proto3" json:"external,omitempty"`
+	Mtu            uint32          `protobuf:"varint,3,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	UnknownUnicast UnknownUnicast  `protobuf:"varint,4,opt,name=unknown_unicast,json=unknownUnicast,proto3,enum=plan.v1.UnknownUnicast" json:"unknown_unicast,omitempty"`
+	External       []*ExternalVtep `protobuf:"bytes,6,rep,name=external,proto3" json:"external,omitempty"`
 	// "tenant/name", for messages and traces only.
 	Display string `protobuf:"bytes,7,opt,name=display,proto3" json:"display,omitempty"`
 	// RFC 2983, uniform: the outer DSCP is the inner one, and back. Otherwise pipe: 0 outside, the inner one untouched.
@@ -2726,13 +2724,6 @@ func (x *Network) GetUnknownUnicast() UnknownUnicast {
 		return x.UnknownUnicast
 	}
 	return UnknownUnicast_UNKNOWN_UNICAST_EXTERNAL
-}
-
-func (x *Network) GetVteps() []string {
-	if x != nil {
-		return x.Vteps
-	}
-	return nil
 }
 
 func (x *Network) GetExternal() []*ExternalVtep {
@@ -3369,16 +3360,15 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04vtep\x18\x03 \x01(\tR\x04vtep\x12\x1a\n" +
 	"\bnetworks\x18\x04 \x03(\tR\bnetworks\x12\x14\n" +
-	"\x05vteps\x18\x05 \x03(\tR\x05vteps\"\x87\x02\n" +
+	"\x05vteps\x18\x05 \x03(\tR\x05vteps\"\xfe\x01\n" +
 	"\aNetwork\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x10\n" +
 	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x10\n" +
 	"\x03mtu\x18\x03 \x01(\rR\x03mtu\x12@\n" +
-	"\x0funknown_unicast\x18\x04 \x01(\x0e2\x17.plan.v1.UnknownUnicastR\x0eunknownUnicast\x12\x14\n" +
-	"\x05vteps\x18\x05 \x03(\tR\x05vteps\x121\n" +
+	"\x0funknown_unicast\x18\x04 \x01(\x0e2\x17.plan.v1.UnknownUnicastR\x0eunknownUnicast\x121\n" +
 	"\bexternal\x18\x06 \x03(\v2\x15.plan.v1.ExternalVtepR\bexternal\x12\x18\n" +
 	"\adisplay\x18\a \x01(\tR\adisplay\x12!\n" +
-	"\fdscp_uniform\x18\b \x01(\bR\vdscpUniform\"6\n" +
+	"\fdscp_uniform\x18\b \x01(\bR\vdscpUniformJ\x04\b\x05\x10\x06R\x05vteps\"6\n" +
 	"\fExternalVtep\x12\x12\n" +
 	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12\x12\n" +
 	"\x04macs\x18\x02 \x03(\fR\x04macs\"\xac\x03\n" +
