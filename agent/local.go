@@ -74,6 +74,9 @@ type localService struct {
 var _ localv1connect.LocalServiceHandler = (*localService)(nil)
 
 func (s *localService) Attach(ctx context.Context, req *connect.Request[localv1.AttachRequest]) (*connect.Response[localv1.AttachResponse], error) {
+	if err := s.agent.mayAttach(); err != nil {
+		return nil, err
+	}
 	at, err := s.agent.attach(ctx, req.Msg)
 	if err != nil {
 		return nil, err
@@ -82,6 +85,9 @@ func (s *localService) Attach(ctx context.Context, req *connect.Request[localv1.
 }
 
 func (s *localService) Detach(ctx context.Context, req *connect.Request[localv1.DetachRequest]) (*connect.Response[localv1.DetachResponse], error) {
+	if err := s.agent.mayAttach(); err != nil {
+		return nil, err
+	}
 	if err := s.agent.detach(ctx, req.Msg); err != nil {
 		return nil, err
 	}

@@ -18,6 +18,8 @@ type Deps struct {
 	Env    Env
 	// Version and Commit of this binary.
 	Version, Commit string
+	// VTEP are the verbs of `weft vtep` that run here, and not in a server.
+	VTEP []*cobra.Command
 	// RunDir is where servers, agents and labs keep their sockets; empty is /run.
 	RunDir string
 	// DevDir is where the kernel's devices are; empty is /dev.

@@ -14,8 +14,10 @@ import (
 const defaultUDPPort = 4789
 
 func vtepCommand(a *app) *cobra.Command {
-	return a.asking(group("vtep", "external tunnel end points, run by someone else",
+	cmd := a.asking(group("vtep", "external tunnel end points, run by someone else; and a VTEP with no server, run here",
 		vtepCreate(a), vtepList(a), vtepShow(a), vtepSet(a), vtepDelete(a)))
+	cmd.AddCommand(a.deps.VTEP...)
+	return cmd
 }
 
 // vtepFlags of create and set.

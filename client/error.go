@@ -75,6 +75,11 @@ func Explain(err error) *Error {
 			e.Code = code
 		}
 		e.Field, e.Reason, e.Fix = refusal.Field, refusal.Reason, refusal.Fix
+		for i, more := range trust.Errors(err) {
+			if i > 0 {
+				e.Also = append(e.Also, Refusal{Field: more.Field, Reason: more.Reason, Fix: more.Fix})
+			}
+		}
 		return e
 	}
 	var ce *connect.Error

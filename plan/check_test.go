@@ -26,7 +26,7 @@ func TestCheck(t *testing.T) {
 		"one VNI twice":      {"VNI 7 is that of 2 networks", true, []*Resource{testNetwork("n", 7), testNetwork("m", 7)}},
 		"unknown unicast":    {"unknown answer 9", true, []*Resource{NewNetwork(1, &planv1.Network{Uid: "n", Vni: 1, Mtu: 1450, UnknownUnicast: 9})}},
 		"external MAC":       {"behind external VTEP v: a MAC has 5 octets", true, []*Resource{testVTEP("v"), NewNetwork(1, &planv1.Network{Uid: "n", Vni: 1, Mtu: 1450, External: []*planv1.ExternalVtep{{Vtep: "v", Macs: [][]byte{{1, 2, 3, 4, 5}}}}})}},
-		"no MAC":             {"it has no MAC", true, []*Resource{network, NewPort(1, &planv1.Port{Uid: "p", Network: "n"})}},
+		"no MAC":             {"it has no MAC, and may not send from any", true, []*Resource{network, NewPort(1, &planv1.Port{Uid: "p", Network: "n"})}},
 		"short MAC":          {"a MAC has 3 octets", true, []*Resource{network, NewPort(1, &planv1.Port{Uid: "p", Network: "n", Macs: [][]byte{{1, 2, 3}}})}},
 		"multicast MAC":      {"03:00:00:00:00:01 cannot be", true, []*Resource{network, NewPort(1, &planv1.Port{Uid: "p", Network: "n", Macs: [][]byte{{3, 0, 0, 0, 0, 1}}})}},
 		"zero MAC":           {"cannot be the MAC", true, []*Resource{network, NewPort(1, &planv1.Port{Uid: "p", Network: "n", Macs: [][]byte{make([]byte, 6)}})}},

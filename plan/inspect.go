@@ -80,8 +80,8 @@ func inspectNetwork(n *planv1.Network) error {
 }
 
 func inspectPort(p *planv1.Port) error {
-	if len(p.GetMacs()) == 0 {
-		return fmt.Errorf("it has no MAC")
+	if len(p.GetMacs()) == 0 && !p.GetUnguarded() {
+		return fmt.Errorf("it has no MAC, and may not send from any")
 	}
 	for _, m := range p.GetMacs() {
 		if err := inspectMAC(m); err != nil {

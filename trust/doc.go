@@ -12,3 +12,6 @@ type Error = model.Error
 
 // ErrorKind is the kind of an Error.
 type ErrorKind = model.ErrorKind
+
+// Errors lists the refusals in an error, which may be several joined.
+func Errors(err error) []*Error { return model.Errors(err) }

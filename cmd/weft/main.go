@@ -35,6 +35,7 @@ func run(ctx context.Context, args []string) int {
 	deps := cli.Deps{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Version: version, Commit: commit,
+		VTEP: vtepCommands(),
 		Env: cli.Env{
 			Server:      os.Getenv("WEFT_SERVER"),
 			Socket:      os.Getenv("WEFT_SOCKET"),
