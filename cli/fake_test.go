@@ -620,3 +620,20 @@ func listen(path string, h http.Handler) (stop func(), err error) {
 	go func() { defer close(done); _ = srv.Serve(l) }()
 	return func() { srv.Close(); <-done }, nil
 }
+
+// GetStatus and ListNetworks are those of a VTEP with no server.
+func (f *fakeAgent) GetStatus(context.Context, *connect.Request[localv1.GetStatusRequest]) (*connect.Response[localv1.GetStatusResponse], error) {
+	return connect.NewResponse(&localv1.GetStatusResponse{Host: "edge1", VtepAddress: "192.0.2.1", Uplink: "eth1",
+		Conditions: []*localv1.Condition{{Name: "plan refused", Message: "the last good one stays: vtep.yaml:3 name: a name is needed"}},
+		Drops:      []*localv1.Drop{{Reason: "UNKNOWN_VTEP", Packets: 7, Source: "192.0.2.66"}}}), nil
+}
+
+func (f *fakeAgent) ListNetworks(_ context.Context, req *connect.Request[localv1.ListNetworksRequest]) (*connect.Response[localv1.ListNetworksResponse], error) {
+	n := &localv1.HeldNetwork{Vni: 7, Name: "blue", Mtu: 1450, UnknownUnicast: "flood", Remotes: []string{"192.0.2.2"},
+		Ports: []*localv1.HeldPort{{Name: "tap0", Interface: "tap0", State: "active", EgressPackets: 3, EgressOctets: 300, Dropped: 2},
+			{Name: "gone", Interface: "tap1", State: "detached", Message: "interface tap1 is not there"}}}
+	if !req.Msg.Brief {
+		n.Fdb = []*localv1.FdbEntry{{Mac: "02:00:00:00:00:01", Port: "tap0"}, {Mac: "02:00:00:00:00:02", Vtep: "192.0.2.2"}}
+	}
+	return connect.NewResponse(&localv1.ListNetworksResponse{Networks: []*localv1.HeldNetwork{n}}), nil
+}

@@ -92,8 +92,15 @@ func shownUDPPort(v *weftv1.VTEP) string {
 }
 
 func vtepShow(a *app) *cobra.Command {
-	return a.formatted(&cobra.Command{Use: "show NAME", Short: "show an external VTEP", Args: names("NAME"), ValidArgsFunction: a.complete(a.vtepNames),
+	brief := false
+	cmd := a.formatted(a.onHost(&cobra.Command{Use: "show [NAME]", Short: "show an external VTEP; without a name, what a VTEP with no server on this machine holds",
+		Long: "With NAME it asks a server about an external VTEP. Without, it asks `weft vtep run` on this machine, as root: its networks, ports with their\n" +
+			"counters, FDB, and what was dropped.",
+		Args: noneOr("NAME"), ValidArgsFunction: a.complete(a.vtepNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return a.showHere(cmd.Context(), brief)
+			}
 			c, err := a.client()
 			if err != nil {
 				return err
@@ -113,7 +120,9 @@ func vtepShow(a *app) *cobra.Command {
 					s.list("Networks", v.GetStatus().GetNetworks())
 				})
 			})
-		}})
+		}}))
+	cmd.Flags().BoolVar(&brief, "brief", false, "leave the FDB out")
+	return cmd
 }
 
 func yes(b bool) string {

@@ -1280,6 +1280,385 @@ func (x *Condition) GetMessage() string {
 	return ""
 }
 
+type ListNetworksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of this VNI alone; 0: all.
+	Vni uint32 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
+	// Without the FDB.
+	Brief         bool `protobuf:"varint,2,opt,name=brief,proto3" json:"brief,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNetworksRequest) Reset() {
+	*x = ListNetworksRequest{}
+	mi := &file_local_v1_local_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNetworksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNetworksRequest) ProtoMessage() {}
+
+func (x *ListNetworksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNetworksRequest.ProtoReflect.Descriptor instead.
+func (*ListNetworksRequest) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListNetworksRequest) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *ListNetworksRequest) GetBrief() bool {
+	if x != nil {
+		return x.Brief
+	}
+	return false
+}
+
+type ListNetworksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Networks      []*HeldNetwork         `protobuf:"bytes,1,rep,name=networks,proto3" json:"networks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNetworksResponse) Reset() {
+	*x = ListNetworksResponse{}
+	mi := &file_local_v1_local_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNetworksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNetworksResponse) ProtoMessage() {}
+
+func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNetworksResponse.ProtoReflect.Descriptor instead.
+func (*ListNetworksResponse) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListNetworksResponse) GetNetworks() []*HeldNetwork {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+// HeldNetwork is a network as this host's kernel has it.
+type HeldNetwork struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Vni   uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Mtu   uint32                 `protobuf:"varint,3,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// external, flood or drop.
+	UnknownUnicast string      `protobuf:"bytes,4,opt,name=unknown_unicast,json=unknownUnicast,proto3" json:"unknown_unicast,omitempty"`
+	Remotes        []string    `protobuf:"bytes,5,rep,name=remotes,proto3" json:"remotes,omitempty"`
+	Ports          []*HeldPort `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
+	Fdb            []*FdbEntry `protobuf:"bytes,7,rep,name=fdb,proto3" json:"fdb,omitempty"`
+	// Entries of the FDB that are not listed, as there are too many.
+	Unlisted      uint32 `protobuf:"varint,8,opt,name=unlisted,proto3" json:"unlisted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldNetwork) Reset() {
+	*x = HeldNetwork{}
+	mi := &file_local_v1_local_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldNetwork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldNetwork) ProtoMessage() {}
+
+func (x *HeldNetwork) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldNetwork.ProtoReflect.Descriptor instead.
+func (*HeldNetwork) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *HeldNetwork) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *HeldNetwork) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HeldNetwork) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *HeldNetwork) GetUnknownUnicast() string {
+	if x != nil {
+		return x.UnknownUnicast
+	}
+	return ""
+}
+
+func (x *HeldNetwork) GetRemotes() []string {
+	if x != nil {
+		return x.Remotes
+	}
+	return nil
+}
+
+func (x *HeldNetwork) GetPorts() []*HeldPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *HeldNetwork) GetFdb() []*FdbEntry {
+	if x != nil {
+		return x.Fdb
+	}
+	return nil
+}
+
+func (x *HeldNetwork) GetUnlisted() uint32 {
+	if x != nil {
+		return x.Unlisted
+	}
+	return 0
+}
+
+type HeldPort struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Interface string                 `protobuf:"bytes,2,opt,name=interface,proto3" json:"interface,omitempty"`
+	// detached, held or active.
+	State          string   `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Message        string   `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	Macs           []string `protobuf:"bytes,5,rep,name=macs,proto3" json:"macs,omitempty"`
+	IngressPackets uint64   `protobuf:"varint,6,opt,name=ingress_packets,json=ingressPackets,proto3" json:"ingress_packets,omitempty"`
+	IngressOctets  uint64   `protobuf:"varint,7,opt,name=ingress_octets,json=ingressOctets,proto3" json:"ingress_octets,omitempty"`
+	EgressPackets  uint64   `protobuf:"varint,8,opt,name=egress_packets,json=egressPackets,proto3" json:"egress_packets,omitempty"`
+	EgressOctets   uint64   `protobuf:"varint,9,opt,name=egress_octets,json=egressOctets,proto3" json:"egress_octets,omitempty"`
+	Dropped        uint64   `protobuf:"varint,10,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *HeldPort) Reset() {
+	*x = HeldPort{}
+	mi := &file_local_v1_local_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldPort) ProtoMessage() {}
+
+func (x *HeldPort) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldPort.ProtoReflect.Descriptor instead.
+func (*HeldPort) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *HeldPort) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HeldPort) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *HeldPort) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *HeldPort) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *HeldPort) GetMacs() []string {
+	if x != nil {
+		return x.Macs
+	}
+	return nil
+}
+
+func (x *HeldPort) GetIngressPackets() uint64 {
+	if x != nil {
+		return x.IngressPackets
+	}
+	return 0
+}
+
+func (x *HeldPort) GetIngressOctets() uint64 {
+	if x != nil {
+		return x.IngressOctets
+	}
+	return 0
+}
+
+func (x *HeldPort) GetEgressPackets() uint64 {
+	if x != nil {
+		return x.EgressPackets
+	}
+	return 0
+}
+
+func (x *HeldPort) GetEgressOctets() uint64 {
+	if x != nil {
+		return x.EgressOctets
+	}
+	return 0
+}
+
+func (x *HeldPort) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+// FdbEntry: the MAC is at a port here, or behind a VTEP.
+type FdbEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mac           string                 `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"`
+	Port          string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	Vtep          string                 `protobuf:"bytes,3,opt,name=vtep,proto3" json:"vtep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FdbEntry) Reset() {
+	*x = FdbEntry{}
+	mi := &file_local_v1_local_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FdbEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FdbEntry) ProtoMessage() {}
+
+func (x *FdbEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FdbEntry.ProtoReflect.Descriptor instead.
+func (*FdbEntry) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *FdbEntry) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *FdbEntry) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *FdbEntry) GetVtep() string {
+	if x != nil {
+		return x.Vtep
+	}
+	return ""
+}
+
 var File_local_v1_local_proto protoreflect.FileDescriptor
 
 const file_local_v1_local_proto_rawDesc = "" +
@@ -1375,18 +1754,49 @@ const file_local_v1_local_proto_rawDesc = "" +
 	"\x06source\x18\x04 \x01(\tR\x06source\"9\n" +
 	"\tCondition\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage*S\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"=\n" +
+	"\x13ListNetworksRequest\x12\x10\n" +
+	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x14\n" +
+	"\x05brief\x18\x02 \x01(\bR\x05brief\"I\n" +
+	"\x14ListNetworksResponse\x121\n" +
+	"\bnetworks\x18\x01 \x03(\v2\x15.local.v1.HeldNetworkR\bnetworks\"\xf4\x01\n" +
+	"\vHeldNetwork\x12\x10\n" +
+	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03mtu\x18\x03 \x01(\rR\x03mtu\x12'\n" +
+	"\x0funknown_unicast\x18\x04 \x01(\tR\x0eunknownUnicast\x12\x18\n" +
+	"\aremotes\x18\x05 \x03(\tR\aremotes\x12(\n" +
+	"\x05ports\x18\x06 \x03(\v2\x12.local.v1.HeldPortR\x05ports\x12$\n" +
+	"\x03fdb\x18\a \x03(\v2\x12.local.v1.FdbEntryR\x03fdb\x12\x1a\n" +
+	"\bunlisted\x18\b \x01(\rR\bunlisted\"\xb6\x02\n" +
+	"\bHeldPort\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x12\n" +
+	"\x04macs\x18\x05 \x03(\tR\x04macs\x12'\n" +
+	"\x0fingress_packets\x18\x06 \x01(\x04R\x0eingressPackets\x12%\n" +
+	"\x0eingress_octets\x18\a \x01(\x04R\ringressOctets\x12%\n" +
+	"\x0eegress_packets\x18\b \x01(\x04R\regressPackets\x12#\n" +
+	"\regress_octets\x18\t \x01(\x04R\fegressOctets\x12\x18\n" +
+	"\adropped\x18\n" +
+	" \x01(\x04R\adropped\"D\n" +
+	"\bFdbEntry\x12\x10\n" +
+	"\x03mac\x18\x01 \x01(\tR\x03mac\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\x12\x12\n" +
+	"\x04vtep\x18\x03 \x01(\tR\x04vtep*S\n" +
 	"\bCommitOn\x12\x15\n" +
 	"\x11COMMIT_ON_DEFAULT\x10\x00\x12\x19\n" +
 	"\x15COMMIT_ON_FIRST_FRAME\x10\x01\x12\x15\n" +
-	"\x11COMMIT_ON_COMMAND\x10\x022\x9d\x03\n" +
+	"\x11COMMIT_ON_COMMAND\x10\x022\xec\x03\n" +
 	"\fLocalService\x12;\n" +
 	"\x06Attach\x12\x17.local.v1.AttachRequest\x1a\x18.local.v1.AttachResponse\x12;\n" +
 	"\x06Detach\x12\x17.local.v1.DetachRequest\x1a\x18.local.v1.DetachResponse\x12;\n" +
 	"\x06Commit\x12\x17.local.v1.CommitRequest\x1a\x18.local.v1.CommitResponse\x128\n" +
 	"\x05Abort\x12\x16.local.v1.AbortRequest\x1a\x17.local.v1.AbortResponse\x12V\n" +
 	"\x0fListAttachments\x12 .local.v1.ListAttachmentsRequest\x1a!.local.v1.ListAttachmentsResponse\x12D\n" +
-	"\tGetStatus\x12\x1a.local.v1.GetStatusRequest\x1a\x1b.local.v1.GetStatusResponseB2Z0github.com/weftnet/weft/api/gen/local/v1;localv1b\x06proto3"
+	"\tGetStatus\x12\x1a.local.v1.GetStatusRequest\x1a\x1b.local.v1.GetStatusResponse\x12M\n" +
+	"\fListNetworks\x12\x1d.local.v1.ListNetworksRequest\x1a\x1e.local.v1.ListNetworksResponseB2Z0github.com/weftnet/weft/api/gen/local/v1;localv1b\x06proto3"
 
 var (
 	file_local_v1_local_proto_rawDescOnce sync.Once
@@ -1401,7 +1811,7 @@ func file_local_v1_local_proto_rawDescGZIP() []byte {
 }
 
 var file_local_v1_local_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_local_v1_local_proto_goTypes = []any{
 	(CommitOn)(0),                   // 0: local.v1.CommitOn
 	(*AttachRequest)(nil),           // 1: local.v1.AttachRequest
@@ -1422,6 +1832,11 @@ var file_local_v1_local_proto_goTypes = []any{
 	(*Table)(nil),                   // 16: local.v1.Table
 	(*Drop)(nil),                    // 17: local.v1.Drop
 	(*Condition)(nil),               // 18: local.v1.Condition
+	(*ListNetworksRequest)(nil),     // 19: local.v1.ListNetworksRequest
+	(*ListNetworksResponse)(nil),    // 20: local.v1.ListNetworksResponse
+	(*HeldNetwork)(nil),             // 21: local.v1.HeldNetwork
+	(*HeldPort)(nil),                // 22: local.v1.HeldPort
+	(*FdbEntry)(nil),                // 23: local.v1.FdbEntry
 }
 var file_local_v1_local_proto_depIdxs = []int32{
 	3,  // 0: local.v1.AttachRequest.netns:type_name -> local.v1.NetnsInterface
@@ -1433,23 +1848,28 @@ var file_local_v1_local_proto_depIdxs = []int32{
 	16, // 6: local.v1.GetStatusResponse.tables:type_name -> local.v1.Table
 	17, // 7: local.v1.GetStatusResponse.drops:type_name -> local.v1.Drop
 	18, // 8: local.v1.GetStatusResponse.conditions:type_name -> local.v1.Condition
-	1,  // 9: local.v1.LocalService.Attach:input_type -> local.v1.AttachRequest
-	10, // 10: local.v1.LocalService.Detach:input_type -> local.v1.DetachRequest
-	6,  // 11: local.v1.LocalService.Commit:input_type -> local.v1.CommitRequest
-	8,  // 12: local.v1.LocalService.Abort:input_type -> local.v1.AbortRequest
-	12, // 13: local.v1.LocalService.ListAttachments:input_type -> local.v1.ListAttachmentsRequest
-	14, // 14: local.v1.LocalService.GetStatus:input_type -> local.v1.GetStatusRequest
-	4,  // 15: local.v1.LocalService.Attach:output_type -> local.v1.AttachResponse
-	11, // 16: local.v1.LocalService.Detach:output_type -> local.v1.DetachResponse
-	7,  // 17: local.v1.LocalService.Commit:output_type -> local.v1.CommitResponse
-	9,  // 18: local.v1.LocalService.Abort:output_type -> local.v1.AbortResponse
-	13, // 19: local.v1.LocalService.ListAttachments:output_type -> local.v1.ListAttachmentsResponse
-	15, // 20: local.v1.LocalService.GetStatus:output_type -> local.v1.GetStatusResponse
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	21, // 9: local.v1.ListNetworksResponse.networks:type_name -> local.v1.HeldNetwork
+	22, // 10: local.v1.HeldNetwork.ports:type_name -> local.v1.HeldPort
+	23, // 11: local.v1.HeldNetwork.fdb:type_name -> local.v1.FdbEntry
+	1,  // 12: local.v1.LocalService.Attach:input_type -> local.v1.AttachRequest
+	10, // 13: local.v1.LocalService.Detach:input_type -> local.v1.DetachRequest
+	6,  // 14: local.v1.LocalService.Commit:input_type -> local.v1.CommitRequest
+	8,  // 15: local.v1.LocalService.Abort:input_type -> local.v1.AbortRequest
+	12, // 16: local.v1.LocalService.ListAttachments:input_type -> local.v1.ListAttachmentsRequest
+	14, // 17: local.v1.LocalService.GetStatus:input_type -> local.v1.GetStatusRequest
+	19, // 18: local.v1.LocalService.ListNetworks:input_type -> local.v1.ListNetworksRequest
+	4,  // 19: local.v1.LocalService.Attach:output_type -> local.v1.AttachResponse
+	11, // 20: local.v1.LocalService.Detach:output_type -> local.v1.DetachResponse
+	7,  // 21: local.v1.LocalService.Commit:output_type -> local.v1.CommitResponse
+	9,  // 22: local.v1.LocalService.Abort:output_type -> local.v1.AbortResponse
+	13, // 23: local.v1.LocalService.ListAttachments:output_type -> local.v1.ListAttachmentsResponse
+	15, // 24: local.v1.LocalService.GetStatus:output_type -> local.v1.GetStatusResponse
+	20, // 25: local.v1.LocalService.ListNetworks:output_type -> local.v1.ListNetworksResponse
+	19, // [19:26] is the sub-list for method output_type
+	12, // [12:19] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_local_v1_local_proto_init() }
@@ -1468,7 +1888,7 @@ func file_local_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_local_v1_local_proto_rawDesc), len(file_local_v1_local_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -48,6 +48,9 @@ const (
 	LocalServiceListAttachmentsProcedure = "/local.v1.LocalService/ListAttachments"
 	// LocalServiceGetStatusProcedure is the fully-qualified name of the LocalService's GetStatus RPC.
 	LocalServiceGetStatusProcedure = "/local.v1.LocalService/GetStatus"
+	// LocalServiceListNetworksProcedure is the fully-qualified name of the LocalService's ListNetworks
+	// RPC.
+	LocalServiceListNetworksProcedure = "/local.v1.LocalService/ListNetworks"
 )
 
 // LocalServiceClient is a client for the local.v1.LocalService service.
@@ -64,6 +67,8 @@ type LocalServiceClient interface {
 	Abort(context.Context, *connect.Request[v1.AbortRequest]) (*connect.Response[v1.AbortResponse], error)
 	ListAttachments(context.Context, *connect.Request[v1.ListAttachmentsRequest]) (*connect.Response[v1.ListAttachmentsResponse], error)
 	GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error)
+	// What this host's networks are and how full: ports with their counters, remote VTEPs, and where each MAC is.
+	ListNetworks(context.Context, *connect.Request[v1.ListNetworksRequest]) (*connect.Response[v1.ListNetworksResponse], error)
 }
 
 // NewLocalServiceClient constructs a client for the local.v1.LocalService service. By default, it
@@ -113,6 +118,12 @@ func NewLocalServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(localServiceMethods.ByName("GetStatus")),
 			connect.WithClientOptions(opts...),
 		),
+		listNetworks: connect.NewClient[v1.ListNetworksRequest, v1.ListNetworksResponse](
+			httpClient,
+			baseURL+LocalServiceListNetworksProcedure,
+			connect.WithSchema(localServiceMethods.ByName("ListNetworks")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -124,6 +135,7 @@ type localServiceClient struct {
 	abort           *connect.Client[v1.AbortRequest, v1.AbortResponse]
 	listAttachments *connect.Client[v1.ListAttachmentsRequest, v1.ListAttachmentsResponse]
 	getStatus       *connect.Client[v1.GetStatusRequest, v1.GetStatusResponse]
+	listNetworks    *connect.Client[v1.ListNetworksRequest, v1.ListNetworksResponse]
 }
 
 // Attach calls local.v1.LocalService.Attach.
@@ -156,6 +168,11 @@ func (c *localServiceClient) GetStatus(ctx context.Context, req *connect.Request
 	return c.getStatus.CallUnary(ctx, req)
 }
 
+// ListNetworks calls local.v1.LocalService.ListNetworks.
+func (c *localServiceClient) ListNetworks(ctx context.Context, req *connect.Request[v1.ListNetworksRequest]) (*connect.Response[v1.ListNetworksResponse], error) {
+	return c.listNetworks.CallUnary(ctx, req)
+}
+
 // LocalServiceHandler is an implementation of the local.v1.LocalService service.
 type LocalServiceHandler interface {
 	// Gives a port an interface on this host, binding it here if it is unbound. Attaching what is attached changes nothing.
@@ -170,6 +187,8 @@ type LocalServiceHandler interface {
 	Abort(context.Context, *connect.Request[v1.AbortRequest]) (*connect.Response[v1.AbortResponse], error)
 	ListAttachments(context.Context, *connect.Request[v1.ListAttachmentsRequest]) (*connect.Response[v1.ListAttachmentsResponse], error)
 	GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error)
+	// What this host's networks are and how full: ports with their counters, remote VTEPs, and where each MAC is.
+	ListNetworks(context.Context, *connect.Request[v1.ListNetworksRequest]) (*connect.Response[v1.ListNetworksResponse], error)
 }
 
 // NewLocalServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -215,6 +234,12 @@ func NewLocalServiceHandler(svc LocalServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(localServiceMethods.ByName("GetStatus")),
 		connect.WithHandlerOptions(opts...),
 	)
+	localServiceListNetworksHandler := connect.NewUnaryHandler(
+		LocalServiceListNetworksProcedure,
+		svc.ListNetworks,
+		connect.WithSchema(localServiceMethods.ByName("ListNetworks")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/local.v1.LocalService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case LocalServiceAttachProcedure:
@@ -229,6 +254,8 @@ func NewLocalServiceHandler(svc LocalServiceHandler, opts ...connect.HandlerOpti
 			localServiceListAttachmentsHandler.ServeHTTP(w, r)
 		case LocalServiceGetStatusProcedure:
 			localServiceGetStatusHandler.ServeHTTP(w, r)
+		case LocalServiceListNetworksProcedure:
+			localServiceListNetworksHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -260,4 +287,8 @@ func (UnimplementedLocalServiceHandler) ListAttachments(context.Context, *connec
 
 func (UnimplementedLocalServiceHandler) GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("local.v1.LocalService.GetStatus is not implemented"))
+}
+
+func (UnimplementedLocalServiceHandler) ListNetworks(context.Context, *connect.Request[v1.ListNetworksRequest]) (*connect.Response[v1.ListNetworksResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("local.v1.LocalService.ListNetworks is not implemented"))
 }
