@@ -120,10 +120,15 @@ func (r *Reconciler) wantFDB(key datapath.FDBKey) (datapath.FDBEntry, bool) {
 	if key.VNI == wire.OAMVNI {
 		return r.oam.fdb(key, r.vtepID)
 	}
-	c := r.view.claims[key]
-	if c == nil {
+	c, ok := r.view.claims.get(key)
+	if !ok {
 		return datapath.FDBEntry{}, false
 	}
+	return r.claimed(key, c)
+}
+
+// claimed is the entry of a MAC that somebody claims.
+func (r *Reconciler) claimed(key datapath.FDBKey, c *claim) (datapath.FDBEntry, bool) {
 	entry, ok := datapath.FDBEntry{FDBKey: key}, false
 	if c.port == "" {
 		entry.VTEP, ok = r.vtepID(c.vtep)

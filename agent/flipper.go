@@ -299,9 +299,9 @@ func (r *Reconciler) oamPeer(host string) wire.MAC {
 // wrote notes what a flip wrote.
 func (r *Reconciler) wrote(m made) {
 	for _, e := range m.fdb {
-		r.tables.fdb[e.FDBKey] = e
+		r.tables.fdb.put(e.FDBKey, spotOf(e))
 		delete(r.failed.fdb, e.FDBKey)
-		r.dirty.fdb[e.FDBKey] = true
+		r.dirty.touch(e.FDBKey)
 	}
 	if m.port.Ifindex != 0 {
 		r.tables.ports[m.port.Ifindex] = m.port

@@ -41,7 +41,7 @@ type Kernel interface {
 type tables struct {
 	vteps   map[datapath.VTEPID]datapath.VTEP
 	nets    map[wire.VNI]datapath.Network
-	fdb     map[datapath.FDBKey]datapath.FDBEntry
+	fdb     byMAC[spot]
 	accepts map[wire.VNI]map[datapath.Accept]bool
 	ports   map[uint32]datapath.Port
 }
@@ -51,7 +51,7 @@ func dump(k Kernel) (*tables, error) {
 	t := &tables{
 		vteps:   map[datapath.VTEPID]datapath.VTEP{},
 		nets:    map[wire.VNI]datapath.Network{},
-		fdb:     map[datapath.FDBKey]datapath.FDBEntry{},
+		fdb:     byMAC[spot]{},
 		accepts: map[wire.VNI]map[datapath.Accept]bool{},
 		ports:   map[uint32]datapath.Port{},
 	}
@@ -74,7 +74,7 @@ func dump(k Kernel) (*tables, error) {
 		return nil, err
 	}
 	for _, e := range fdb {
-		t.fdb[e.FDBKey] = e
+		t.fdb.put(e.FDBKey, spotOf(e))
 	}
 	accepts, err := k.Accepts()
 	if err != nil {

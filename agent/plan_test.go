@@ -98,8 +98,15 @@ func TestAVTEPConcernsItsOwnMACs(t *testing.T) {
 	for vtep, want := range map[string]int{"h2": n, "h3": 0} {
 		d := newDirty()
 		w.rec.view.touchUsers(vtep, d)
-		if len(d.fdb) != want {
-			t.Errorf("VTEP %s concerns %d entries, want %d", vtep, len(d.fdb), want)
+		marked := 0
+		for _, macs := range d.fdb {
+			marked += len(macs)
+		}
+		for vni := range d.fdbOf {
+			marked += len(w.rec.view.claims[vni])
+		}
+		if marked != want {
+			t.Errorf("VTEP %s concerns %d entries, want %d", vtep, marked, want)
 		}
 	}
 }

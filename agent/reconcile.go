@@ -87,7 +87,6 @@ type change struct {
 
 // Apply takes an update of the plan in. Nothing is written before Flush.
 func (r *Reconciler) Apply(changes []change) {
-	r.view.expect(changes, r.dirty)
 	for _, c := range changes {
 		if c.value == nil {
 			r.view.remove(c.kind, c.uid, r.dirty)
@@ -190,7 +189,7 @@ func (r *Reconciler) Load() error {
 // Dirty reports whether Flush has something to compare.
 func (r *Reconciler) Dirty() bool {
 	d := r.dirty
-	return d.all || len(d.vteps)+len(d.nets)+len(d.accepts)+len(d.fdb)+len(d.ports)+len(d.portsOf) > 0
+	return d.all || len(d.vteps)+len(d.nets)+len(d.accepts)+len(d.fdb)+len(d.fdbOf)+len(d.ports)+len(d.portsOf) > 0
 }
 
 // Flush writes the difference. What could not be written stands in Errors and is tried again by Retry.
@@ -220,7 +219,7 @@ func (r *Reconciler) Retry() {
 		r.touchPortsOf(a.VNI)
 	}
 	for key := range r.failed.fdb {
-		r.dirty.fdb[key] = true
+		r.dirty.touch(key)
 		if c := r.view.claimOf(key); c.port != "" {
 			r.dirty.ports[c.port] = true
 		}
@@ -267,7 +266,7 @@ func (r *Reconciler) expand(d *dirty) {
 	}
 	if len(d.vteps) > 0 || d.all {
 		for _, mac := range r.oam.index(r) {
-			d.fdb[datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac}] = true
+			d.touch(datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac})
 		}
 	}
 	for net := range d.portsOf {
@@ -310,18 +309,23 @@ func (r *Reconciler) expandAll(d *dirty) {
 		d.accepts[vni] = true
 	}
 	d.nets[wire.OAMVNI], d.accepts[wire.OAMVNI] = true, true
-	for key := range r.view.claims {
-		d.fdb[key] = true
+	for vni := range r.view.claims {
+		d.touchAll(vni)
 	}
-	for key := range r.tables.fdb {
-		d.fdb[key] = true
+	for vni := range r.tables.fdb {
+		if vni != wire.OAMVNI {
+			d.touchAll(vni)
+		}
+	}
+	for mac := range r.tables.fdb[wire.OAMVNI] {
+		d.touch(datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac.mac()})
 	}
 	for mac := range r.oam.peers {
-		d.fdb[datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac}] = true
+		d.touch(datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac})
 	}
 	if r.oam.ifindex != 0 {
 		for _, mac := range r.oam.macs() {
-			d.fdb[datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac}] = true
+			d.touch(datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac})
 		}
 	}
 	for uid := range r.locals {

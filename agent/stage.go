@@ -196,38 +196,6 @@ func (r *Reconciler) putNetworks(d *dirty) {
 	}
 }
 
-// putFDB writes what is new or differs. It returns the entries that nothing asks for any more, to be deleted once ports are
-// open; no stage in between changes what is asked for.
-func (r *Reconciler) putFDB(d *dirty) (gone []datapath.FDBKey) {
-	r.tables.fdb = grown(r.tables.fdb, len(d.fdb))
-	put := make([]datapath.FDBEntry, 0, len(d.fdb))
-	for key := range d.fdb {
-		want, ok := r.wantFDB(key)
-		have, known := r.tables.fdb[key]
-		switch {
-		case !ok:
-			delete(r.failed.fdb, key)
-			if known {
-				gone = append(gone, key)
-			}
-		case !known || have != want:
-			put = append(put, want)
-		default:
-			delete(r.failed.fdb, key)
-		}
-	}
-	batch(put, r.kernel.PutFDB, func(e datapath.FDBEntry, err error) {
-		if err != nil {
-			r.failed.fdb[e.FDBKey] = err
-			return
-		}
-		delete(r.failed.fdb, e.FDBKey)
-		r.tables.fdb[e.FDBKey] = e
-		r.writes++
-	})
-	return gone
-}
-
 // openPorts lets ports send for which everything is in place.
 func (r *Reconciler) openPorts(d *dirty) {
 	for uid := range d.ports {
@@ -267,18 +235,6 @@ func (r *Reconciler) missing(uid string, vni wire.VNI) error {
 		}
 	}
 	return nil
-}
-
-func (r *Reconciler) deleteFDB(gone []datapath.FDBKey) {
-	batch(gone, r.kernel.DeleteFDB, func(key datapath.FDBKey, err error) {
-		if err != nil {
-			r.failed.fdb[key] = err
-			return
-		}
-		r.deleted++
-		r.writes++
-		delete(r.tables.fdb, key)
-	})
 }
 
 func (r *Reconciler) deleteNetworks(d *dirty) {
@@ -376,8 +332,10 @@ func (r *Reconciler) deleteVTEPs(d *dirty) {
 	if len(gone) == 0 {
 		return
 	}
-	for _, e := range r.tables.fdb {
-		r.spare(gone, e.VTEP)
+	for vni := range r.tables.fdb {
+		for _, s := range r.tables.fdb[vni] {
+			r.spare(gone, s.vtep())
+		}
 	}
 	for _, n := range r.tables.nets {
 		for _, id := range n.Remotes {
@@ -410,23 +368,26 @@ func (r *Reconciler) spare(gone map[datapath.VTEPID]bool, id datapath.VTEPID) {
 
 // batch writes items at once, and one by one when that fails, to learn which did not fit.
 func batch[T any](items []T, write func([]T) error, done func(T, error)) {
-	if len(items) == 0 {
-		return
+	if len(items) > 0 {
+		failed := 0
+		settle(items, write(items), &failed, write, done)
 	}
-	err := write(items)
+}
+
+// settle is what follows the writing of a batch. failed counts what did not fit, in this batch and those before it.
+func settle[T any](items []T, err error, failed *int, write func([]T) error, done func(T, error)) {
 	if err == nil {
 		for _, item := range items {
 			done(item, nil)
 		}
 		return
 	}
-	failed := 0
 	for _, item := range items {
-		if failed < mostFailures {
+		if *failed < mostFailures {
 			err = write([]T{item})
 		}
 		if err != nil {
-			failed++
+			*failed++
 		}
 		done(item, err)
 	}

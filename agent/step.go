@@ -17,16 +17,14 @@ func (r *Reconciler) changesOf(upserts, removed []*plan.Resource) []change {
 		delete(r.doubts, res.Key())
 	}
 	for _, res := range upserts {
-		value, err := decode(res.Kind, res.UID, res.Body)
+		value, err := decode(res)
+		res.Forget()
 		if err != nil {
 			r.view.broken[res.Key()] = err.Error()
 			continue
 		}
 		delete(r.view.broken, res.Key())
 		r.doubt(res.Key())
-		if value == nil {
-			continue
-		}
 		c := change{kind: res.Kind, uid: res.UID, value: value, lacks: plan.Missing(res, plan.Features())}
 		if delete(r.contested, res.UID); c.kind == planv1.Kind_KIND_NETWORK && r.checker.Contested(c.uid) {
 			c = r.contest(c)

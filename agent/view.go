@@ -2,11 +2,8 @@ package agent
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
-
-	"google.golang.org/protobuf/proto"
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/datapath"
@@ -21,7 +18,7 @@ type view struct {
 	nets    map[string]*network
 	ports   map[string]*port
 	byVNI   map[wire.VNI]string
-	claims  map[datapath.FDBKey]*claim // an entry is nowhere changed: a port's MACs share one
+	claims  byMAC[*claim]              // an entry is nowhere changed: a port's MACs share one
 	atVTEP  map[string]map[string]bool // vtep uid -> port uids
 	netsOf  map[string]map[string]bool // external vtep uid -> network uids
 	inNet   map[string]map[string]bool // network uid -> port uids, whichever came first
@@ -111,7 +108,7 @@ type claim struct {
 
 // claimOf is who says where a MAC is; the zero claim is nobody.
 func (v *view) claimOf(key datapath.FDBKey) claim {
-	if c := v.claims[key]; c != nil {
+	if c, ok := v.claims.get(key); ok {
 		return *c
 	}
 	return claim{}
@@ -123,7 +120,7 @@ func newView() *view {
 		nets:    map[string]*network{},
 		ports:   map[string]*port{},
 		byVNI:   map[wire.VNI]string{},
-		claims:  map[datapath.FDBKey]*claim{},
+		claims:  byMAC[*claim]{},
 		atVTEP:  map[string]map[string]bool{},
 		netsOf:  map[string]map[string]bool{},
 		inNet:   map[string]map[string]bool{},
@@ -138,32 +135,22 @@ func newView() *view {
 }
 
 // decode reads a resource's body into its type, and refuses what no kernel table could hold.
-func decode(kind planv1.Kind, uid string, body []byte) (any, error) {
-	switch kind {
-	case planv1.Kind_KIND_HOST:
-		h := &planv1.Host{}
-		return h, proto.Unmarshal(body, h)
-	case planv1.Kind_KIND_VTEP:
-		m := &planv1.Vtep{}
-		if err := proto.Unmarshal(body, m); err != nil {
-			return nil, err
-		}
-		return decodeVTEP(uid, m)
-	case planv1.Kind_KIND_NETWORK:
-		m := &planv1.Network{}
-		if err := proto.Unmarshal(body, m); err != nil {
-			return nil, err
-		}
-		return decodeNetwork(uid, m)
-	case planv1.Kind_KIND_PORT:
-		m := &planv1.Port{}
-		if err := proto.Unmarshal(body, m); err != nil {
-			return nil, err
-		}
-		return decodePort(uid, m)
+func decode(r *plan.Resource) (any, error) {
+	m, err := r.Decode()
+	if err != nil {
+		return nil, err
 	}
-	// A kind of a newer server: its features stand in requires, so that what depends on it is held.
-	return nil, nil
+	switch m := m.(type) {
+	case *planv1.Host:
+		return m, nil
+	case *planv1.Vtep:
+		return decodeVTEP(r.UID, m)
+	case *planv1.Network:
+		return decodeNetwork(r.UID, m)
+	case *planv1.Port:
+		return decodePort(r.UID, m)
+	}
+	return nil, fmt.Errorf("%s is of no known kind", r.Key())
 }
 
 func decodeVTEP(uid string, m *planv1.Vtep) (*vtep, error) {
@@ -244,7 +231,10 @@ func decodePort(uid string, m *planv1.Port) (*port, error) {
 }
 
 func decodeMACs(raw [][]byte) ([]wire.MAC, error) {
-	var macs []wire.MAC
+	if len(raw) == 0 {
+		return nil, nil
+	}
+	macs := make([]wire.MAC, 0, len(raw))
 	for _, b := range raw {
 		if len(b) != 6 {
 			return nil, fmt.Errorf("MAC of %d octets", len(b))
@@ -365,6 +355,7 @@ func (v *view) putNetwork(n *network, d *dirty) {
 		v.byVNI[n.vni] = n.uid
 	}
 	if moved {
+		d.touchAll(n.vni) // before its ports come, which need no marks then
 		v.claimPorts(n, d)
 	}
 	v.claimNetwork(n, d)
@@ -425,11 +416,8 @@ func (v *view) touchUsers(uid string, d *dirty) {
 		d.nets[n.vni] = true
 		d.accepts[n.vni] = true
 		for _, e := range n.external {
-			if e.vtep != uid {
-				continue
-			}
-			for _, mac := range e.macs {
-				d.fdb[datapath.FDBKey{VNI: n.vni, MAC: mac}] = true
+			if e.vtep == uid {
+				v.touchMACs(n.vni, e.macs, d)
 			}
 		}
 	}
@@ -449,8 +437,20 @@ func (v *view) touchNetwork(n *network, d *dirty) {
 
 func (v *view) touchFDB(p *port, d *dirty) {
 	if n := v.nets[p.network]; n != nil {
-		for _, mac := range p.macs {
-			d.fdb[datapath.FDBKey{VNI: n.vni, MAC: mac}] = true
+		v.touchMACs(n.vni, p.macs, d)
+	}
+}
+
+// touchMACs marks entries of a network. Where they are most of those it has, the whole of it is marked: comparing the few that are left costs
+// less than naming each.
+func (v *view) touchMACs(vni wire.VNI, macs []wire.MAC, d *dirty) {
+	const few = 1000
+	if len(macs) > few && 2*len(macs) > len(v.claims[vni]) {
+		d.touchAll(vni)
+	}
+	for _, mac := range macs {
+		if !d.touch(datapath.FDBKey{VNI: vni, MAC: mac}) {
+			return
 		}
 	}
 }
@@ -466,25 +466,25 @@ func (v *view) claimNetwork(n *network, d *dirty) {
 	}
 	for _, e := range n.external {
 		c := &claim{network: n.uid, vtep: e.vtep}
+		of := v.claims.of(n.vni, len(e.macs))
 		for _, mac := range e.macs {
-			key := datapath.FDBKey{VNI: n.vni, MAC: mac}
-			if v.claims[key] == nil {
-				v.claims[key] = c
+			if k := keyOf(mac); of[k] == nil {
+				of[k] = c
 			}
-			d.fdb[key] = true
 		}
+		v.touchMACs(n.vni, e.macs, d)
 	}
 }
 
 func (v *view) unclaimNetwork(n *network, d *dirty) {
 	for _, e := range n.external {
 		unindex(v.netsOf, e.vtep, n.uid)
+		v.touchMACs(n.vni, e.macs, d)
 		for _, mac := range e.macs {
 			key := datapath.FDBKey{VNI: n.vni, MAC: mac}
 			if c := v.claimOf(key); c.port == "" && c.network == n.uid {
-				delete(v.claims, key)
+				v.claims.drop(key)
 			}
-			d.fdb[key] = true
 		}
 	}
 }
@@ -510,8 +510,8 @@ func (v *view) unclaimPorts(n *network, d *dirty) {
 		for _, mac := range p.macs {
 			key := datapath.FDBKey{VNI: n.vni, MAC: mac}
 			if v.claimOf(key).port == uid {
-				delete(v.claims, key)
-				d.fdb[key] = true
+				v.claims.drop(key)
+				d.touch(key)
 			}
 		}
 	}
@@ -533,10 +533,10 @@ func (v *view) claimMACs(n *network, p *port, d *dirty) {
 	mine := &claim{port: p.uid}
 	for _, mac := range p.macs {
 		key := datapath.FDBKey{VNI: n.vni, MAC: mac}
-		if c := v.claims[key]; c == nil || c.port == "" {
-			v.claims[key] = mine
+		if v.claimOf(key).port == "" {
+			v.claims.put(key, mine)
 		}
-		d.fdb[key] = true
+		d.touch(key)
 	}
 }
 
@@ -552,14 +552,14 @@ func (v *view) unclaimPort(p *port, d *dirty) {
 	for _, mac := range p.macs {
 		key := datapath.FDBKey{VNI: n.vni, MAC: mac}
 		if v.claimOf(key).port == p.uid {
-			delete(v.claims, key)
+			v.claims.drop(key)
 			for _, e := range n.external {
 				if slices.Contains(e.macs, mac) {
-					v.claims[key] = &claim{network: n.uid, vtep: e.vtep}
+					v.claims.put(key, &claim{network: n.uid, vtep: e.vtep})
 				}
 			}
 		}
-		d.fdb[key] = true
+		d.touch(key)
 	}
 }
 
@@ -577,41 +577,14 @@ func unindex(m map[string]map[string]bool, key, member string) {
 	}
 }
 
-// expect makes room for the FDB entries of an update before they come: a map that grows step by step moves each of a million
-// entries more than once.
-func (v *view) expect(changes []change, d *dirty) {
-	n := 0
-	for _, c := range changes {
-		switch r := c.value.(type) {
-		case *network:
-			for _, e := range r.external {
-				n += len(e.macs)
-			}
-		case *port:
-			n += len(r.macs)
-		}
-	}
-	v.claims, d.fdb = grown(v.claims, n), grown(d.fdb, n)
-}
-
-// grown is the map, or where n more entries are many for it, a larger one with the same content.
-func grown[K comparable, V any](m map[K]V, n int) map[K]V {
-	const few = 1000
-	if n < few+len(m) {
-		return m
-	}
-	larger := make(map[K]V, len(m)+n)
-	maps.Copy(larger, m)
-	return larger
-}
-
 // dirty is what must be compared with the kernel.
 type dirty struct {
 	all     bool
 	vteps   map[string]bool
 	nets    map[wire.VNI]bool
 	accepts map[wire.VNI]bool
-	fdb     map[datapath.FDBKey]bool
+	fdb     byMAC[struct{}]
+	fdbOf   map[wire.VNI]bool // networks whose every FDB entry is; none of theirs is in fdb. Never the OAM network
 	ports   map[string]bool
 	portsOf map[string]bool // networks whose local ports are
 }
@@ -619,6 +592,21 @@ type dirty struct {
 func newDirty() *dirty {
 	return &dirty{
 		vteps: map[string]bool{}, nets: map[wire.VNI]bool{}, accepts: map[wire.VNI]bool{},
-		fdb: map[datapath.FDBKey]bool{}, ports: map[string]bool{}, portsOf: map[string]bool{},
+		fdb: byMAC[struct{}]{}, fdbOf: map[wire.VNI]bool{}, ports: map[string]bool{}, portsOf: map[string]bool{},
 	}
+}
+
+// touch marks an entry, and reports whether that had to be done: not where its whole network is marked.
+func (d *dirty) touch(key datapath.FDBKey) bool {
+	if d.fdbOf[key.VNI] {
+		return false
+	}
+	d.fdb.put(key, struct{}{})
+	return true
+}
+
+// touchAll marks every entry of a network.
+func (d *dirty) touchAll(vni wire.VNI) {
+	d.fdbOf[vni] = true
+	delete(d.fdb, vni)
 }

@@ -21,7 +21,10 @@ func (d *Datapath) PutFDB(list []FDBEntry) error {
 			return fmt.Errorf("FDB entry %s in VNI %d is to be forwarded to no VTEP", e.MAC, e.VNI)
 		}
 		keys[i] = fdbKey(e.FDBKey)
-		values[i] = bpf.TCFdbEntry{Vtep: uint32(e.VTEP), Ifindex: e.Ifindex, Port: d.byIndex[e.Ifindex].id, Flags: bpf.TCFdbFlags(e.Flags)}
+		values[i] = bpf.TCFdbEntry{Vtep: uint32(e.VTEP), Ifindex: e.Ifindex, Flags: bpf.TCFdbFlags(e.Flags)}
+		if e.Ifindex != 0 {
+			values[i].Port = d.byIndex[e.Ifindex].id
+		}
 	}
 	d.mu.Unlock()
 	return d.fdb.Put(keys, values)

@@ -52,6 +52,8 @@ type Resource struct {
 	Requires []string
 
 	wire *planv1.Resource
+	// decoded is the body's message, from FromProto until Forget.
+	decoded proto.Message
 }
 
 // NewResource marshals a Host, Network, Port or Vtep, deterministically: equal messages give equal octets.
@@ -104,7 +106,8 @@ func (r *Resource) message() *planv1.Resource {
 }
 
 // FromProto takes a resource from the wire and checks everything that can be checked of it alone: a known kind, the
-// hash, a body that decodes, the uid inside it, and the scope that such a resource belongs to.
+// hash, a body that decodes, the uid inside it, and the scope that such a resource belongs to. The decoded message is kept for
+// those who look at it next, until Forget.
 func FromProto(m *planv1.Resource) (*Resource, error) {
 	r := &Resource{
 		Scope: m.GetScope(), UID: m.GetUid(), Kind: m.GetKind(), Revision: m.GetRevision(),
@@ -137,12 +140,23 @@ func FromProto(m *planv1.Resource) (*Resource, error) {
 	if scope != r.Scope {
 		return nil, fmt.Errorf("%s: stands in scope %q and belongs in %q", r.Key(), r.Scope, scope)
 	}
-	r.wire = m
+	r.wire, r.decoded = m, body
 	return r, nil
 }
 
-// Decode unmarshals the body into the message of its kind.
+// Forget drops the decoded message: what a host holds would take twice the memory. Others may read the resource meanwhile only if it was
+// done before.
+func (r *Resource) Forget() {
+	if r.decoded != nil {
+		r.decoded = nil
+	}
+}
+
+// Decode unmarshals the body into the message of its kind, which must not be modified.
 func (r *Resource) Decode() (proto.Message, error) {
+	if r.decoded != nil {
+		return r.decoded, nil
+	}
 	var m proto.Message
 	switch r.Kind {
 	case planv1.Kind_KIND_HOST:
@@ -174,7 +188,6 @@ func (r *Resource) Port() *planv1.Port { return decode[*planv1.Port](r) }
 // VTEP is the body of a resource of kind vtep, or nil.
 func (r *Resource) VTEP() *planv1.Vtep { return decode[*planv1.Vtep](r) }
 
-// decode is cheap enough not to keep the message beside the octets: what a host holds would take twice the memory.
 func decode[M proto.Message](r *Resource) M {
 	var none M
 	if r == nil {

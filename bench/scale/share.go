@@ -45,10 +45,12 @@ func (s *shared) decode(m *planv1.Resource) (*plan.Resource, error) {
 	if err != nil {
 		return nil, err
 	}
-	h = &held{Resource: *r}
+	h = &held{}
 	if p := r.Port(); p != nil {
 		h.active, h.epoch = p.GetActive(), p.GetEpoch()
 	}
+	r.Forget() // before others read it
+	h.Resource = *r
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all[k] = weak.Make(h)

@@ -1,0 +1,195 @@
+package agent
+
+import (
+	"encoding/binary"
+
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/wire"
+)
+
+// The FDB is the one table with a million entries, and what is known of its keys is kept so that one of them costs little: a small map for
+// each network, which the caches hold while that network is looked at, keyed by the MAC as a number, with few octets an entry.
+
+// macKey is a MAC as a number.
+type macKey uint64
+
+func keyOf(m wire.MAC) macKey {
+	return macKey(binary.BigEndian.Uint32(m[:4]))<<16 | macKey(binary.BigEndian.Uint16(m[4:]))
+}
+
+func (k macKey) mac() (m wire.MAC) {
+	binary.BigEndian.PutUint32(m[:4], uint32(k>>16))
+	binary.BigEndian.PutUint16(m[4:], uint16(k))
+	return m
+}
+
+// byMAC is something by FDB key. A network without an entry has no map.
+type byMAC[V any] map[wire.VNI]map[macKey]V
+
+func (b byMAC[V]) get(key datapath.FDBKey) (v V, ok bool) {
+	v, ok = b[key.VNI][keyOf(key.MAC)]
+	return v, ok
+}
+
+func (b byMAC[V]) put(key datapath.FDBKey, v V) { b.of(key.VNI, 1)[keyOf(key.MAC)] = v }
+
+func (b byMAC[V]) drop(key datapath.FDBKey) {
+	if of := b[key.VNI]; of != nil {
+		if delete(of, keyOf(key.MAC)); len(of) == 0 {
+			delete(b, key.VNI)
+		}
+	}
+}
+
+// of is a network's map; a new one has room for so many.
+func (b byMAC[V]) of(vni wire.VNI, room int) map[macKey]V {
+	of := b[vni]
+	if of == nil && room > 0 {
+		of = make(map[macKey]V, room)
+		b[vni] = of
+	}
+	return of
+}
+
+// spot is where the kernel has a MAC: an entry without its key.
+type spot struct {
+	at     uint32 // a VTEP or an interface
+	remote bool
+	flags  datapath.FDBFlags
+}
+
+func spotOf(e datapath.FDBEntry) spot {
+	if e.VTEP != 0 {
+		return spot{at: uint32(e.VTEP), remote: true, flags: e.Flags}
+	}
+	return spot{at: e.Ifindex, flags: e.Flags}
+}
+
+// vtep is 0 for a local one.
+func (s spot) vtep() datapath.VTEPID {
+	if s.remote {
+		return datapath.VTEPID(s.at)
+	}
+	return 0
+}
+
+// putFDB writes what is new or differs. It returns the entries that nothing asks for any more, to be deleted once ports are
+// open; no stage in between changes what is asked for.
+func (r *Reconciler) putFDB(d *dirty) (gone []datapath.FDBKey) {
+	w := fdbWriter{r: r}
+	for vni := range d.fdbOf {
+		w.compareAll(vni)
+	}
+	for key := range r.failed.fdb {
+		if _, known := r.tables.fdb.get(key); d.fdbOf[key.VNI] && !known && r.view.claimOf(key) == (claim{}) {
+			delete(r.failed.fdb, key) // neither there nor asked for any more
+		}
+	}
+	for vni, macs := range d.fdb {
+		for n := range macs {
+			key := datapath.FDBKey{VNI: vni, MAC: n.mac()}
+			want, ok := r.wantFDB(key)
+			w.compare(key, n, want, ok)
+		}
+	}
+	w.end()
+	return w.gone
+}
+
+// fdbBatch entries are written at once; while that is done the next are worked out.
+const fdbBatch = 1 << 15
+
+// fdbWriter compares and writes. Entries are noted as written when they are.
+type fdbWriter struct {
+	r    *Reconciler
+	gone []datapath.FDBKey
+	put  []datapath.FDBEntry
+	// under is being written; written is told how that went.
+	under   []datapath.FDBEntry
+	written chan error
+	failed  int
+}
+
+// compareAll compares every entry that a network has or should have.
+func (w *fdbWriter) compareAll(vni wire.VNI) {
+	claims := w.r.view.claims[vni]
+	// Entries in a row mostly share a claim: of an external VTEP all do.
+	var shared *claim
+	var at datapath.FDBEntry
+	var ok bool
+	for n, c := range claims {
+		key := datapath.FDBKey{VNI: vni, MAC: n.mac()}
+		if c != shared {
+			shared = c
+			at, ok = w.r.claimed(key, c)
+		}
+		at.FDBKey = key
+		w.compare(key, n, at, ok)
+	}
+	for n := range w.r.tables.fdb[vni] {
+		if _, claimed := claims[n]; !claimed {
+			w.compare(datapath.FDBKey{VNI: vni, MAC: n.mac()}, n, datapath.FDBEntry{}, false)
+		}
+	}
+}
+
+func (w *fdbWriter) compare(key datapath.FDBKey, n macKey, want datapath.FDBEntry, ok bool) {
+	have, known := w.r.tables.fdb[key.VNI][n]
+	switch {
+	case ok && (!known || have != spotOf(want)):
+		if w.put = append(w.put, want); len(w.put) == fdbBatch {
+			w.start()
+		}
+		return
+	case !ok && known:
+		w.gone = append(w.gone, key)
+	}
+	delete(w.r.failed.fdb, key)
+}
+
+// start writes what there is beside the loop, once that before it is written.
+func (w *fdbWriter) start() {
+	spare := w.under[:0]
+	w.settle()
+	w.under, w.put = w.put, spare
+	w.written = make(chan error, 1)
+	go func(list []datapath.FDBEntry, written chan error) { written <- w.r.kernel.PutFDB(list) }(w.under, w.written)
+}
+
+// settle waits for what is being written.
+func (w *fdbWriter) settle() {
+	if w.written != nil {
+		settle(w.under, <-w.written, &w.failed, w.r.kernel.PutFDB, w.r.putDone)
+		w.written = nil
+	}
+}
+
+func (w *fdbWriter) end() {
+	w.settle()
+	if len(w.put) > 0 {
+		settle(w.put, w.r.kernel.PutFDB(w.put), &w.failed, w.r.kernel.PutFDB, w.r.putDone)
+	}
+}
+
+// putDone notes an entry that was written, or why not.
+func (r *Reconciler) putDone(e datapath.FDBEntry, err error) {
+	if err != nil {
+		r.failed.fdb[e.FDBKey] = err
+		return
+	}
+	delete(r.failed.fdb, e.FDBKey)
+	r.tables.fdb.of(e.VNI, max(1, len(r.view.claims[e.VNI])))[keyOf(e.MAC)] = spotOf(e)
+	r.writes++
+}
+
+func (r *Reconciler) deleteFDB(gone []datapath.FDBKey) {
+	batch(gone, r.kernel.DeleteFDB, func(key datapath.FDBKey, err error) {
+		if err != nil {
+			r.failed.fdb[key] = err
+			return
+		}
+		r.deleted++
+		r.writes++
+		r.tables.fdb.drop(key)
+	})
+}
