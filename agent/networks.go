@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"maps"
@@ -105,23 +104,22 @@ func (a *Agent) heldFDB(byVNI map[wire.VNI]*localv1.HeldNetwork) {
 	for ifindex, have := range a.rec.tables.ports {
 		names[ifindex] = a.atts.byUID[have.UID].Port
 	}
-	keys := slices.SortedFunc(maps.Keys(a.rec.tables.fdb), func(x, y datapath.FDBKey) int {
-		return cmp.Or(cmp.Compare(x.VNI, y.VNI), bytes.Compare(x.MAC[:], y.MAC[:]))
-	})
-	for _, key := range keys {
-		net := byVNI[key.VNI]
-		switch {
-		case net == nil:
-			continue
-		case len(net.Fdb) == mostFDB:
-			net.Unlisted++
-			continue
+	for vni, net := range byVNI {
+		held := a.rec.tables.fdb[vni]
+		macs := slices.Sorted(maps.Keys(held))
+		if extra := len(macs) - mostFDB; extra > 0 {
+			net.Unlisted += uint32(extra)
+			macs = macs[:mostFDB]
 		}
-		e := a.rec.tables.fdb[key]
-		m := &localv1.FdbEntry{Mac: key.MAC.String(), Port: names[e.Ifindex]}
-		if e.VTEP != 0 {
-			m.Vtep = a.rec.tables.vteps[e.VTEP].Addr.String()
+		for _, mac := range macs {
+			e := held[mac]
+			m := &localv1.FdbEntry{Mac: mac.mac().String()}
+			if e.remote {
+				m.Vtep = a.rec.tables.vteps[e.vtep()].Addr.String()
+			} else {
+				m.Port = names[e.at]
+			}
+			net.Fdb = append(net.Fdb, m)
 		}
-		net.Fdb = append(net.Fdb, m)
 	}
 }
