@@ -22,6 +22,15 @@ type view struct {
 	ranges []*clientv3.GetResponse
 }
 
+// head is the revision of the last write to the store, in a view whose first range is the head's record.
+func (v *view) head() model.Revision {
+	last := v.meta.mod
+	if kv := v.one(0); kv != nil {
+		last = max(last, kv.ModRevision)
+	}
+	return v.meta.revision(last)
+}
+
 // one is the only key of the i-th range, or nil.
 func (v *view) one(i int) *keyValue {
 	if kvs := v.ranges[i].Kvs; len(kvs) > 0 {

@@ -17,7 +17,8 @@ var loaded = []string{
 	"tenant", "network", "port", "binding", "host", "facts", "vtep", "pool", "vni", "tombstone", "apitoken", "move", "counters",
 }
 
-// Load reads everything at one revision.
+// Load reads everything at one revision, and gives it that of the last write to the store: what other users of the cluster wrote after it is
+// not the store's, no watch would ever bring it, and a host that has applied all there is would be waited for.
 func (s *Store) Load(ctx context.Context) (*model.World, error) {
 	for {
 		w, err := s.load(ctx)
@@ -29,7 +30,7 @@ func (s *Store) Load(ctx context.Context) (*model.World, error) {
 }
 
 func (s *Store) load(ctx context.Context) (*model.World, error) {
-	v, err := s.look(ctx)
+	v, err := s.look(ctx, get(s.keys.head()))
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +49,7 @@ func (s *Store) load(ctx context.Context) (*model.World, error) {
 			return nil, err
 		}
 	}
-	w.Revision = v.meta.revision(v.rev)
+	w.Revision = v.head()
 	return w, nil
 }
 

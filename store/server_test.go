@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/weftnet/weft/model"
 )
 
 // testServers: who is there is known to all, also when it went. Break it: let present not revoke.
@@ -63,6 +65,34 @@ func testHead(t *testing.T, endpoint string) {
 	}
 	if again, err := s.Head(t.Context()); err != nil || again != h || h <= a.Revision {
 		t.Fatalf("head %d, %v after a foreign write; it was %d", again, err, h)
+	}
+}
+
+// testForeignWrites: what other users of the cluster write is neither in the revision of a World nor missed when it is compacted: two servers
+// that load before and after it stand at one revision. Break it: give the World the revision that etcd answers with, or begin the watch behind
+// the World's.
+func testForeignWrites(t *testing.T, endpoint string) {
+	s, ctx := open(t, endpoint), t.Context()
+	a := tenant("acme")
+	must(t, s.CreateTenant(ctx, a))
+	before := ok[*model.World](t)(s.Load(ctx)).Revision
+	var foreign int64
+	for range 3 {
+		resp, err := s.cli.Put(ctx, "/foreign", "x")
+		must(t, err)
+		foreign = resp.Header.Revision
+	}
+	_, err := s.cli.Compact(ctx, foreign)
+	must(t, err)
+	after := ok[*model.World](t)(s.Load(ctx)).Revision
+	if after != before || after != a.Revision {
+		t.Fatalf("the store stands at %d after foreign writes; it stood at %d, and the last write was %d", after, before, a.Revision)
+	}
+	events := s.Watch(ctx, after)
+	b := tenant("bolt")
+	must(t, s.CreateTenant(ctx, b))
+	if e := next(t, events); e.Reset || e.Revision != b.Revision {
+		t.Fatalf("%+v; want what was written at %d", e, b.Revision)
 	}
 }
 

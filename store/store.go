@@ -136,11 +136,7 @@ func (s *Store) Head(ctx context.Context) (model.Revision, error) {
 	if err != nil {
 		return 0, err
 	}
-	last := v.meta.mod
-	if kv := v.one(0); kv != nil {
-		last = max(last, kv.ModRevision)
-	}
-	return v.meta.revision(last), nil
+	return v.head(), nil
 }
 
 // Size is how many octets the store takes (the largest of an external cluster's members), and how many it may; a quota of

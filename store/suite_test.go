@@ -56,6 +56,7 @@ var suite = map[string]func(t *testing.T, endpoint string){
 	"size":                 testSize,
 	"servers":              testServers,
 	"head":                 testHead,
+	"foreign writes":       testForeignWrites,
 	"CA":                   testCA,
 	"fence":                testFence,
 	"closed and cancelled": testClosed,

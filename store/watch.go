@@ -82,7 +82,7 @@ func (w *watch) run(ctx context.Context) {
 // once makes one etcd watch and passes on what it says. It says whether there is more to come.
 func (w *watch) once(ctx context.Context) (more bool, err error) {
 	_, replaced := w.s.metaOf()
-	v, err := w.s.peek(ctx)
+	v, err := w.s.peek(ctx, get(w.s.keys.head()))
 	if err != nil {
 		return true, err
 	}
@@ -107,6 +107,10 @@ func (w *watch) once(ctx context.Context) (more bool, err error) {
 				return true, nil
 			}
 			if resp.CompactRevision != 0 {
+				if w.from >= v.head() { // what was compacted was not the store's, but of other users of the cluster
+					w.from = m.revision(v.rev)
+					return true, nil
+				}
 				w.emit(ctx, Event{Revision: w.from, Reset: true})
 				return false, nil
 			}
