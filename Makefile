@@ -36,7 +36,7 @@ lint:
 
 install: build
 	install -D -m 0755 bin/weft $(DESTDIR)/usr/local/bin/weft
-	install -D -m 0644 -t $(DESTDIR)/etc/systemd/system packaging/systemd/weft-server.service packaging/systemd/weft-agent.service packaging/systemd/weft-up.service
+	install -D -m 0644 -t $(DESTDIR)/etc/systemd/system packaging/systemd/weft-server.service packaging/systemd/weft-agent.service packaging/systemd/weft-up.service packaging/systemd/weft-vtep.service
 
 clean:
 	rm -rf bin
