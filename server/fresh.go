@@ -81,7 +81,7 @@ func (a *api) fresh(ctx context.Context) error {
 	defer cancel()
 	rev, err := a.fresher.ask(ctx, limit)
 	if err == nil {
-		if err = a.view.reach(ctx, rev, a.cfg.Limits.Fresh/4, a.nudge); err == nil {
+		if err = a.view.reach(ctx, rev, a.cfg.Limits.Fresh/hurryParts, a.nudge); err == nil {
 			return nil
 		}
 	}

@@ -65,15 +65,31 @@ func (a *api) begin(w *model.World) {
 // follow takes changes in until the store wants a new load. A watch that does not bring what is known to be there is begun again, where it
 // stood: the member of the cluster that it came from may hang.
 func (a *api) follow(ctx context.Context, from model.Revision) {
-	for a.followOnce(ctx, &from) {
-		a.log.Warn("the watch of the store hangs and begins again", "revision", int64(from))
+	watch := watching{from: from, begin: a.store.Watch, patience: a.cfg.Limits.Fresh / hurryParts}
+	for before := from; a.followOnce(ctx, &watch); before = watch.from {
+		a.log.Warn("the watch of the store hangs and begins again", "revision", int64(watch.from))
+		// One that was given too little time is given more: the store may be busy, and has to look for what it is asked for anew each time.
+		if watch.patience = min(2*watch.patience, 2*a.cfg.Limits.Fresh); watch.from != before {
+			watch.patience = a.cfg.Limits.Fresh / hurryParts
+		}
 	}
 }
 
-// followOnce is one watch, from a revision that it keeps. It reports whether another watch can go on where it ended.
-func (a *api) followOnce(ctx context.Context, from *model.Revision) bool {
+// hurryParts: a request that waits for the store's changes complains of the watch after that part of its time, and again after each.
+const hurryParts = 4
+
+// watching is where following stands, and how watches begin. patience is for how long one may bring nothing before complaints are heard.
+type watching struct {
+	from     model.Revision
+	begin    func(context.Context, model.Revision) <-chan store.Event
+	patience time.Duration
+}
+
+// followOnce is one watch. It reports whether another can go on where it ended.
+func (a *api) followOnce(ctx context.Context, w *watching) bool {
 	ctx, cancel := context.WithCancel(ctx)
-	events := a.store.Watch(ctx, *from)
+	events := w.begin(ctx, w.from)
+	moved := time.Now()
 	defer func() {
 		cancel()
 		for range events { // until the watch has ended
@@ -82,7 +98,11 @@ func (a *api) followOnce(ctx context.Context, from *model.Revision) bool {
 	for {
 		select {
 		case <-a.hangs:
-			return ctx.Err() == nil
+			if ctx.Err() != nil || time.Since(moved) >= w.patience {
+				return ctx.Err() == nil
+			}
+			// It was begun, or brought something, only just: what is waited for is on its way. Under load there are always complaints, and a
+			// watch that ended at each would bring nothing ever.
 		case ev, open := <-events:
 			if !open {
 				return false
@@ -96,7 +116,7 @@ func (a *api) followOnce(ctx context.Context, from *model.Revision) bool {
 				if !a.takeEvents(all) {
 					return false
 				}
-				*from = all[len(all)-1].Revision
+				w.from, moved = all[len(all)-1].Revision, time.Now()
 			}
 			if last.Err != nil {
 				a.log.Warn("the watch of the store broke", "err", last.Err)

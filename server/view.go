@@ -188,10 +188,10 @@ func (v *view) wait(ctx context.Context, rev model.Revision) error {
 	}
 }
 
-// reach is wait for a revision that the store has said to be there: it comes, or something hangs. After late, hangs is called.
+// reach is wait for a revision that the store has said to be there: it comes, or something hangs. Each time that late has passed, hangs is called.
 func (v *view) reach(ctx context.Context, rev model.Revision, late time.Duration, hangs func()) error {
-	timer := time.AfterFunc(late, hangs)
-	defer timer.Stop()
+	tick := time.NewTicker(late)
+	defer tick.Stop()
 	for {
 		v.mu.RLock()
 		done, advanced := v.published >= rev, v.advanced
@@ -201,6 +201,8 @@ func (v *view) reach(ctx context.Context, rev model.Revision, late time.Duration
 		}
 		select {
 		case <-advanced:
+		case <-tick.C:
+			hangs()
 		case <-ctx.Done():
 			return fmt.Errorf("wait for revision %d to come from the store: %w", rev, ctx.Err())
 		}
