@@ -94,12 +94,17 @@ func pair(t *testing.T, how string) (*client.Client, func() []deed) {
 
 func (d *deployment) serveHandler(t *testing.T, u *useless) string {
 	t.Helper()
+	mux := http.NewServeMux()
+	mux.Handle(weftv1connect.NewSystemServiceHandler(u))
+	return d.serveMux(t, mux)
+}
+
+func (d *deployment) serveMux(t *testing.T, mux *http.ServeMux) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	mux := http.NewServeMux()
-	mux.Handle(weftv1connect.NewSystemServiceHandler(u))
 	srv := &http.Server{Handler: mux, TLSConfig: trust.ServerTLS(d.ca, nil, time.Now), ErrorLog: log.New(io.Discard, "", 0)}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.ServeTLS(l, "", "") }()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 )
@@ -25,9 +26,17 @@ func MoveEnded(m *weftv1.Move) bool {
 // that goes away meanwhile is replaced by another, or by itself when it is back: watching changes nothing, so it may be asked again. It blocks; it
 // ends with ctx.
 func (c *Client) FollowMove(ctx context.Context, tenant, port string, each func(*weftv1.Move) bool) error {
+	var last *weftv1.Move
 	for tries := 0; ; {
 		generation := c.dialer.now()
-		news, ended, err := c.watchMove(ctx, tenant, port, each)
+		// A watch that begins again brings what is known already: that is no news, or a server that ends each watch would be asked for ever.
+		news, ended, err := c.watchMove(ctx, tenant, port, func(m *weftv1.Move) (more, news bool) {
+			if proto.Equal(m, last) {
+				return true, false
+			}
+			last = m
+			return each(m), true
+		})
 		if ended {
 			return nil
 		}
@@ -48,15 +57,16 @@ func (c *Client) FollowMove(ctx context.Context, tenant, port string, each func(
 }
 
 // watchMove is one stream. news tells that it brought something.
-func (c *Client) watchMove(ctx context.Context, tenant, port string, each func(*weftv1.Move) bool) (news, ended bool, err error) {
+func (c *Client) watchMove(ctx context.Context, tenant, port string, each func(*weftv1.Move) (more, news bool)) (news, ended bool, err error) {
 	stream, err := c.Ports.WatchMove(ctx, connect.NewRequest(&weftv1.WatchMoveRequest{Tenant: tenant, Name: port}))
 	if err != nil {
 		return false, false, err
 	}
 	defer stream.Close()
 	for stream.Receive() {
-		news = true
-		if !each(stream.Msg()) || MoveEnded(stream.Msg()) {
+		more, fresh := each(stream.Msg())
+		news = news || fresh
+		if !more || MoveEnded(stream.Msg()) {
 			return news, true, nil
 		}
 	}
