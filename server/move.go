@@ -87,7 +87,7 @@ func (a *api) CommitMove(ctx context.Context, req *connect.Request[weftv1.Commit
 		case !m.Pending():
 			return noMove(p, m, "commit")
 		}
-		if r := a.readiness(w, p, at, nil); at.move.Phase == model.MovePreparing || !r.reachable {
+		if r := a.readiness(w, p, at, nil); at.move.Phase == model.MovePreparing || !r.reachable || r.broken != "" {
 			return model.Errorf(model.Conflict, "name",
 				fmt.Sprintf("wait until it is prepared: `weft port show %s --tenant %s`", p.Name, p.Tenant), "the move is not prepared: %s", r.missing())
 		}

@@ -431,3 +431,23 @@ func TestPreparedMoveBreaks(t *testing.T) {
 		t.Errorf("%v", s)
 	}
 }
+
+// TestBrokenMoveIsNotCommitted: nor by command, whose workload would go dark there. Break it: let CommitMove look only at whether the move was
+// prepared once, and the target is connected.
+func TestBrokenMoveIsNotCommitted(t *testing.T) {
+	f := ownServer(t, Config{})
+	from, to, peer := movers(t, f, "broken")
+	peer.acknowledge()
+	p := ok(t, f.ports.PrepareMove, &weftv1.PrepareMoveRequest{Tenant: "broken", Name: "p", Host: to.name})
+	eventually(t, "it is prepared", func() bool { return f.at(t, "broken").Move.Phase == prepared })
+	to.mu.Lock()
+	broken := &planv1.Applied{StoreId: to.staging.StoreID(), Revision: to.staging.Revision(),
+		Errors: []*planv1.ResourceError{{Kind: planv1.Kind_KIND_PORT, Uid: p.Meta.Uid, Message: "no room"}}}
+	to.mu.Unlock()
+	to.say(&planv1.AgentMessage{Message: &planv1.AgentMessage_Applied{Applied: broken}})
+	eventually(t, "the server knows", func() bool { return stateOf(t, f, to.name) == weftv1.HostState_HOST_STATE_DEGRADED })
+	refused(t, f.ports.CommitMove, &weftv1.CommitMoveRequest{Tenant: "broken", Name: "p"}, conflict, "name", "no room")
+	if s := f.at(t, "broken"); s.Move.Phase != prepared || s.Binding.Active != from.name {
+		t.Errorf("%v", s)
+	}
+}
