@@ -20,6 +20,8 @@ const (
 	Conflict ErrorKind = "conflict"
 	// Stale: based on a revision or epoch that is not the current one.
 	Stale ErrorKind = "stale"
+	// Busy: other writers were always first, and nothing was done; it may do if it is asked again.
+	Busy ErrorKind = "busy"
 	// Exhausted: a pool or a limit is full.
 	Exhausted ErrorKind = "exhausted"
 	// Denied: the credential does not allow it.

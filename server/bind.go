@@ -145,8 +145,14 @@ func (a *api) swap(ctx context.Context, p *model.Port, decide func(w *model.Worl
 			a.readBack(ctx, rev)
 			return next, nil
 		}
-		if !isKind(err, model.Stale) || !a.again(ctx, attempt) {
+		switch {
+		case !isKind(err, model.Stale):
 			return now, err
+		case a.again(ctx, attempt):
+		case ctx.Err() != nil:
+			return now, ctx.Err()
+		default: // not Aborted: what was asked for was not refused, and an agent would take that for a no
+			return now, model.Errorf(model.Busy, "", "try again", "nothing was done: other writers changed the binding of port %s first, %d times", p.Name, tries)
 		}
 	}
 }

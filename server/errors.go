@@ -18,6 +18,7 @@ var codes = map[model.ErrorKind]connect.Code{
 	model.Taken:           connect.CodeAlreadyExists,
 	model.Conflict:        connect.CodeFailedPrecondition,
 	model.Stale:           connect.CodeAborted,
+	model.Busy:            connect.CodeUnavailable,
 	model.Exhausted:       connect.CodeResourceExhausted,
 	model.Denied:          connect.CodePermissionDenied,
 	model.Unauthenticated: connect.CodeUnauthenticated,

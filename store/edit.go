@@ -155,7 +155,7 @@ func (s *Store) write(ctx context.Context, decide func(context.Context) (*edit, 
 			return rev, err
 		}
 	}
-	return 0, model.Errorf(model.Conflict, "", "try again", "other writes got in between %d times", attemptLimit)
+	return 0, model.Errorf(model.Busy, "", "try again", "nothing was done: other writes got in between %d times", attemptLimit)
 }
 
 // commit does the edit if all that it was decided upon is still so. Not done and no error is a lost race.
