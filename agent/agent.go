@@ -47,6 +47,8 @@ type Agent struct {
 	unfit  []attachment
 	uplink *uplink
 	prober *Prober
+	// servant answers what workloads ask.
+	servant *servant
 	// silent are the VTEPs that the watch hears no more.
 	silent []watched
 	wall   *wall
@@ -115,6 +117,8 @@ type Datapath interface {
 	CheckXDP() error
 	// FirstFrames tells the numbers of watched ports whose workload sends, until the context ends.
 	FirstFrames(context.Context) (<-chan datapath.PortID, error)
+	// Punts gives what workloads ask their host for to a function, until the context ends.
+	Punts(context.Context, func(datapath.Punt)) error
 	// Publish puts new tables in the place of those of another layout; else it does nothing.
 	Publish() error
 }
@@ -220,6 +224,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	tasks.Go(func() { a.firstFrames(ctx, frames) })
+	if err := a.startServant(ctx, &tasks); err != nil {
+		return err
+	}
 	a.log.Info("the agent is ready", "host", a.cfg.Name, "plan", a.known, "ports", len(a.atts.byUID))
 	return a.loop(ctx, events)
 }
@@ -533,6 +540,7 @@ func (a *Agent) reconcile() {
 	a.settle()
 	a.unfitAll()
 	a.tellProber()
+	a.servant.forget()
 	a.followFlips()
 	for w := range a.waiting {
 		if w.ready() {

@@ -215,7 +215,7 @@ func (r *Reconciler) wantPort(uid string) (want datapath.Port, why string, ok bo
 	} else if r.view.byVNI[n.vni] != n.uid {
 		why = fmt.Sprintf("VNI %d of its network is held by another network", n.vni)
 	} else {
-		want.VNI, want.Unguarded = n.vni, p.unguarded
+		want.VNI, want.Unguarded, want.Services = n.vni, p.unguarded, r.services(p, n)
 		want.FastPath = p.fastPath && r.fast[uid] == fastPath{ifindex: l.ifindex}
 		want.Watched = l.tells && p.place.comes(r.self)
 		want.MACs = slices.Concat(p.macs, p.pairs)
@@ -262,7 +262,7 @@ func sameNetwork(a, b datapath.Network) bool {
 
 func samePort(a, b datapath.Port) bool {
 	return a.Ifindex == b.Ifindex && a.ID == b.ID && a.UID == b.UID && a.VNI == b.VNI && a.Held == b.Held &&
-		a.Unguarded == b.Unguarded && a.FastPath == b.FastPath && a.Watched == b.Watched && sameMACs(a.MACs, b.MACs)
+		a.Unguarded == b.Unguarded && a.Services == b.Services && a.FastPath == b.FastPath && a.Watched == b.Watched && sameMACs(a.MACs, b.MACs)
 }
 
 func sameMACs(a, b []wire.MAC) bool {

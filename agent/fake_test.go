@@ -374,6 +374,9 @@ func (f *fakeKernel) Capabilities() []datapath.Capability {
 func (f *fakeKernel) CheckXDP() error { return nil }
 func (f *fakeKernel) Publish() error  { f.published++; return nil }
 
+// Punts tells of nothing: no workload asks.
+func (f *fakeKernel) Punts(context.Context, func(datapath.Punt)) error { return nil }
+
 // FirstFrames passes what tests put into frames on.
 func (f *fakeKernel) FirstFrames(ctx context.Context) (<-chan datapath.PortID, error) {
 	out := make(chan datapath.PortID)

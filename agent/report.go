@@ -105,6 +105,7 @@ func (a *Agent) portReport(uid string, drops map[datapath.PortID][]*planv1.Drop)
 	if at, ok := a.atts.byUID[uid]; ok {
 		r.Interface = at.Interface
 	}
+	r.Services = a.servant.countsOf(uid)
 	r.FastPath, r.FastPathMessage = a.inFastPath(uid), a.rec.fast[uid].why
 	c := a.tallies.Open[uid]
 	defer func() {

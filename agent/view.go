@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -30,6 +31,8 @@ type view struct {
 	flips   map[string]flip     // port uid -> a commit that stands in the place of the plan's word
 	// passing are the ports that are on their way, by each host that they come to or go from.
 	passing map[string]map[string]bool
+	// routers are the ports of each network that may advertise themselves as one.
+	routers map[string]map[string]bool
 	// over are flips that ended since overFlips was asked.
 	over []flip
 }
@@ -51,6 +54,7 @@ type network struct {
 	unknown      datapath.UnknownUnicast
 	dscpUniform  bool
 	external     []external
+	dhcp         *dhcp // nil: nothing is answered
 }
 
 type external struct {
@@ -65,6 +69,8 @@ type port struct {
 	ips                        []netip.Prefix
 	unguarded, forwarding      bool
 	fastPath                   bool
+	dhcpServer, router         bool
+	hostname                   string
 	// place is where it is: what the plan says, or the flip in its place.
 	place, planned place
 	// stale is the epoch of the resource when it is lower than the highest seen, and refused is what it says.
@@ -131,6 +137,7 @@ func newView() *view {
 		broken:  map[plan.Key]string{},
 		flips:   map[string]flip{},
 		passing: map[string]map[string]bool{},
+		routers: map[string]map[string]bool{},
 	}
 }
 
@@ -188,6 +195,10 @@ func decodeNetwork(uid string, m *planv1.Network) (*network, error) {
 	default:
 		n.unknown = datapath.UnknownExternal
 	}
+	var err error
+	if n.dhcp, err = decodeDHCP(m.Dhcp); err != nil {
+		return nil, err
+	}
 	for _, e := range m.External {
 		macs, err := decodeMACs(e.Macs)
 		if err != nil {
@@ -202,6 +213,7 @@ func decodePort(uid string, m *planv1.Port) (*port, error) {
 	p := &port{
 		uid: uid, network: m.Network, tenant: m.TenantName, name: m.Name,
 		unguarded: m.Unguarded, forwarding: m.Forwarding, fastPath: m.FastPath,
+		dhcpServer: m.DhcpServer, router: m.Router, hostname: cmp.Or(m.Hostname, m.Name),
 		place: place{epoch: m.Epoch, active: m.Active, incoming: m.Incoming, draining: m.Draining, vtep: m.Vtep},
 	}
 	var err error
@@ -518,6 +530,10 @@ func (v *view) unclaimPorts(n *network, d *dirty) {
 }
 
 func (v *view) claimPort(p *port, d *dirty) {
+	if p.router {
+		index(v.routers, p.network, p.uid)
+		d.portsOf[p.network] = true
+	}
 	if p.place.vtep != "" {
 		index(v.atVTEP, p.place.vtep, p.uid)
 	}
@@ -541,6 +557,10 @@ func (v *view) claimMACs(n *network, p *port, d *dirty) {
 }
 
 func (v *view) unclaimPort(p *port, d *dirty) {
+	if p.router {
+		unindex(v.routers, p.network, p.uid)
+		d.portsOf[p.network] = true
+	}
 	unindex(v.atVTEP, p.place.vtep, p.uid)
 	for _, host := range p.ends() {
 		unindex(v.passing, host, p.uid)

@@ -83,6 +83,8 @@ func networkCreate(a *app) *cobra.Command {
 	f.Int64Var(&mtu, "mtu", 0, "`OCTETS` of an inner IP packet; 0 is whatever fits")
 	f.StringVar(&spec.Description, "description", "", "what it is for")
 	unknown, dscp := unknownUnicastFlag(cmd), dscpFlag(cmd)
+	var dhcp dhcpFlags
+	dhcp.register(cmd, "")
 	a.waiting(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if spec.Vni, err = vniFlag(cmd, "vni", vni); err != nil {
@@ -95,6 +97,9 @@ func networkCreate(a *app) *cobra.Command {
 			return err
 		}
 		if spec.Dscp, err = parseDSCP(*dscp); err != nil {
+			return err
+		}
+		if err := dhcp.edit(cmd, spec); err != nil {
 			return err
 		}
 		tenant, err := a.tenant()
@@ -199,6 +204,7 @@ func (s *sheet) network(n *weftv1.Network) {
 	s.row("MTU", mtu)
 	s.row("Unknown unicast", enum("UNKNOWN_UNICAST_", spec.GetUnknownUnicast()))
 	s.row("DSCP", enum("DSCP_", spec.GetDscp()))
+	s.dhcp(spec)
 	s.row("Ports", fmt.Sprintf("%d, %d bound", status.GetPorts(), status.GetBoundPorts()))
 	s.row("Hosts", orNone(status.GetHosts()))
 	if len(status.GetConditions()) > 0 {
@@ -220,7 +226,7 @@ func (s *sheet) network(n *weftv1.Network) {
 func networkSet(a *app) *cobra.Command {
 	var next weftv1.NetworkSpec
 	var mtu int64
-	cmd := &cobra.Command{Use: "set NAME", Short: "change a network: mtu, subnets, unknown-unicast, dscp, description", Args: names("NAME"),
+	cmd := &cobra.Command{Use: "set NAME", Short: "change a network: mtu, subnets, unknown-unicast, dscp, dhcp and what it says, description", Args: names("NAME"),
 		Long:              "Changes what is named and leaves the rest. VNI and pool of a network never change; its VTEPs are changed with `weft network vtep`.",
 		ValidArgsFunction: a.complete(a.networkNames)}
 	f := cmd.Flags()
@@ -228,10 +234,12 @@ func networkSet(a *app) *cobra.Command {
 	f.Int64Var(&mtu, "mtu", 0, "`OCTETS` of an inner IP packet; 0 is whatever fits")
 	f.StringVar(&next.Description, "description", "", "what it is for")
 	unknown, dscp := unknownUnicastFlag(cmd), dscpFlag(cmd)
+	var dhcp dhcpFlags
+	dhcp.register(cmd, ": they replace all that were there")
 	based := revisionFlag(cmd)
 	a.waiting(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if err := somethingToSet(cmd, "mtu", "subnet", "unknown-unicast", "dscp", "description"); err != nil {
+		if err := somethingToSet(cmd, append([]string{"mtu", "subnet", "unknown-unicast", "dscp", "description"}, dhcpFlagNames...)...); err != nil {
 			return err
 		}
 		if next.Mtu, err = mtuFlag(mtu); err != nil {
@@ -243,7 +251,11 @@ func networkSet(a *app) *cobra.Command {
 		if next.Dscp, err = parseDSCP(*dscp); err != nil {
 			return err
 		}
+		if err := dhcp.edit(cmd, &weftv1.NetworkSpec{}); err != nil { // said before anything is asked
+			return err
+		}
 		n, err := a.changeNetwork(cmd.Context(), args[0], *based, func(spec *weftv1.NetworkSpec) {
+			_ = dhcp.edit(cmd, spec)
 			if f.Changed("subnet") {
 				spec.Subnets = slices.DeleteFunc(next.Subnets, func(s string) bool { return s == "" })
 			}

@@ -22,6 +22,8 @@ type portFlags struct {
 	macs, ips, pairs      []string
 	unguarded, forwarding bool
 	fastPath              string
+	dhcpServer, router    bool
+	hostname              string
 	description           string
 }
 
@@ -34,6 +36,9 @@ func (p *portFlags) register(cmd *cobra.Command, replaces string) {
 	f.BoolVar(&p.forwarding, "forwarding", false, "the workload forwards traffic on (a router)")
 	f.StringVar(&p.fastPath, "fast-path", "none", "`LANE`: xdp (more packets a second, less bulk TCP; veths only) or none")
 	_ = cmd.RegisterFlagCompletionFunc("fast-path", cobra.FixedCompletions([]string{"none", "xdp"}, cobra.ShellCompDirectiveNoFileComp))
+	f.BoolVar(&p.dhcpServer, "dhcp-server", false, "let the workload answer as a DHCP server")
+	f.BoolVar(&p.router, "router", false, "let the workload advertise itself as a router by RA; the hosts then advertise nothing in its network")
+	f.StringVar(&p.hostname, "hostname", "", "host `NAME` that DHCP gives it; left out, the port's name")
 	f.StringVar(&p.description, "description", "", "what it is")
 }
 
@@ -74,6 +79,15 @@ func (p *portFlags) edit(cmd *cobra.Command, spec *weftv1.PortSpec) error {
 	}
 	if f.Changed("forwarding") {
 		spec.Forwarding = p.forwarding
+	}
+	if f.Changed("dhcp-server") {
+		spec.DhcpServer = p.dhcpServer
+	}
+	if f.Changed("router") {
+		spec.Router = p.router
+	}
+	if f.Changed("hostname") {
+		spec.Hostname = p.hostname
 	}
 	if f.Changed("description") {
 		spec.Description = p.description
@@ -221,6 +235,13 @@ func (s *sheet) port(p *weftv1.Port) {
 	if spec.GetFastPath() != weftv1.FastPath_FAST_PATH_NONE {
 		s.row("Fast path", fastPath(spec, status))
 	}
+	s.row("Host name", spec.GetHostname())
+	if spec.GetDhcpServer() {
+		s.row("DHCP server", yes(true))
+	}
+	if spec.GetRouter() {
+		s.row("Router", yes(true))
+	}
 	s.row("MTU", number(status.GetMtu()))
 	host := place(status.GetBinding())
 	if host == "" {
@@ -239,6 +260,7 @@ func (s *sheet) port(p *weftv1.Port) {
 	for _, d := range status.GetDrops() {
 		drops = append(drops, d.GetReason()+": "+counted(d.GetPackets(), "packet"))
 	}
+	s.services(status.GetServices())
 	s.list("Drops", drops)
 	if m := status.GetMove(); m != nil {
 		s.list("Last move", moveLines(m))
@@ -259,14 +281,14 @@ func fastPath(spec *weftv1.PortSpec, status *weftv1.PortStatus) cell {
 
 func portSet(a *app) *cobra.Command {
 	var flags portFlags
-	cmd := &cobra.Command{Use: "set NAME", Short: "change a port: mac, ip, allowed-address, unguarded, forwarding, fast-path, description", Args: names("NAME"),
+	cmd := &cobra.Command{Use: "set NAME", Short: "change a port: mac, ip, allowed-address, unguarded, forwarding, fast-path, dhcp-server, router, hostname, description", Args: names("NAME"),
 		Long:              "Changes what is named and leaves the rest. The network of a port never changes; its host is changed with `weft port move`.",
 		ValidArgsFunction: a.complete(a.portNames)}
 	flags.register(cmd, ": they replace all that were there; '' has one allocated")
 	based := revisionFlag(cmd)
 	a.waiting(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := somethingToSet(cmd, "mac", "ip", "allowed-address", "unguarded", "forwarding", "fast-path", "description"); err != nil {
+		if err := somethingToSet(cmd, "mac", "ip", "allowed-address", "unguarded", "forwarding", "fast-path", "dhcp-server", "router", "hostname", "description"); err != nil {
 			return err
 		}
 		tenant, err := a.tenant()

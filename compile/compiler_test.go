@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -34,6 +35,7 @@ func drawChange(t *rapid.T, rev model.Revision) model.Change {
 		uid := pick("p", 6)
 		ch.Port = &model.Port{Meta: meta(uid), Tenant: "t", Name: string(uid),
 			Spec: model.PortSpec{Unguarded: rapid.Bool().Draw(t, "unguarded"), FastPath: rapid.SampledFrom([]model.FastPath{"", model.FastPathXDP}).Draw(t, "lane"),
+				DHCPServer: rapid.Bool().Draw(t, "dhcp server"), Router: rapid.Bool().Draw(t, "router"), Hostname: rapid.SampledFrom([]string{"", "www"}).Draw(t, "hostname"),
 				AllowedAddressPairs: []model.AddressPair{{MAC: wire.MAC{2, 1}, IP: netip.MustParseAddr("10.0.0.9")}}},
 			Alloc: model.PortAlloc{NetworkUID: model.UID(fmt.Sprintf("n%d", uid[1]%3)), MACs: []wire.MAC{{2, byte(rapid.IntRange(0, 2).Draw(t, "mac"))}},
 				IPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24")}}}
@@ -65,6 +67,12 @@ func drawNetwork(t *rapid.T, uid model.UID, rev model.Revision) *model.Network {
 	n.Spec.MTU = rapid.SampledFrom([]int{0, 0, 1400}).Draw(t, "mtu")
 	n.Spec.UnknownUnicast = rapid.SampledFrom([]model.UnknownUnicast{"", model.UnknownUnicastFlood, model.UnknownUnicastDrop}).Draw(t, "unknown")
 	n.Spec.DSCP = rapid.SampledFrom([]model.DSCP{"", model.DSCPPipe, model.DSCPUniform}).Draw(t, "dscp")
+	if rapid.Bool().Draw(t, "subnet") {
+		n.Spec.Subnets = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}
+	}
+	router := netip.MustParseAddr("10.0.0.1")
+	n.Spec.DHCP = rapid.SampledFrom([]*model.DHCP{nil, {Disabled: true}, {Domain: "example.org", Gateways: []netip.Addr{router}, DNSServers: []netip.Addr{router},
+		Routes: []model.Route{{Prefix: netip.MustParsePrefix("10.9.0.0/16"), Gateway: router}}, LeaseTime: time.Hour}}).Draw(t, "dhcp")
 	for _, v := range []string{"ext0", "ext1"} {
 		if rapid.Bool().Draw(t, v) {
 			n.Spec.VTEPs = append(n.Spec.VTEPs, model.NetworkVTEP{VTEP: v, MACs: []wire.MAC{{2, 9}}})

@@ -90,6 +90,7 @@ func (r *run) buildNetwork(uid model.UID) *plan.Resource {
 			m.External = append(m.External, &planv1.ExternalVtep{Vtep: string(v.UID), Macs: macs(ext.MACs)})
 		}
 	}
+	m.Dhcp = dhcp(n.Spec.EffectiveDHCP())
 	return plan.NewNetwork(int64(r.w.Revision), m, plan.FeatureMembers)
 }
 

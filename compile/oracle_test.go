@@ -102,6 +102,15 @@ func oracleNetwork(w *model.World, n *model.Network) *planv1.Network {
 	if n.Spec.DSCP == "uniform" {
 		m.DscpUniform = true
 	}
+	if d := n.Spec.DHCP; len(n.Spec.Subnets) > 0 && (d == nil || !d.Disabled) {
+		m.Dhcp = &planv1.Dhcp{LeaseSeconds: 86400}
+		if d != nil {
+			m.Dhcp.Domain, m.Dhcp.DnsServers = d.Domain, []string{d.DNSServers[0].String()}
+			m.Dhcp.Gateways = []string{d.Gateways[0].String()}
+			m.Dhcp.Routes = []*planv1.Route{{Prefix: d.Routes[0].Prefix.String(), Gateway: d.Routes[0].Gateway.String()}}
+			m.Dhcp.LeaseSeconds = uint32(d.LeaseTime.Seconds())
+		}
+	}
 	var members, all []*model.HostFacts
 	anyMember := false
 	for h := range w.Hosts {
@@ -152,7 +161,8 @@ func oracleNetwork(w *model.World, n *model.Network) *planv1.Network {
 
 func oraclePort(w *model.World, p *model.Port) *planv1.Port {
 	m := &planv1.Port{Uid: string(p.UID), Network: string(p.Alloc.NetworkUID), Macs: oracleMACs(p.Alloc.MACs),
-		TenantName: p.Tenant, Name: p.Name, Unguarded: p.Spec.Unguarded, Forwarding: p.Spec.Forwarding, FastPath: p.Spec.FastPath == "xdp"}
+		TenantName: p.Tenant, Name: p.Name, Unguarded: p.Spec.Unguarded, Forwarding: p.Spec.Forwarding, FastPath: p.Spec.FastPath == "xdp",
+		DhcpServer: p.Spec.DHCPServer, Router: p.Spec.Router, Hostname: p.Spec.Hostname}
 	for _, ip := range p.Alloc.IPs {
 		m.Ips = append(m.Ips, ip.String())
 	}

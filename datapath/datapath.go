@@ -69,6 +69,7 @@ type Datapath struct {
 	sweeper *sweeper
 
 	firsts firstFrames
+	punts  punts
 }
 
 // portRef is what the process remembers of a port.
@@ -219,6 +220,7 @@ func (d *Datapath) Close() error {
 	var errs []error
 	d.sweeper.stop()
 	d.firsts.stop()
+	d.punts.stop()
 	for _, p := range d.progs {
 		errs = append(errs, p.Close())
 	}

@@ -84,8 +84,16 @@ const (
 	DropForwardTTL DropReason = 38
 	// DropForwardTooBig: a tunnel packet to be forwarded after its port does not fit the path to where that is.
 	DropForwardTooBig DropReason = 39
+	// DropDHCPServer: a workload answers as a DHCP server (UDP from port 67 or 547, or to 68 or 546), and its port may not.
+	DropDHCPServer DropReason = 40
+	// DropRouterAdvertisement: a workload sends router advertisements or redirects, or a first fragment that may hide one, and its port may not.
+	DropRouterAdvertisement DropReason = 41
+	// DropAgentBusy: a request for the agent (DHCP, router solicitation) that its queue had no room for; the workload asks again.
+	DropAgentBusy DropReason = 42
+	// DropAgentLimit: a port asks the agent more often than 50 times a second.
+	DropAgentLimit DropReason = 43
 
-	dropReasons DropReason = 40
+	dropReasons DropReason = 44
 )
 
 var dropTexts = [...]struct{ name, text string }{
@@ -128,6 +136,10 @@ var dropTexts = [...]struct{ name, text string }{
 	37: {"ecn_ce_not_ect", "the underlay marked a tunnel packet as having met congestion (CE), and its inner packet knows nothing of ECN: RFC 6040, section 4.2"},
 	38: {"forward_ttl", "a tunnel packet to be forwarded after its port has used up its outer TTL: hosts forward it to each other"},
 	39: {"forward_too_big", "a tunnel packet to be forwarded after its port does not fit the path to where that is"},
+	40: {"dhcp_server", "a workload answers as a DHCP server (UDP from port 67 or 547, or to 68 or 546), and its port may not"},
+	41: {"router_advertisement", "a workload sends router advertisements or redirects, or a first fragment that may hide one, and its port may not"},
+	42: {"agent_busy", "a request for the agent (DHCP, router solicitation) that its queue had no room for; the workload asks again"},
+	43: {"agent_limit", "a port asks the agent more often than 50 times a second"},
 }
 
 // String is the reason's name, as in docs/drops.md.
@@ -190,8 +202,10 @@ const (
 	LaneXDPAsked LaneReason = 20
 	// LaneForward: it came by the tunnel for a port that has moved on, and follows it.
 	LaneForward LaneReason = 21
+	// LaneXDPService: it may be DHCP or router discovery, which the tc lane looks at.
+	LaneXDPService LaneReason = 22
 
-	laneReasons LaneReason = 22
+	laneReasons LaneReason = 23
 )
 
 var laneTexts = [...]struct{ name, text string }{
@@ -216,6 +230,7 @@ var laneTexts = [...]struct{ name, text string }{
 	19: {"xdp_no_room", "the driver gave no room for the headers"},
 	20: {"xdp_asked", "the FDB entry asks for the kernel lane"},
 	21: {"forward", "it came by the tunnel for a port that has moved on, and follows it"},
+	22: {"xdp_service", "it may be DHCP or router discovery, which the tc lane looks at"},
 }
 
 // String is the reason's name, as in docs/drops.md.

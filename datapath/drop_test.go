@@ -257,6 +257,87 @@ var uplinkDrops = []dropCase{
 	}},
 }
 
+// serviceDrops are about what a workload asks its host for, or answers in its place.
+var serviceDrops = []dropCase{
+	{"a DHCP server", DropDHCPServer, nil, fromPort(service(67, 5))},
+	{"to a DHCP client", DropDHCPServer, nil, fromPort(service(5, 68))},
+	{"a DHCP server behind IP options", DropDHCPServer, nil, fromPort(func(s *scene) []byte {
+		b := service(67, 68)(s)
+		b[14]++
+		return slices.Insert(b, 34, 1, 1, 1, 1)
+	})},
+	{"a DHCPv6 server", DropDHCPServer, nil, fromPort(service6(547, 546))},
+	{"a DHCPv6 server behind an extension header", DropDHCPServer, nil, fromPort(extend(60, service6(547, 546)))},
+	{"a router advertisement", DropRouterAdvertisement, nil, fromPort(icmp6(134))},
+	{"a redirect", DropRouterAdvertisement, nil, fromPort(icmp6(137))},
+	{"a router advertisement behind extension headers", DropRouterAdvertisement, nil, fromPort(extend(0, extend(43, icmp6(134))))},
+	{"a first fragment of a router advertisement", DropRouterAdvertisement, nil, fromPort(extend(44, icmp6(134)), func(b []byte) { b[57] = 1 })},
+	{"a first fragment that leaves open what it is", DropRouterAdvertisement, nil, fromPort(func(s *scene) []byte {
+		b := extend(44, extend(60, icmp6(134)))(s)
+		b[57] = 1
+		return b[:62+8]
+	})},
+	{"nine extension headers", DropRouterAdvertisement, nil, fromPort(func(s *scene) []byte {
+		build := service6(1, 2)
+		for range 9 {
+			build = extend(60, build)
+		}
+		return build(s)
+	})},
+	{"too often", DropAgentLimit, func(s *scene) {
+		served(s)
+		must(s.a.t, s.a.dp.maps["punt_times"].Put(uint32(s.w1.id), ^uint64(0)))
+	}, fromPort(service(68, 67))},
+	{"the queue is full", DropAgentBusy, func(s *scene) {
+		for served(s); ; must(s.a.t, s.a.dp.maps["punt_times"].Put(uint32(s.w1.id), uint64(0))) {
+			if o := s.fromPort(longRequest(s), nil); DropReason(o.verdict.Reason) == DropAgentBusy {
+				return
+			}
+		}
+	}, fromPort(longRequest)},
+}
+
+func longRequest(s *scene) []byte {
+	return wire.Flow{SrcMAC: s.w1.mac, DstMAC: macAll, Src: ip1, Dst: ip2}.UDP(68, 67, make([]byte, 1400))
+}
+
+func served(s *scene) {
+	p := s.w1.port()
+	p.Services = ServeDHCP4 | ServeDHCP6 | ServeRouter
+	must(s.a.t, s.a.dp.UpdatePort(p))
+	must(s.a.t, s.a.dp.maps["punt_times"].Put(uint32(s.w1.id), uint64(0)))
+}
+
+func service(src, dst uint16) func(*scene) []byte {
+	return func(s *scene) []byte {
+		return wire.Flow{SrcMAC: s.w1.mac, DstMAC: macAll, Src: netip.MustParseAddr("0.0.0.0"), Dst: netip.MustParseAddr("255.255.255.255")}.UDP(src, dst, make([]byte, 300))
+	}
+}
+
+func service6(src, dst uint16) func(*scene) []byte {
+	return func(s *scene) []byte {
+		return wire.Flow{SrcMAC: s.w1.mac, DstMAC: macRemote, Src: netip.MustParseAddr("fe80::1"), Dst: netip.MustParseAddr("fe80::2")}.UDP(src, dst, make([]byte, 60))
+	}
+}
+
+func icmp6(kind byte) func(*scene) []byte {
+	return func(s *scene) []byte {
+		b := service6(0, 0)(s)
+		b[20], b[54] = 58, kind
+		return b
+	}
+}
+
+// extend puts an extension header of 8 octets before what is behind the IPv6 header.
+func extend(header byte, build func(*scene) []byte) func(*scene) []byte {
+	return func(s *scene) []byte {
+		b := build(s)
+		next := b[20]
+		b[20] = header
+		return slices.Insert(b, 54, next, 0, 0, 0, 0, 0, 0, 0)
+	}
+}
+
 // send puts a frame on an interface as it is, with no protocol named.
 func send(t testing.TB, ns *netdev.Handle, ifname string, data []byte) {
 	t.Helper()
@@ -314,9 +395,9 @@ var uplinkDrops6 = []dropCase{
 
 // TestDrops has every drop reason once or more: verdict, name, count, books.
 func TestDrops(t *testing.T) {
-	testDrops(t, newScene(t, false), slices.Concat(portDrops, uplinkDrops))
+	testDrops(t, newScene(t, false), slices.Concat(portDrops, uplinkDrops, serviceDrops))
 	covered := map[DropReason]bool{DropInternal: true} // by its nature: only a bug of ours gets there
-	for _, c := range slices.Concat(portDrops, uplinkDrops) {
+	for _, c := range slices.Concat(portDrops, uplinkDrops, serviceDrops) {
 		covered[c.reason] = true
 	}
 	for r := DropReason(1); r < dropReasons; r++ {

@@ -128,6 +128,8 @@ type Port struct {
 	FastPath bool
 	// MACs the port may send from.
 	MACs []wire.MAC
+	// Services that the agent gives the port, and those that its workload may give others. An unguarded port is not looked at for them.
+	Services Services
 }
 
 // PortCounters are octets and frames as the workload sees them, since the id was taken into use.

@@ -16,7 +16,7 @@ type Limits struct {
 	Networks int
 	// VTEPs: 224 octets each, and 576 for each CPU for their next hops, taken at Open.
 	VTEPs int
-	// Ports: 184 octets each, and 32 for each CPU for their counters, taken at Open.
+	// Ports: 200 octets each, and 32 for each CPU for their counters, taken at Open.
 	Ports int
 	// FloodBlocks: all flood lists together, in blocks of 16 receivers, 128 octets each, taken as they come. A network's ports here
 	// begin a block, and so do its VTEPs. A changed list is there twice for a moment.
@@ -68,7 +68,7 @@ const nexthopBuckets = 8
 func (l Limits) apply(spec *ebpf.CollectionSpec) {
 	for name, n := range map[string]int{
 		"fdb": l.FDB, "accepts": l.Accepts, "networks": l.Networks, "vteps": l.VTEPs + 1, "equal_hops": l.VTEPs + 1,
-		"nexthops": (l.VTEPs + 1) * nexthopBuckets, "ports": l.Ports + 1, "port_ids": l.Ports, "port_counts": l.Ports + 1, "answer_times": l.Ports + 1,
+		"nexthops": (l.VTEPs + 1) * nexthopBuckets, "ports": l.Ports + 1, "port_ids": l.Ports, "port_counts": l.Ports + 1, "answer_times": l.Ports + 1, "punt_times": l.Ports + 1,
 		"floods": l.FloodBlocks, "drops": l.DropKeys, "drop_sources": l.DropSources,
 	} {
 		spec.Maps[name].MaxEntries = uint32(n)

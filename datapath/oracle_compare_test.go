@@ -99,6 +99,11 @@ func (d *duel) compareCopies(s shot, want oracle.Result, o outcome) string {
 			return fmt.Sprintf("oracle: passed, lane %q; datapath: mark %#x", want.Lane, o.mark)
 		}
 		return d.surplus()
+	case oracle.Handed:
+		if kind != bpf.TCVerdictKindV_PUNTED || !bytes.Equal(o.data, s.Data) {
+			return fmt.Sprintf("oracle: handed to the agent; datapath: %s as %x", o, o.data)
+		}
+		return d.surplus()
 	case oracle.Delivered:
 		if to := want.Deliveries[0]; kind != bpf.TCVerdictKindV_DELIVERED || o.verdict.Ifindex != to.Ifindex || !bytes.Equal(o.data, to.Frame) {
 			return fmt.Sprintf("oracle: delivered to %d as %x\ndatapath: %s as %x", to.Ifindex, to.Frame, o, o.data)

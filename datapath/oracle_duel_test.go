@@ -128,6 +128,7 @@ func newDuel(t *testing.T, seed uint64) *duel {
 	must(t, err)
 	d.far = nsB
 	d.mac, d.host = up.MAC, uint32(up.Index)
+	must(t, d.a.dp.Punts(t.Context(), func(Punt) {})) // the agent, which takes what is handed to it
 	for i, addr := range duelAddrs[:4] {
 		d.hops[addr] = far.MAC
 		if i%2 == 1 {
@@ -174,6 +175,7 @@ func (d *duel) plan() *oracle.Plan {
 			continue
 		}
 		o := oracle.Port{VNI: duelVNIs[1+r.IntN(2)*r.IntN(3)%3], Held: r.IntN(10) == 0, Unguarded: r.IntN(8) == 0, MACs: []wire.MAC{w.mac}}
+		o.Services = oracle.Services{DHCP4: r.IntN(2) == 0, DHCP6: r.IntN(2) == 0, Router: r.IntN(2) == 0, MayServeDHCP: r.IntN(3) == 0, MayBeTheRouter: r.IntN(3) == 0}
 		for range r.IntN(3) {
 			o.MACs = append(o.MACs, d.macOf(i+10))
 		}
@@ -231,6 +233,19 @@ func (d *duel) plan() *oracle.Plan {
 	return p
 }
 
+// servicesOf is the datapath's form of them.
+func servicesOf(o oracle.Services) (s Services) {
+	for _, f := range []struct {
+		set bool
+		bit Services
+	}{{o.DHCP4, ServeDHCP4}, {o.DHCP6, ServeDHCP6}, {o.Router, ServeRouter}, {o.MayServeDHCP, MayServeDHCP}, {o.MayBeTheRouter, MayAdvertise}} {
+		if f.set {
+			s |= f.bit
+		}
+	}
+	return s
+}
+
 // macOf is one of the MACs that plans and packets use: the ports' own come first.
 func (d *duel) macOf(i int) wire.MAC { return wire.MAC{2, 0, 0, 0, 0, byte(i%16 + 1)} }
 
@@ -268,7 +283,8 @@ func (d *duel) apply(p *oracle.Plan) {
 			must(t, dp.DetachPort(w.ifindex))
 			continue
 		}
-		port := Port{Ifindex: w.ifindex, ID: w.id, UID: "uid", VNI: o.VNI, Held: o.Held, Unguarded: o.Unguarded, MACs: o.MACs}
+		port := Port{Ifindex: w.ifindex, ID: w.id, UID: "uid", VNI: o.VNI, Held: o.Held, Unguarded: o.Unguarded, MACs: o.MACs, Services: servicesOf(o.Services)}
+		must(t, dp.maps["punt_times"].Put(uint32(w.id), uint64(0)))
 		must(t, dp.AttachPort(port))
 		if port.FastPath = d.xdp && w != d.ports[3]; port.FastPath { // the entry alone: nothing is attached
 			must(t, dp.putPort(port))

@@ -75,10 +75,51 @@ func (d *duel) inner(src wire.MAC) []byte {
 			f.VLANs = append(f.VLANs, wire.VLAN{ID: 7})
 		}
 		return f.UDP(uint16(r.IntN(4)), 53, payload)
+	case 5:
+		return d.service(f, payload)
 	case 3, 4:
 		return f.TCP(wire.TCP{Src: uint16(r.IntN(4)), Dst: 80}, payload)
 	}
 	return f.UDP(uint16(r.IntN(4)), 53, payload)
+}
+
+// service is what an agent answers, or may not be sent: DHCP, router discovery and ARP for the server, behind extension headers at times.
+func (d *duel) service(f wire.Flow, payload []byte) []byte {
+	r := d.rng
+	ports := [][2]uint16{{68, 67}, {67, 68}, {67, 67}, {5, 67}, {5, 68}, {546, 547}, {547, 546}, {547, 547}, {5, 547}, {5, 546}}[r.IntN(10)]
+	if r.IntN(6) == 0 {
+		return wire.ARP{Op: wire.ARPOp(1 + r.IntN(2)), SenderMAC: f.SrcMAC, SenderIP: f.Src, TargetIP: wire.DHCPServer4}.Frame()
+	}
+	b := f.UDP(ports[0], ports[1], payload)
+	if f.Src.Is4() {
+		if r.IntN(4) == 0 { // options
+			b[14]++
+			b = slices.Insert(b, 34, 1, 1, 1, 1)
+		}
+		if r.IntN(4) == 0 {
+			b[20], b[21] = byte(r.IntN(2))<<5, byte(r.IntN(2))
+		}
+		return b
+	}
+	if r.IntN(2) == 0 {
+		b[20], b[54] = 58, byte(133+r.IntN(6))
+	}
+	for range r.IntN(3) * r.IntN(6) {
+		header := make([]byte, 8*(1+r.IntN(2)))
+		header[0], header[1] = b[20], byte(len(header)/8-1)
+		switch b[20] = []byte{0, 43, 60, 44, 51, 135, 139, 140, 50, 59}[r.IntN(10)]; b[20] {
+		case 44:
+			header = header[:8]
+			header[1], header[3] = 0, byte(r.IntN(2))|byte(r.IntN(6)/5*8)
+		case 51:
+			header[1] = byte(len(header)/4 - 2)
+		}
+		b = slices.Insert(b, 54, header...)
+	}
+	if r.IntN(4) == 0 {
+		b = b[:54+r.IntN(len(b)-53)]
+	}
+	return b
 }
 
 // outer is what stands before an inner frame; mutate puts the lengths in.

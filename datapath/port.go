@@ -53,7 +53,8 @@ func (d *Datapath) putPort(p Port) error {
 	case int(p.ID) > d.ports.Limit():
 		return d.ports.Refuse(1)
 	}
-	e := bpf.TCPort{Ifindex: p.Ifindex, Vni: uint32(p.VNI), MacCount: uint8(len(p.MACs)), UidLen: uint8(len(p.UID))}
+	e := bpf.TCPort{Ifindex: p.Ifindex, Vni: uint32(p.VNI), MacCount: uint8(len(p.MACs)), UidLen: uint8(len(p.UID)),
+		Services: bpf.TCPortServices(p.Services)}
 	if p.Held {
 		e.Flags |= bpf.TCPortFlagsPORT_HELD
 	}
@@ -152,7 +153,8 @@ func (d *Datapath) Ports() (list []Port, err error) {
 			return
 		}
 		p := Port{Ifindex: e.Ifindex, ID: PortID(id), UID: string(e.Uid[:e.UidLen]), VNI: wire.VNI(e.Vni),
-			Held: e.Flags&bpf.TCPortFlagsPORT_HELD != 0, Watched: e.Flags&bpf.TCPortFlagsPORT_WATCHED != 0, Unguarded: e.Flags&bpf.TCPortFlagsPORT_UNGUARDED != 0}
+			Held: e.Flags&bpf.TCPortFlagsPORT_HELD != 0, Watched: e.Flags&bpf.TCPortFlagsPORT_WATCHED != 0, Unguarded: e.Flags&bpf.TCPortFlagsPORT_UNGUARDED != 0,
+			Services: Services(e.Services)}
 		p.FastPath = e.Flags&bpf.TCPortFlagsPORT_XDP != 0 && d.inFastPath(p)
 		for _, w := range e.Macs[:e.MacCount] {
 			p.MACs = append(p.MACs, macOf(w))

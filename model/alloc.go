@@ -153,7 +153,7 @@ func allocateIPs(p *Port, n *Network, had []netip.Prefix, used func(netip.Addr) 
 	for _, s := range n.Spec.Subnets {
 		a, ok := keptIP(s, had)
 		if !ok {
-			a, ok = freeIP(s, p.UID, used)
+			a, ok = freeIP(s, p.UID, func(a netip.Addr) bool { return used(a) || n.Spec.keepsBack(a) })
 		}
 		if !ok {
 			return nil, Errorf(Exhausted, "spec.ips", "delete ports that are no longer needed, or add a subnet and state an address in it",

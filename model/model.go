@@ -78,6 +78,8 @@ type NetworkSpec struct {
 	DSCP           DSCP           `json:"dscp,omitempty"`
 	VTEPs          []NetworkVTEP  `json:"vteps,omitempty"`
 	Description    string         `json:"description,omitempty"`
+	// DHCP nil is the default: see EffectiveDHCP.
+	DHCP *DHCP `json:"dhcp,omitempty"`
 }
 
 // NetworkVTEP is an external VTEP's part in a network.
@@ -121,6 +123,11 @@ type PortSpec struct {
 	FastPath            FastPath      `json:"fast_path,omitempty"`
 	AllowedAddressPairs []AddressPair `json:"allowed_address_pairs,omitempty"`
 	Description         string        `json:"description,omitempty"`
+	// DHCPServer and Router let the workload answer as one.
+	DHCPServer bool `json:"dhcp_server,omitempty"`
+	Router     bool `json:"router,omitempty"`
+	// Hostname is what DHCP says; empty is the port's name.
+	Hostname string `json:"hostname,omitempty"`
 }
 
 // AddressPair is a further source that a port may use.

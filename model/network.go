@@ -53,6 +53,7 @@ func (n *Network) Validate() error {
 		r.add(Errorf(Invalid, "spec.dscp", "choose pipe or uniform", "%q is not a setting", clip(string(n.Spec.DSCP))))
 	}
 	n.validateVTEPs(&r)
+	n.validateDHCP(&r)
 	r.add(validateDescription(n.Spec.Description))
 	return r.err()
 }

@@ -30,6 +30,9 @@ func (p *Port) Validate() error {
 	default:
 		r.add(Errorf(Invalid, "spec.fast_path", "choose xdp or none", "%q is not a setting", clip(string(p.Spec.FastPath))))
 	}
+	if p.Spec.Hostname != "" {
+		r.add(ValidateName("spec.hostname", p.Spec.Hostname))
+	}
 	r.add(validateDescription(p.Spec.Description))
 	return r.err()
 }
@@ -133,6 +136,9 @@ func placeIn(n *Network, field string, a netip.Addr) *Error {
 	if len(n.Spec.Subnets) == 0 {
 		return Errorf(Invalid, field, "leave the address out, or add a subnet to the network",
 			"%s is in no subnet: network %s has none", a, n.Name)
+	}
+	if a == wire.DHCPServer4 {
+		return Errorf(Invalid, field, "choose another address", "%s is the DHCP server's, in every network", a)
 	}
 	s, ok := subnetOf(n.Spec.Subnets, a)
 	if !ok {

@@ -69,6 +69,9 @@ func inspectNetwork(n *planv1.Network) error {
 	if _, known := planv1.UnknownUnicast_name[int32(n.GetUnknownUnicast())]; !known {
 		return fmt.Errorf("unknown answer %d to unknown unicast", n.GetUnknownUnicast())
 	}
+	if err := inspectDHCP(n.GetDhcp()); err != nil {
+		return fmt.Errorf("dhcp: %w", err)
+	}
 	for _, e := range n.GetExternal() {
 		for _, m := range e.GetMacs() {
 			if err := inspectMAC(m); err != nil {
@@ -143,6 +146,28 @@ func inspectMAC(b []byte) error {
 	}
 	if m := wire.MAC(b); m.IsZero() || m.IsMulticast() {
 		return fmt.Errorf("%s cannot be the MAC of a port", m)
+	}
+	return nil
+}
+
+// The most that is taken of a network's lists: what a DHCP message can carry.
+const maxServers, maxRoutes, maxDomain = 64, 28, 253
+
+func inspectDHCP(d *planv1.Dhcp) error {
+	if len(d.GetDnsServers()) > maxServers || len(d.GetRoutes()) > maxRoutes || len(d.GetDomain()) > maxDomain {
+		return fmt.Errorf("%d DNS servers, %d routes and a domain of %d octets do not fit a message", len(d.GetDnsServers()), len(d.GetRoutes()), len(d.GetDomain()))
+	}
+	for _, s := range append(d.GetGateways()[:len(d.GetGateways()):len(d.GetGateways())], d.GetDnsServers()...) {
+		if a, err := netip.ParseAddr(s); err != nil || a.Zone() != "" {
+			return fmt.Errorf("%q is not an address", s)
+		}
+	}
+	for _, r := range d.GetRoutes() {
+		p, err := netip.ParsePrefix(r.GetPrefix())
+		a, bad := netip.ParseAddr(r.GetGateway())
+		if err != nil || bad != nil || !p.Addr().Is4() || !a.Is4() {
+			return fmt.Errorf("route %q by %q is not one of IPv4", r.GetPrefix(), r.GetGateway())
+		}
 	}
 	return nil
 }

@@ -25,6 +25,9 @@ func networkSpecIn(s *weftv1.NetworkSpec) (model.NetworkSpec, error) {
 	if out.DSCP, err = dscpIn(s.GetDscp()); err != nil {
 		return out, err
 	}
+	if out.DHCP, err = dhcpIn(s.GetDhcp()); err != nil {
+		return out, err
+	}
 	for i, v := range s.GetVteps() {
 		part, err := networkVTEPIn(item("spec.vteps", i), v)
 		if err != nil {
@@ -38,7 +41,7 @@ func networkSpecIn(s *weftv1.NetworkSpec) (model.NetworkSpec, error) {
 func networkSpecOut(s model.NetworkSpec) *weftv1.NetworkSpec {
 	out := &weftv1.NetworkSpec{
 		Vni: uint32(s.VNI), VniPool: s.VNIPool, Mtu: uint32(s.MTU), Description: s.Description,
-		UnknownUnicast: unknownUnicastOut(s.UnknownUnicast), Dscp: dscpOut(s.DSCP),
+		UnknownUnicast: unknownUnicastOut(s.UnknownUnicast), Dscp: dscpOut(s.DSCP), Dhcp: dhcpOut(s.DHCP),
 	}
 	for _, p := range s.Subnets {
 		out.Subnets = append(out.Subnets, p.String())

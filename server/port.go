@@ -197,7 +197,7 @@ func (a *api) portStatus(w *model.World, p *model.Port) *weftv1.PortStatus {
 		for _, d := range said.GetDrops() {
 			out.Drops = append(out.Drops, &weftv1.DropCount{Reason: d.GetReason(), Packets: d.GetPackets()})
 		}
-		out.Interface = said.GetInterface()
+		out.Interface, out.Services = said.GetInterface(), servicesOut(said.GetServices())
 		out.FastPath, out.FastPathMessage = fastPathOut(said.GetFastPath()), said.GetFastPathMessage()
 		if said.GetEpoch() >= int64(b.Epoch) || drainEnded(w.Moves[p.UID], b) && said.GetEpoch() > int64(w.Moves[p.UID].Epoch) {
 			out.State, out.Message = portStateOut(said.GetState()), said.GetMessage()

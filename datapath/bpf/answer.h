@@ -7,7 +7,7 @@
 
 enum { ANSWER_INTERVAL = 1000000, ANSWER_BURST = 100 }; /* ns; a port gets 1000 a second */
 enum { ANSWER4_MAX = 576, ANSWER6_MAX = 1280 }; /* octets of the IP packet: RFC 1812, section 4.3.2.3; RFC 4443 */
-enum { ICMP_LEN = 8, IPPROTO_ICMP = 1, IPPROTO_ICMPV6 = 58, IPPROTO_AH = 51, EXTENSIONS_MAX = 8 };
+enum { ICMP_LEN = 8 };
 
 /* One message a millisecond, and what was left over from the last tenth of a second. Two CPUs at once may both get the one. */
 static __always_inline int may_answer(__u32 id)

@@ -45,7 +45,11 @@
 	X(TOO_BIG_NO_DF, too_big_no_df, 0, "an IPv4 packet without DF does not fit the network's MTU or the path's: weft does not fragment, and ICMP has no message for it") \
 	X(ECN_CE_NOT_ECT, ecn_ce_not_ect, 1, "the underlay marked a tunnel packet as having met congestion (CE), and its inner packet knows nothing of ECN: RFC 6040, section 4.2") \
 	X(FORWARD_TTL, forward_ttl, 1, "a tunnel packet to be forwarded after its port has used up its outer TTL: hosts forward it to each other") \
-	X(FORWARD_TOO_BIG, forward_too_big, 1, "a tunnel packet to be forwarded after its port does not fit the path to where that is")
+	X(FORWARD_TOO_BIG, forward_too_big, 1, "a tunnel packet to be forwarded after its port does not fit the path to where that is") \
+	X(DHCP_SERVER, dhcp_server, 0, "a workload answers as a DHCP server (UDP from port 67 or 547, or to 68 or 546), and its port may not") \
+	X(ROUTER_ADVERTISEMENT, router_advertisement, 0, "a workload sends router advertisements or redirects, or a first fragment that may hide one, and its port may not") \
+	X(AGENT_BUSY, agent_busy, 0, "a request for the agent (DHCP, router solicitation) that its queue had no room for; the workload asks again") \
+	X(AGENT_LIMIT, agent_limit, 0, "a port asks the agent more often than 50 times a second")
 
 /* Why a packet was left to another lane: to the kernel lane, or (XDP_) by the XDP lane to the tc lane. */
 #define LANE_REASONS(X) \
@@ -69,7 +73,8 @@
 	X(XDP_OPTIONS, xdp_options, "the outer IPv4 header has options") \
 	X(XDP_NO_ROOM, xdp_no_room, "the driver gave no room for the headers") \
 	X(XDP_ASKED, xdp_asked, "the FDB entry asks for the kernel lane") \
-	X(FORWARD, forward, "it came by the tunnel for a port that has moved on, and follows it")
+	X(FORWARD, forward, "it came by the tunnel for a port that has moved on, and follows it") \
+	X(XDP_SERVICE, xdp_service, "it may be DHCP or router discovery, which the tc lane looks at")
 /* clang-format on */
 
 #define DROP_ENUM(NAME, name, source, text) DROP_##NAME,

@@ -4,6 +4,7 @@
 /* tcx ingress on the host side of every port: what a workload sends. */
 #include "deliver.h"
 #include "flood.h"
+#include "punt.h"
 
 SEC("tcx/ingress")
 int from_port(struct __sk_buff *skb)
@@ -20,6 +21,7 @@ int from_port(struct __sk_buff *skb)
 	STAGE(parse_frame(skb, &p));
 	STAGE(check_identity(&p));
 	STAGE(check_network_mtu(skb, &p));
+	STAGE(serve(skb, &p));
 	e = is_group(p.dst) ? NULL : find_fdb(&p);
 	if (!e) {
 		v = flood_from_port(skb, &p);

@@ -37,6 +37,15 @@ enum { TOS_PIPE = 0x03, TOS_UNIFORM = 0xff };
 enum { PORT_MACS_MAX = 16, PORT_UID_MAX = 32 };
 enum port_flags { PORT_HELD = 1, PORT_UNGUARDED = 2, PORT_XDP = 4, PORT_WATCHED = 8 } __attribute__((packed));
 
+/* What the agent answers the port, and what its workload may answer others: punt.h. */
+enum port_services {
+	PORT_DHCP4 = 1,
+	PORT_DHCP6 = 2,
+	PORT_ADVERTISED = 4,
+	PORT_MAY_SERVE_DHCP = 8,
+	PORT_MAY_ADVERTISE = 16
+} __attribute__((packed));
+
 struct port {
 	__u32 ifindex; /* 0: no such port */
 	__u32 vni;
@@ -47,6 +56,8 @@ struct port {
 	__u8 tos_mask;		   /* TOS_PIPE or TOS_UNIFORM, of its network */
 	__u64 macs[PORT_MACS_MAX]; /* octet 0 lowest */
 	__u8 uid[PORT_UID_MAX];
+	enum port_services services;
+	__u8 pad[7];
 };
 
 struct fdb_key {
@@ -157,7 +168,8 @@ struct port_counters {
 };
 
 /* A stage returns 0 (go on), a verdict, or -DROP_X. */
-enum verdict_kind { V_NEXT = 0, V_DELIVERED, V_ENCAPSULATED, V_PASSED };
+/* V_PUNTED: to the agent; passed, in the books. */
+enum verdict_kind { V_NEXT = 0, V_DELIVERED, V_ENCAPSULATED, V_PASSED, V_PUNTED };
 
 enum program { FROM_PORT, FROM_UPLINK, FROM_VXLAN, TO_UPLINK, XDP_FROM_PORT, XDP_FROM_UPLINK, PROGRAM_MAX };
 
@@ -186,6 +198,18 @@ struct answer {
 	__u8 message[ANSWER_MESSAGE] __attribute__((aligned(8)));
 };
 
+/* A frame for the agent. */
+enum { PUNT_FRAME = 1514 };
+struct punt {
+	__u64 at; /* ns since boot */
+	__u32 port;
+	__u32 ifindex;
+	__u32 length; /* of the whole frame */
+	__u32 service;
+	__u8 frame[PUNT_FRAME];
+	__u8 pad[6];
+};
+
 struct drop_key {
 	__u32 port;
 	__u32 reason;
@@ -210,7 +234,8 @@ struct verdict {
 
 _Static_assert(sizeof(struct uplink) == 16, "uplink");
 _Static_assert(sizeof(struct local) == 112, "local");
-_Static_assert(sizeof(struct port) == 176, "port");
+_Static_assert(sizeof(struct port) == 184, "port");
+_Static_assert(offsetof(struct punt, frame) == 24, "punt");
 _Static_assert(offsetof(struct port, flags) % 4 == 0, "told changes flags as a part of its word");
 _Static_assert(sizeof(struct fdb_key) == 12, "fdb_key");
 _Static_assert(sizeof(struct fdb_entry) == 16, "fdb_entry");

@@ -113,6 +113,28 @@ struct {
 	__uint(max_entries, 10241);
 } answer_times SEC(".maps");
 
+/* Frames that the agent answers. Writer: from_port. Reader: Go. Full: the frame is dropped as agent_busy, and its sender asks again. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1048576); /* octets: some 2,500 requests */
+} punts SEC(".maps");
+
+/* Port id -> ns: from when on the port may ask the agent again. Writer and reader: from_port. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, 10241);
+} punt_times SEC(".maps");
+
+/* The frame for the agent in hand: too long for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct punt);
+	__uint(max_entries, 1);
+} punt_scratch SEC(".maps");
+
 /* The ICMP message in hand: too long for the stack. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

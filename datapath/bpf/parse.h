@@ -6,6 +6,8 @@
 enum { ETH_LEN = 14, IP4_LEN = 20, IP6_LEN = 40, UDP_LEN = 8, VXLAN_LEN = 8 };
 /* Octets that are linear before a frame is looked at: up to the end of a TCP header behind the longest IPv4 header. */
 enum { HEADERS_LEN = ETH_LEN + 60 + 20 };
+enum { IPPROTO_ICMP = 1, IPPROTO_ICMPV6 = 58, IPPROTO_AH = 51 };
+enum { EXTENSIONS_MAX = 8 }; /* extension headers that are looked behind */
 enum { OUTER4_LEN = IP4_LEN + UDP_LEN + VXLAN_LEN + ETH_LEN, OUTER6_LEN = IP6_LEN + UDP_LEN + VXLAN_LEN + ETH_LEN };
 
 static __always_inline int is_vlan(__be16 proto)

@@ -102,7 +102,7 @@ static __always_inline int leave(ctx_t *ctx, struct pkt *p, int verdict)
 			b->delivered++;
 		else if (verdict == V_ENCAPSULATED)
 			b->encapsulated++;
-		else if (verdict == V_PASSED)
+		else if (verdict == V_PASSED || verdict == V_PUNTED)
 			b->passed++;
 		else
 			b->dropped++;

@@ -73,7 +73,11 @@ const (
 	TCDropReasonDROP_ECN_CE_NOT_ECT              TCDropReason = 37
 	TCDropReasonDROP_FORWARD_TTL                 TCDropReason = 38
 	TCDropReasonDROP_FORWARD_TOO_BIG             TCDropReason = 39
-	TCDropReasonDROP_MAX                         TCDropReason = 40
+	TCDropReasonDROP_DHCP_SERVER                 TCDropReason = 40
+	TCDropReasonDROP_ROUTER_ADVERTISEMENT        TCDropReason = 41
+	TCDropReasonDROP_AGENT_BUSY                  TCDropReason = 42
+	TCDropReasonDROP_AGENT_LIMIT                 TCDropReason = 43
+	TCDropReasonDROP_MAX                         TCDropReason = 44
 )
 
 type TCDropSourceKey struct {
@@ -164,7 +168,8 @@ const (
 	TCLaneReasonLANE_XDP_NO_ROOM        TCLaneReason = 19
 	TCLaneReasonLANE_XDP_ASKED          TCLaneReason = 20
 	TCLaneReasonLANE_FORWARD            TCLaneReason = 21
-	TCLaneReasonLANE_MAX                TCLaneReason = 22
+	TCLaneReasonLANE_XDP_SERVICE        TCLaneReason = 22
+	TCLaneReasonLANE_MAX                TCLaneReason = 23
 )
 
 type TCLocal struct {
@@ -218,6 +223,8 @@ type TCPort struct {
 	TosMask  uint8
 	Macs     [16]uint64
 	Uid      [32]uint8
+	Services TCPortServices
+	Pad      [7]uint8
 }
 
 type TCPortCounters struct {
@@ -235,6 +242,16 @@ const (
 	TCPortFlagsPORT_UNGUARDED TCPortFlags = 2
 	TCPortFlagsPORT_XDP       TCPortFlags = 4
 	TCPortFlagsPORT_WATCHED   TCPortFlags = 8
+)
+
+type TCPortServices uint8
+
+const (
+	TCPortServicesPORT_DHCP4          TCPortServices = 1
+	TCPortServicesPORT_DHCP6          TCPortServices = 2
+	TCPortServicesPORT_ADVERTISED     TCPortServices = 4
+	TCPortServicesPORT_MAY_SERVE_DHCP TCPortServices = 8
+	TCPortServicesPORT_MAY_ADVERTISE  TCPortServices = 16
 )
 
 type TCProgram uint32
@@ -259,6 +276,17 @@ type TCProgramBooks struct {
 	Copies       uint64
 	Answers      uint64
 	Untold       uint64
+}
+
+type TCPunt struct {
+	_       structs.HostLayout
+	At      uint64
+	Port    uint32
+	Ifindex uint32
+	Length  uint32
+	Service uint32
+	Frame   [1514]uint8
+	Pad     [6]uint8
 }
 
 type TCUnknownUnicast uint8
@@ -302,6 +330,7 @@ const (
 	TCVerdictKindV_DELIVERED    TCVerdictKind = 1
 	TCVerdictKindV_ENCAPSULATED TCVerdictKind = 2
 	TCVerdictKindV_PASSED       TCVerdictKind = 3
+	TCVerdictKindV_PUNTED       TCVerdictKind = 4
 )
 
 type TCVtep struct {
@@ -341,6 +370,9 @@ const (
 	TCMapPortCounts    = "port_counts"
 	TCMapPortIds       = "port_ids"
 	TCMapPorts         = "ports"
+	TCMapPuntScratch   = "punt_scratch"
+	TCMapPuntTimes     = "punt_times"
+	TCMapPunts         = "punts"
 	TCMapScratches     = "scratches"
 	TCMapVerdicts      = "verdicts"
 	TCMapVteps         = "vteps"
@@ -421,6 +453,9 @@ type TCMapSpecs struct {
 	PortCounts  *ebpf.MapSpec `ebpf:"port_counts"`
 	PortIds     *ebpf.MapSpec `ebpf:"port_ids"`
 	Ports       *ebpf.MapSpec `ebpf:"ports"`
+	PuntScratch *ebpf.MapSpec `ebpf:"punt_scratch"`
+	PuntTimes   *ebpf.MapSpec `ebpf:"punt_times"`
+	Punts       *ebpf.MapSpec `ebpf:"punts"`
 	Scratches   *ebpf.MapSpec `ebpf:"scratches"`
 	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 	Vteps       *ebpf.MapSpec `ebpf:"vteps"`
@@ -471,6 +506,9 @@ type TCMaps struct {
 	PortCounts  *ebpf.Map `ebpf:"port_counts"`
 	PortIds     *ebpf.Map `ebpf:"port_ids"`
 	Ports       *ebpf.Map `ebpf:"ports"`
+	PuntScratch *ebpf.Map `ebpf:"punt_scratch"`
+	PuntTimes   *ebpf.Map `ebpf:"punt_times"`
+	Punts       *ebpf.Map `ebpf:"punts"`
 	Scratches   *ebpf.Map `ebpf:"scratches"`
 	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 	Vteps       *ebpf.Map `ebpf:"vteps"`
@@ -495,6 +533,9 @@ func (m *TCMaps) Close() error {
 		m.PortCounts,
 		m.PortIds,
 		m.Ports,
+		m.PuntScratch,
+		m.PuntTimes,
+		m.Punts,
 		m.Scratches,
 		m.Verdicts,
 		m.Vteps,

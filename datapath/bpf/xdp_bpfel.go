@@ -33,6 +33,9 @@ const (
 	XDPMapPortCounts     = "port_counts"
 	XDPMapPortIds        = "port_ids"
 	XDPMapPorts          = "ports"
+	XDPMapPuntScratch    = "punt_scratch"
+	XDPMapPuntTimes      = "punt_times"
+	XDPMapPunts          = "punts"
 	XDPMapScratches      = "scratches"
 	XDPMapVerdicts       = "verdicts"
 	XDPMapVteps          = "vteps"
@@ -109,6 +112,9 @@ type XDPMapSpecs struct {
 	PortCounts  *ebpf.MapSpec `ebpf:"port_counts"`
 	PortIds     *ebpf.MapSpec `ebpf:"port_ids"`
 	Ports       *ebpf.MapSpec `ebpf:"ports"`
+	PuntScratch *ebpf.MapSpec `ebpf:"punt_scratch"`
+	PuntTimes   *ebpf.MapSpec `ebpf:"punt_times"`
+	Punts       *ebpf.MapSpec `ebpf:"punts"`
 	Scratches   *ebpf.MapSpec `ebpf:"scratches"`
 	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
 	Vteps       *ebpf.MapSpec `ebpf:"vteps"`
@@ -159,6 +165,9 @@ type XDPMaps struct {
 	PortCounts  *ebpf.Map `ebpf:"port_counts"`
 	PortIds     *ebpf.Map `ebpf:"port_ids"`
 	Ports       *ebpf.Map `ebpf:"ports"`
+	PuntScratch *ebpf.Map `ebpf:"punt_scratch"`
+	PuntTimes   *ebpf.Map `ebpf:"punt_times"`
+	Punts       *ebpf.Map `ebpf:"punts"`
 	Scratches   *ebpf.Map `ebpf:"scratches"`
 	Verdicts    *ebpf.Map `ebpf:"verdicts"`
 	Vteps       *ebpf.Map `ebpf:"vteps"`
@@ -183,6 +192,9 @@ func (m *XDPMaps) Close() error {
 		m.PortCounts,
 		m.PortIds,
 		m.Ports,
+		m.PuntScratch,
+		m.PuntTimes,
+		m.Punts,
 		m.Scratches,
 		m.Verdicts,
 		m.Vteps,

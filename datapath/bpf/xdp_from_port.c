@@ -4,6 +4,7 @@
 /* XDP on the host side of a port in the XDP lane: what a workload sends. The stages, their order and so the verdicts are those of
  * from_port. */
 #include "xdp.h"
+#include "punt.h"
 
 SEC("xdp.frags")
 int xdp_from_port(struct xdp_md *ctx)
@@ -21,6 +22,10 @@ int xdp_from_port(struct xdp_md *ctx)
 	STAGE(parse_frame(ctx, &p));
 	STAGE(check_identity(&p));
 	STAGE(check_network_mtu(ctx, &p));
+	if (unlikely(may_be_service(ctx, &p))) {
+		v = pass_on(&p, LANE_XDP_SERVICE);
+		goto out;
+	}
 	e = is_group(p.dst) ? NULL : find_fdb(&p);
 	if (!e) {
 		v = pass_on(&p, LANE_XDP_SEVERAL);

@@ -84,4 +84,5 @@ type Port struct {
 	VNI             wire.VNI
 	Held, Unguarded bool
 	MACs            []wire.MAC
+	Services        Services
 }

@@ -37,6 +37,11 @@ func (p *Plan) FromPort(ifindex uint32, in Packet, choose Choose) Result {
 	if held && longest(in) > network.MTU {
 		return drop(tooBig(in))
 	}
+	if !port.Unguarded {
+		if r, ok := port.Services.service(in.Data); ok {
+			return r
+		}
+	}
 	if entry, ok := p.FDB[FDBKey{port.VNI, dst}]; ok && !dst.IsMulticast() {
 		return p.unicast(ifindex, port.VNI, entry, in, choose)
 	}

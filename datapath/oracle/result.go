@@ -22,10 +22,12 @@ const (
 	Encapsulated
 	// Flooded: to every receiver that the lists name. In the books it is delivered or encapsulated.
 	Flooded
+	// Handed to the agent. In the books it is passed.
+	Handed
 )
 
 func (v Verdict) String() string {
-	return [...]string{"passed", "dropped", "delivered", "encapsulated", "flooded"}[v]
+	return [...]string{"passed", "dropped", "delivered", "encapsulated", "flooded", "handed"}[v]
 }
 
 // Result is what must become of a packet.

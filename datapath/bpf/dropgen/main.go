@@ -64,7 +64,7 @@ func camel(s string) string {
 	var b strings.Builder
 	for part := range strings.SplitSeq(s, "_") {
 		switch part {
-		case "vni", "vlan", "vtep", "mac", "ip", "udp", "gso", "df", "ecn", "ce", "ect", "xdp", "ttl":
+		case "vni", "vlan", "vtep", "mac", "ip", "udp", "gso", "df", "ecn", "ce", "ect", "xdp", "ttl", "dhcp":
 			b.WriteString(strings.ToUpper(part))
 		default:
 			b.WriteString(strings.ToUpper(part[:1]) + part[1:])

@@ -2003,7 +2003,9 @@ type PortReport struct {
 	FastPathMessage string `protobuf:"bytes,12,opt,name=fast_path_message,json=fastPathMessage,proto3" json:"fast_path_message,omitempty"`
 	// The port is incoming here, and everything it needs is in the kernel: only the commit is missing, and the interface where none is attached yet.
 	// Otherwise message says what is.
-	Prepared      bool `protobuf:"varint,13,opt,name=prepared,proto3" json:"prepared,omitempty"`
+	Prepared bool `protobuf:"varint,13,opt,name=prepared,proto3" json:"prepared,omitempty"`
+	// Since the agent began.
+	Services      *ServiceCounts `protobuf:"bytes,20,opt,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2129,6 +2131,82 @@ func (x *PortReport) GetPrepared() bool {
 	return false
 }
 
+func (x *PortReport) GetServices() *ServiceCounts {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+// ServiceCounts: what a workload asked its host for by DHCP and router solicitations, and what came of it.
+type ServiceCounts struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Requests       uint64                 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`
+	Answers        uint64                 `protobuf:"varint,2,opt,name=answers,proto3" json:"answers,omitempty"`
+	Refused        uint64                 `protobuf:"varint,3,opt,name=refused,proto3" json:"refused,omitempty"`
+	Advertisements uint64                 `protobuf:"varint,4,opt,name=advertisements,proto3" json:"advertisements,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ServiceCounts) Reset() {
+	*x = ServiceCounts{}
+	mi := &file_plan_v1_plan_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceCounts) ProtoMessage() {}
+
+func (x *ServiceCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceCounts.ProtoReflect.Descriptor instead.
+func (*ServiceCounts) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ServiceCounts) GetRequests() uint64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *ServiceCounts) GetAnswers() uint64 {
+	if x != nil {
+		return x.Answers
+	}
+	return 0
+}
+
+func (x *ServiceCounts) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *ServiceCounts) GetAdvertisements() uint64 {
+	if x != nil {
+		return x.Advertisements
+	}
+	return 0
+}
+
 type Drop struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -2140,7 +2218,7 @@ type Drop struct {
 
 func (x *Drop) Reset() {
 	*x = Drop{}
-	mi := &file_plan_v1_plan_proto_msgTypes[28]
+	mi := &file_plan_v1_plan_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2230,7 @@ func (x *Drop) String() string {
 func (*Drop) ProtoMessage() {}
 
 func (x *Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[28]
+	mi := &file_plan_v1_plan_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2243,7 @@ func (x *Drop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drop.ProtoReflect.Descriptor instead.
 func (*Drop) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{28}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Drop) GetReason() string {
@@ -2199,7 +2277,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_plan_v1_plan_proto_msgTypes[29]
+	mi := &file_plan_v1_plan_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2211,7 +2289,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[29]
+	mi := &file_plan_v1_plan_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2224,7 +2302,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{29}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Condition) GetName() string {
@@ -2253,7 +2331,7 @@ type ServerMessage struct {
 
 func (x *ServerMessage) Reset() {
 	*x = ServerMessage{}
-	mi := &file_plan_v1_plan_proto_msgTypes[30]
+	mi := &file_plan_v1_plan_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2265,7 +2343,7 @@ func (x *ServerMessage) String() string {
 func (*ServerMessage) ProtoMessage() {}
 
 func (x *ServerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[30]
+	mi := &file_plan_v1_plan_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2278,7 +2356,7 @@ func (x *ServerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMessage.ProtoReflect.Descriptor instead.
 func (*ServerMessage) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{30}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ServerMessage) GetMessage() isServerMessage_Message {
@@ -2326,7 +2404,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_plan_v1_plan_proto_msgTypes[31]
+	mi := &file_plan_v1_plan_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2416,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[31]
+	mi := &file_plan_v1_plan_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2429,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{31}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Update) GetStoreId() string {
@@ -2424,7 +2502,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_plan_v1_plan_proto_msgTypes[32]
+	mi := &file_plan_v1_plan_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2514,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[32]
+	mi := &file_plan_v1_plan_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2527,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{32}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Resource) GetScope() string {
@@ -2515,7 +2593,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_plan_v1_plan_proto_msgTypes[33]
+	mi := &file_plan_v1_plan_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2527,7 +2605,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[33]
+	mi := &file_plan_v1_plan_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2540,7 +2618,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{33}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Removal) GetScope() string {
@@ -2588,7 +2666,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_plan_v1_plan_proto_msgTypes[34]
+	mi := &file_plan_v1_plan_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +2678,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[34]
+	mi := &file_plan_v1_plan_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +2691,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{34}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Host) GetUid() string {
@@ -2663,14 +2741,16 @@ type Network struct {
 	// "tenant/name", for messages and traces only.
 	Display string `protobuf:"bytes,7,opt,name=display,proto3" json:"display,omitempty"`
 	// RFC 2983, uniform: the outer DSCP is the inner one, and back. Otherwise pipe: 0 outside, the inner one untouched.
-	DscpUniform   bool `protobuf:"varint,8,opt,name=dscp_uniform,json=dscpUniform,proto3" json:"dscp_uniform,omitempty"`
+	DscpUniform bool `protobuf:"varint,8,opt,name=dscp_uniform,json=dscpUniform,proto3" json:"dscp_uniform,omitempty"`
+	// Absent: the network's hosts answer neither DHCP nor router solicitations.
+	Dhcp          *Dhcp `protobuf:"bytes,15,opt,name=dhcp,proto3" json:"dhcp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_plan_v1_plan_proto_msgTypes[35]
+	mi := &file_plan_v1_plan_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2682,7 +2762,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[35]
+	mi := &file_plan_v1_plan_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2695,7 +2775,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{35}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Network) GetUid() string {
@@ -2747,6 +2827,143 @@ func (x *Network) GetDscpUniform() bool {
 	return false
 }
 
+func (x *Network) GetDhcp() *Dhcp {
+	if x != nil {
+		return x.Dhcp
+	}
+	return nil
+}
+
+// Dhcp is what ports are told of their network, beside their addresses.
+type Dhcp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An IPv4 one is that of the subnet it is in, an IPv6 one is link-local.
+	Gateways      []string `protobuf:"bytes,1,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	DnsServers    []string `protobuf:"bytes,2,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"`
+	Domain        string   `protobuf:"bytes,3,opt,name=domain,proto3" json:"domain,omitempty"`
+	Routes        []*Route `protobuf:"bytes,4,rep,name=routes,proto3" json:"routes,omitempty"`
+	LeaseSeconds  uint32   `protobuf:"varint,5,opt,name=lease_seconds,json=leaseSeconds,proto3" json:"lease_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Dhcp) Reset() {
+	*x = Dhcp{}
+	mi := &file_plan_v1_plan_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Dhcp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Dhcp) ProtoMessage() {}
+
+func (x *Dhcp) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Dhcp.ProtoReflect.Descriptor instead.
+func (*Dhcp) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Dhcp) GetGateways() []string {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
+func (x *Dhcp) GetDnsServers() []string {
+	if x != nil {
+		return x.DnsServers
+	}
+	return nil
+}
+
+func (x *Dhcp) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *Dhcp) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *Dhcp) GetLeaseSeconds() uint32 {
+	if x != nil {
+		return x.LeaseSeconds
+	}
+	return 0
+}
+
+type Route struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefix        string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Gateway       string                 `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route) Reset() {
+	*x = Route{}
+	mi := &file_plan_v1_plan_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route) ProtoMessage() {}
+
+func (x *Route) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route.ProtoReflect.Descriptor instead.
+func (*Route) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Route) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *Route) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
 type ExternalVtep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Vtep  string                 `protobuf:"bytes,1,opt,name=vtep,proto3" json:"vtep,omitempty"`
@@ -2758,7 +2975,7 @@ type ExternalVtep struct {
 
 func (x *ExternalVtep) Reset() {
 	*x = ExternalVtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[36]
+	mi := &file_plan_v1_plan_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2770,7 +2987,7 @@ func (x *ExternalVtep) String() string {
 func (*ExternalVtep) ProtoMessage() {}
 
 func (x *ExternalVtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[36]
+	mi := &file_plan_v1_plan_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2783,7 +3000,7 @@ func (x *ExternalVtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExternalVtep.ProtoReflect.Descriptor instead.
 func (*ExternalVtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{36}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExternalVtep) GetVtep() string {
@@ -2822,14 +3039,17 @@ type Port struct {
 	TenantName          string         `protobuf:"bytes,13,opt,name=tenant_name,json=tenantName,proto3" json:"tenant_name,omitempty"`
 	Name                string         `protobuf:"bytes,14,opt,name=name,proto3" json:"name,omitempty"`
 	// The port is to be in the XDP lane, if its interface can.
-	FastPath      bool `protobuf:"varint,15,opt,name=fast_path,json=fastPath,proto3" json:"fast_path,omitempty"`
+	FastPath      bool   `protobuf:"varint,15,opt,name=fast_path,json=fastPath,proto3" json:"fast_path,omitempty"`
+	DhcpServer    bool   `protobuf:"varint,17,opt,name=dhcp_server,json=dhcpServer,proto3" json:"dhcp_server,omitempty"`
+	Router        bool   `protobuf:"varint,18,opt,name=router,proto3" json:"router,omitempty"`
+	Hostname      string `protobuf:"bytes,19,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_plan_v1_plan_proto_msgTypes[37]
+	mi := &file_plan_v1_plan_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2841,7 +3061,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[37]
+	mi := &file_plan_v1_plan_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2854,7 +3074,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{37}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Port) GetUid() string {
@@ -2962,6 +3182,27 @@ func (x *Port) GetFastPath() bool {
 	return false
 }
 
+func (x *Port) GetDhcpServer() bool {
+	if x != nil {
+		return x.DhcpServer
+	}
+	return false
+}
+
+func (x *Port) GetRouter() bool {
+	if x != nil {
+		return x.Router
+	}
+	return false
+}
+
+func (x *Port) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
 type AddressPair struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Mac           []byte                 `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"`
@@ -2972,7 +3213,7 @@ type AddressPair struct {
 
 func (x *AddressPair) Reset() {
 	*x = AddressPair{}
-	mi := &file_plan_v1_plan_proto_msgTypes[38]
+	mi := &file_plan_v1_plan_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2984,7 +3225,7 @@ func (x *AddressPair) String() string {
 func (*AddressPair) ProtoMessage() {}
 
 func (x *AddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[38]
+	mi := &file_plan_v1_plan_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2997,7 +3238,7 @@ func (x *AddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressPair.ProtoReflect.Descriptor instead.
 func (*AddressPair) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{38}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AddressPair) GetMac() []byte {
@@ -3031,7 +3272,7 @@ type Vtep struct {
 
 func (x *Vtep) Reset() {
 	*x = Vtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[39]
+	mi := &file_plan_v1_plan_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3043,7 +3284,7 @@ func (x *Vtep) String() string {
 func (*Vtep) ProtoMessage() {}
 
 func (x *Vtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[39]
+	mi := &file_plan_v1_plan_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3056,7 +3297,7 @@ func (x *Vtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vtep.ProtoReflect.Descriptor instead.
 func (*Vtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{39}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Vtep) GetUid() string {
@@ -3116,7 +3357,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_plan_v1_plan_proto_msgTypes[40]
+	mi := &file_plan_v1_plan_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3128,7 +3369,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[40]
+	mi := &file_plan_v1_plan_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3141,7 +3382,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{40}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Snapshot) GetStoreId() string {
@@ -3306,7 +3547,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\aanswers\x18\b \x01(\x04R\aanswers\"=\n" +
 	"\tLaneCount\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
-	"\apackets\x18\x02 \x01(\x04R\apackets\"\xbc\x03\n" +
+	"\apackets\x18\x02 \x01(\x04R\apackets\"\xf0\x03\n" +
 	"\n" +
 	"PortReport\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x14\n" +
@@ -3322,7 +3563,13 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	" \x03(\v2\r.plan.v1.DropR\x05drops\x12\x1b\n" +
 	"\tfast_path\x18\v \x01(\bR\bfastPath\x12*\n" +
 	"\x11fast_path_message\x18\f \x01(\tR\x0ffastPathMessage\x12\x1a\n" +
-	"\bprepared\x18\r \x01(\bR\bprepared\"P\n" +
+	"\bprepared\x18\r \x01(\bR\bprepared\x122\n" +
+	"\bservices\x18\x14 \x01(\v2\x16.plan.v1.ServiceCountsR\bservices\"\x87\x01\n" +
+	"\rServiceCounts\x12\x1a\n" +
+	"\brequests\x18\x01 \x01(\x04R\brequests\x12\x18\n" +
+	"\aanswers\x18\x02 \x01(\x04R\aanswers\x12\x18\n" +
+	"\arefused\x18\x03 \x01(\x04R\arefused\x12&\n" +
+	"\x0eadvertisements\x18\x04 \x01(\x04R\x0eadvertisements\"P\n" +
 	"\x04Drop\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\apackets\x18\x02 \x01(\x04R\apackets\x12\x16\n" +
@@ -3360,7 +3607,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04vtep\x18\x03 \x01(\tR\x04vtep\x12\x1a\n" +
 	"\bnetworks\x18\x04 \x03(\tR\bnetworks\x12\x14\n" +
-	"\x05vteps\x18\x05 \x03(\tR\x05vteps\"\xfe\x01\n" +
+	"\x05vteps\x18\x05 \x03(\tR\x05vteps\"\xa1\x02\n" +
 	"\aNetwork\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x10\n" +
 	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x10\n" +
@@ -3368,10 +3615,21 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x0funknown_unicast\x18\x04 \x01(\x0e2\x17.plan.v1.UnknownUnicastR\x0eunknownUnicast\x121\n" +
 	"\bexternal\x18\x06 \x03(\v2\x15.plan.v1.ExternalVtepR\bexternal\x12\x18\n" +
 	"\adisplay\x18\a \x01(\tR\adisplay\x12!\n" +
-	"\fdscp_uniform\x18\b \x01(\bR\vdscpUniformJ\x04\b\x05\x10\x06R\x05vteps\"6\n" +
+	"\fdscp_uniform\x18\b \x01(\bR\vdscpUniform\x12!\n" +
+	"\x04dhcp\x18\x0f \x01(\v2\r.plan.v1.DhcpR\x04dhcpJ\x04\b\x05\x10\x06R\x05vteps\"\xa8\x01\n" +
+	"\x04Dhcp\x12\x1a\n" +
+	"\bgateways\x18\x01 \x03(\tR\bgateways\x12\x1f\n" +
+	"\vdns_servers\x18\x02 \x03(\tR\n" +
+	"dnsServers\x12\x16\n" +
+	"\x06domain\x18\x03 \x01(\tR\x06domain\x12&\n" +
+	"\x06routes\x18\x04 \x03(\v2\x0e.plan.v1.RouteR\x06routes\x12#\n" +
+	"\rlease_seconds\x18\x05 \x01(\rR\fleaseSeconds\"9\n" +
+	"\x05Route\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x18\n" +
+	"\agateway\x18\x02 \x01(\tR\agateway\"6\n" +
 	"\fExternalVtep\x12\x12\n" +
 	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12\x12\n" +
-	"\x04macs\x18\x02 \x03(\fR\x04macs\"\xac\x03\n" +
+	"\x04macs\x18\x02 \x03(\fR\x04macs\"\x81\x04\n" +
 	"\x04Port\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x12\n" +
@@ -3391,7 +3649,11 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\vtenant_name\x18\r \x01(\tR\n" +
 	"tenantName\x12\x12\n" +
 	"\x04name\x18\x0e \x01(\tR\x04name\x12\x1b\n" +
-	"\tfast_path\x18\x0f \x01(\bR\bfastPath\"/\n" +
+	"\tfast_path\x18\x0f \x01(\bR\bfastPath\x12\x1f\n" +
+	"\vdhcp_server\x18\x11 \x01(\bR\n" +
+	"dhcpServer\x12\x16\n" +
+	"\x06router\x18\x12 \x01(\bR\x06router\x12\x1a\n" +
+	"\bhostname\x18\x13 \x01(\tR\bhostname\"/\n" +
 	"\vAddressPair\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\fR\x03mac\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\"\xa8\x01\n" +
@@ -3455,7 +3717,7 @@ func file_plan_v1_plan_proto_rawDescGZIP() []byte {
 }
 
 var file_plan_v1_plan_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_plan_v1_plan_proto_goTypes = []any{
 	(CommitCause)(0),              // 0: plan.v1.CommitCause
 	(PortState)(0),                // 1: plan.v1.PortState
@@ -3489,21 +3751,24 @@ var file_plan_v1_plan_proto_goTypes = []any{
 	(*ProgramBooks)(nil),          // 29: plan.v1.ProgramBooks
 	(*LaneCount)(nil),             // 30: plan.v1.LaneCount
 	(*PortReport)(nil),            // 31: plan.v1.PortReport
-	(*Drop)(nil),                  // 32: plan.v1.Drop
-	(*Condition)(nil),             // 33: plan.v1.Condition
-	(*ServerMessage)(nil),         // 34: plan.v1.ServerMessage
-	(*Update)(nil),                // 35: plan.v1.Update
-	(*Resource)(nil),              // 36: plan.v1.Resource
-	(*Removal)(nil),               // 37: plan.v1.Removal
-	(*Host)(nil),                  // 38: plan.v1.Host
-	(*Network)(nil),               // 39: plan.v1.Network
-	(*ExternalVtep)(nil),          // 40: plan.v1.ExternalVtep
-	(*Port)(nil),                  // 41: plan.v1.Port
-	(*AddressPair)(nil),           // 42: plan.v1.AddressPair
-	(*Vtep)(nil),                  // 43: plan.v1.Vtep
-	(*Snapshot)(nil),              // 44: plan.v1.Snapshot
-	nil,                           // 45: plan.v1.Snapshot.EpochsEntry
-	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
+	(*ServiceCounts)(nil),         // 32: plan.v1.ServiceCounts
+	(*Drop)(nil),                  // 33: plan.v1.Drop
+	(*Condition)(nil),             // 34: plan.v1.Condition
+	(*ServerMessage)(nil),         // 35: plan.v1.ServerMessage
+	(*Update)(nil),                // 36: plan.v1.Update
+	(*Resource)(nil),              // 37: plan.v1.Resource
+	(*Removal)(nil),               // 38: plan.v1.Removal
+	(*Host)(nil),                  // 39: plan.v1.Host
+	(*Network)(nil),               // 40: plan.v1.Network
+	(*Dhcp)(nil),                  // 41: plan.v1.Dhcp
+	(*Route)(nil),                 // 42: plan.v1.Route
+	(*ExternalVtep)(nil),          // 43: plan.v1.ExternalVtep
+	(*Port)(nil),                  // 44: plan.v1.Port
+	(*AddressPair)(nil),           // 45: plan.v1.AddressPair
+	(*Vtep)(nil),                  // 46: plan.v1.Vtep
+	(*Snapshot)(nil),              // 47: plan.v1.Snapshot
+	nil,                           // 48: plan.v1.Snapshot.EpochsEntry
+	(*timestamppb.Timestamp)(nil), // 49: google.protobuf.Timestamp
 }
 var file_plan_v1_plan_proto_depIdxs = []int32{
 	0,  // 0: plan.v1.CommitRequest.cause:type_name -> plan.v1.CommitCause
@@ -3516,48 +3781,51 @@ var file_plan_v1_plan_proto_depIdxs = []int32{
 	25, // 7: plan.v1.Applied.errors:type_name -> plan.v1.ResourceError
 	2,  // 8: plan.v1.ResourceError.kind:type_name -> plan.v1.Kind
 	31, // 9: plan.v1.Report.ports:type_name -> plan.v1.PortReport
-	33, // 10: plan.v1.Report.conditions:type_name -> plan.v1.Condition
-	32, // 11: plan.v1.Report.drops:type_name -> plan.v1.Drop
+	34, // 10: plan.v1.Report.conditions:type_name -> plan.v1.Condition
+	33, // 11: plan.v1.Report.drops:type_name -> plan.v1.Drop
 	29, // 12: plan.v1.Report.books:type_name -> plan.v1.ProgramBooks
 	30, // 13: plan.v1.Report.lanes:type_name -> plan.v1.LaneCount
 	28, // 14: plan.v1.Report.capabilities:type_name -> plan.v1.Capability
 	27, // 15: plan.v1.Report.silent:type_name -> plan.v1.SilentVtep
 	1,  // 16: plan.v1.PortReport.state:type_name -> plan.v1.PortState
-	32, // 17: plan.v1.PortReport.drops:type_name -> plan.v1.Drop
-	35, // 18: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
-	36, // 19: plan.v1.Update.upserts:type_name -> plan.v1.Resource
-	37, // 20: plan.v1.Update.removals:type_name -> plan.v1.Removal
-	2,  // 21: plan.v1.Resource.kind:type_name -> plan.v1.Kind
-	2,  // 22: plan.v1.Removal.kind:type_name -> plan.v1.Kind
-	3,  // 23: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
-	40, // 24: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
-	42, // 25: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
-	36, // 26: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
-	45, // 27: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
-	46, // 28: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
-	4,  // 29: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
-	6,  // 30: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
-	8,  // 31: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
-	10, // 32: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
-	12, // 33: plan.v1.AgentService.Prepare:input_type -> plan.v1.PrepareRequest
-	14, // 34: plan.v1.AgentService.Commit:input_type -> plan.v1.CommitRequest
-	16, // 35: plan.v1.AgentService.Abort:input_type -> plan.v1.AbortRequest
-	18, // 36: plan.v1.AgentService.Settle:input_type -> plan.v1.SettleRequest
-	20, // 37: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
-	5,  // 38: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
-	7,  // 39: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
-	9,  // 40: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
-	11, // 41: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
-	13, // 42: plan.v1.AgentService.Prepare:output_type -> plan.v1.PrepareResponse
-	15, // 43: plan.v1.AgentService.Commit:output_type -> plan.v1.CommitResponse
-	17, // 44: plan.v1.AgentService.Abort:output_type -> plan.v1.AbortResponse
-	19, // 45: plan.v1.AgentService.Settle:output_type -> plan.v1.SettleResponse
-	34, // 46: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
-	38, // [38:47] is the sub-list for method output_type
-	29, // [29:38] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	33, // 17: plan.v1.PortReport.drops:type_name -> plan.v1.Drop
+	32, // 18: plan.v1.PortReport.services:type_name -> plan.v1.ServiceCounts
+	36, // 19: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
+	37, // 20: plan.v1.Update.upserts:type_name -> plan.v1.Resource
+	38, // 21: plan.v1.Update.removals:type_name -> plan.v1.Removal
+	2,  // 22: plan.v1.Resource.kind:type_name -> plan.v1.Kind
+	2,  // 23: plan.v1.Removal.kind:type_name -> plan.v1.Kind
+	3,  // 24: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
+	43, // 25: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
+	41, // 26: plan.v1.Network.dhcp:type_name -> plan.v1.Dhcp
+	42, // 27: plan.v1.Dhcp.routes:type_name -> plan.v1.Route
+	45, // 28: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
+	37, // 29: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
+	48, // 30: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
+	49, // 31: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
+	4,  // 32: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
+	6,  // 33: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
+	8,  // 34: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
+	10, // 35: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
+	12, // 36: plan.v1.AgentService.Prepare:input_type -> plan.v1.PrepareRequest
+	14, // 37: plan.v1.AgentService.Commit:input_type -> plan.v1.CommitRequest
+	16, // 38: plan.v1.AgentService.Abort:input_type -> plan.v1.AbortRequest
+	18, // 39: plan.v1.AgentService.Settle:input_type -> plan.v1.SettleRequest
+	20, // 40: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
+	5,  // 41: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
+	7,  // 42: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
+	9,  // 43: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
+	11, // 44: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
+	13, // 45: plan.v1.AgentService.Prepare:output_type -> plan.v1.PrepareResponse
+	15, // 46: plan.v1.AgentService.Commit:output_type -> plan.v1.CommitResponse
+	17, // 47: plan.v1.AgentService.Abort:output_type -> plan.v1.AbortResponse
+	19, // 48: plan.v1.AgentService.Settle:output_type -> plan.v1.SettleResponse
+	35, // 49: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
+	41, // [41:50] is the sub-list for method output_type
+	32, // [32:41] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_plan_v1_plan_proto_init() }
@@ -3571,7 +3839,7 @@ func file_plan_v1_plan_proto_init() {
 		(*AgentMessage_Report)(nil),
 		(*AgentMessage_Facts)(nil),
 	}
-	file_plan_v1_plan_proto_msgTypes[30].OneofWrappers = []any{
+	file_plan_v1_plan_proto_msgTypes[31].OneofWrappers = []any{
 		(*ServerMessage_Update)(nil),
 	}
 	type x struct{}
@@ -3580,7 +3848,7 @@ func file_plan_v1_plan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plan_v1_plan_proto_rawDesc), len(file_plan_v1_plan_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   42,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -881,9 +881,11 @@ type NetworkSpec struct {
 	Mtu            uint32         `protobuf:"varint,4,opt,name=mtu,proto3" json:"mtu,omitempty"`
 	UnknownUnicast UnknownUnicast `protobuf:"varint,5,opt,name=unknown_unicast,json=unknownUnicast,proto3,enum=weft.v1.UnknownUnicast" json:"unknown_unicast,omitempty"`
 	// External VTEPs that take part in this network.
-	Vteps         []*NetworkVTEP `protobuf:"bytes,6,rep,name=vteps,proto3" json:"vteps,omitempty"`
-	Description   string         `protobuf:"bytes,7,opt,name=description,proto3" json:"description,omitempty"`
-	Dscp          DSCP           `protobuf:"varint,8,opt,name=dscp,proto3,enum=weft.v1.DSCP" json:"dscp,omitempty"`
+	Vteps       []*NetworkVTEP `protobuf:"bytes,6,rep,name=vteps,proto3" json:"vteps,omitempty"`
+	Description string         `protobuf:"bytes,7,opt,name=description,proto3" json:"description,omitempty"`
+	Dscp        DSCP           `protobuf:"varint,8,opt,name=dscp,proto3,enum=weft.v1.DSCP" json:"dscp,omitempty"`
+	// What the hosts tell the network's workloads of it. A network with subnets has it unless it is disabled.
+	Dhcp          *DHCP `protobuf:"bytes,15,opt,name=dhcp,proto3" json:"dhcp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -974,6 +976,157 @@ func (x *NetworkSpec) GetDscp() DSCP {
 	return DSCP_DSCP_PIPE
 }
 
+func (x *NetworkSpec) GetDhcp() *DHCP {
+	if x != nil {
+		return x.Dhcp
+	}
+	return nil
+}
+
+// DHCP is what a port's host answers its workload, by DHCPv4, DHCPv6 and router advertisements: the port's addresses, its network's MTU, the
+// host name, and what stands here.
+type DHCP struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Nothing is answered, and what workloads ask goes the way of any frame.
+	Disabled bool `protobuf:"varint,1,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// Routers: at most one address of each IPv4 subnet, and one link-local IPv6 address. None: the network has no router.
+	Gateways   []string `protobuf:"bytes,2,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	DnsServers []string `protobuf:"bytes,3,rep,name=dns_servers,json=dnsServers,proto3" json:"dns_servers,omitempty"`
+	// Name that host names are completed with.
+	Domain string `protobuf:"bytes,4,opt,name=domain,proto3" json:"domain,omitempty"`
+	// Static routes beside the gateway's (RFC 3442): IPv4 only.
+	Routes []*Route `protobuf:"bytes,5,rep,name=routes,proto3" json:"routes,omitempty"`
+	// How long an address is leased; absent is a day. It is the port's for as long as the port has it, whoever is asked meanwhile.
+	LeaseTime     *durationpb.Duration `protobuf:"bytes,6,opt,name=lease_time,json=leaseTime,proto3" json:"lease_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DHCP) Reset() {
+	*x = DHCP{}
+	mi := &file_weft_v1_types_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DHCP) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DHCP) ProtoMessage() {}
+
+func (x *DHCP) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_types_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DHCP.ProtoReflect.Descriptor instead.
+func (*DHCP) Descriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DHCP) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+func (x *DHCP) GetGateways() []string {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
+func (x *DHCP) GetDnsServers() []string {
+	if x != nil {
+		return x.DnsServers
+	}
+	return nil
+}
+
+func (x *DHCP) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *DHCP) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *DHCP) GetLeaseTime() *durationpb.Duration {
+	if x != nil {
+		return x.LeaseTime
+	}
+	return nil
+}
+
+type Route struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Prefix string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// An address in one of the network's subnets.
+	Gateway       string `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route) Reset() {
+	*x = Route{}
+	mi := &file_weft_v1_types_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route) ProtoMessage() {}
+
+func (x *Route) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_types_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route.ProtoReflect.Descriptor instead.
+func (*Route) Descriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Route) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *Route) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
 type NetworkVTEP struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of a VTEP object.
@@ -986,7 +1139,7 @@ type NetworkVTEP struct {
 
 func (x *NetworkVTEP) Reset() {
 	*x = NetworkVTEP{}
-	mi := &file_weft_v1_types_proto_msgTypes[6]
+	mi := &file_weft_v1_types_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1151,7 @@ func (x *NetworkVTEP) String() string {
 func (*NetworkVTEP) ProtoMessage() {}
 
 func (x *NetworkVTEP) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[6]
+	mi := &file_weft_v1_types_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1164,7 @@ func (x *NetworkVTEP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkVTEP.ProtoReflect.Descriptor instead.
 func (*NetworkVTEP) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{6}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NetworkVTEP) GetVtep() string {
@@ -1045,7 +1198,7 @@ type NetworkStatus struct {
 
 func (x *NetworkStatus) Reset() {
 	*x = NetworkStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[7]
+	mi := &file_weft_v1_types_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1210,7 @@ func (x *NetworkStatus) String() string {
 func (*NetworkStatus) ProtoMessage() {}
 
 func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[7]
+	mi := &file_weft_v1_types_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1223,7 @@ func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkStatus.ProtoReflect.Descriptor instead.
 func (*NetworkStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{7}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NetworkStatus) GetVni() uint32 {
@@ -1129,7 +1282,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_weft_v1_types_proto_msgTypes[8]
+	mi := &file_weft_v1_types_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1294,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[8]
+	mi := &file_weft_v1_types_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1307,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{8}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Port) GetTenant() string {
@@ -1207,13 +1360,19 @@ type PortSpec struct {
 	AllowedAddressPairs []*AddressPair `protobuf:"bytes,6,rep,name=allowed_address_pairs,json=allowedAddressPairs,proto3" json:"allowed_address_pairs,omitempty"`
 	Description         string         `protobuf:"bytes,7,opt,name=description,proto3" json:"description,omitempty"`
 	FastPath            FastPath       `protobuf:"varint,8,opt,name=fast_path,json=fastPath,proto3,enum=weft.v1.FastPath" json:"fast_path,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// The workload may answer as a DHCP server.
+	DhcpServer bool `protobuf:"varint,10,opt,name=dhcp_server,json=dhcpServer,proto3" json:"dhcp_server,omitempty"`
+	// The workload may advertise itself as a router. Then the hosts advertise nothing in its network.
+	Router bool `protobuf:"varint,11,opt,name=router,proto3" json:"router,omitempty"`
+	// The host name that DHCP gives; empty is the port's name.
+	Hostname      string `protobuf:"bytes,12,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PortSpec) Reset() {
 	*x = PortSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[9]
+	mi := &file_weft_v1_types_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1384,7 @@ func (x *PortSpec) String() string {
 func (*PortSpec) ProtoMessage() {}
 
 func (x *PortSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[9]
+	mi := &file_weft_v1_types_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1397,7 @@ func (x *PortSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortSpec.ProtoReflect.Descriptor instead.
 func (*PortSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{9}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PortSpec) GetNetwork() string {
@@ -1297,6 +1456,27 @@ func (x *PortSpec) GetFastPath() FastPath {
 	return FastPath_FAST_PATH_NONE
 }
 
+func (x *PortSpec) GetDhcpServer() bool {
+	if x != nil {
+		return x.DhcpServer
+	}
+	return false
+}
+
+func (x *PortSpec) GetRouter() bool {
+	if x != nil {
+		return x.Router
+	}
+	return false
+}
+
+func (x *PortSpec) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
 type AddressPair struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Mac           string                 `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"`
@@ -1307,7 +1487,7 @@ type AddressPair struct {
 
 func (x *AddressPair) Reset() {
 	*x = AddressPair{}
-	mi := &file_weft_v1_types_proto_msgTypes[10]
+	mi := &file_weft_v1_types_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1499,7 @@ func (x *AddressPair) String() string {
 func (*AddressPair) ProtoMessage() {}
 
 func (x *AddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[10]
+	mi := &file_weft_v1_types_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1512,7 @@ func (x *AddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressPair.ProtoReflect.Descriptor instead.
 func (*AddressPair) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{10}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AddressPair) GetMac() string {
@@ -1363,7 +1543,7 @@ type Binding struct {
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_weft_v1_types_proto_msgTypes[11]
+	mi := &file_weft_v1_types_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1555,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[11]
+	mi := &file_weft_v1_types_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1568,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{11}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Binding) GetEpoch() int64 {
@@ -1445,7 +1625,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_weft_v1_types_proto_msgTypes[12]
+	mi := &file_weft_v1_types_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1457,7 +1637,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[12]
+	mi := &file_weft_v1_types_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1470,7 +1650,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{12}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Move) GetFrom() string {
@@ -1575,14 +1755,16 @@ type PortStatus struct {
 	// Why the port is not in the lane that was asked for, and what to do.
 	FastPathMessage string `protobuf:"bytes,11,opt,name=fast_path_message,json=fastPathMessage,proto3" json:"fast_path_message,omitempty"`
 	// The last move, also after it ended.
-	Move          *Move `protobuf:"bytes,12,opt,name=move,proto3" json:"move,omitempty"`
+	Move *Move `protobuf:"bytes,12,opt,name=move,proto3" json:"move,omitempty"`
+	// What the workload asked its host for, since that agent began.
+	Services      *ServiceCounts `protobuf:"bytes,20,opt,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PortStatus) Reset() {
 	*x = PortStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[13]
+	mi := &file_weft_v1_types_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +1776,7 @@ func (x *PortStatus) String() string {
 func (*PortStatus) ProtoMessage() {}
 
 func (x *PortStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[13]
+	mi := &file_weft_v1_types_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1607,7 +1789,7 @@ func (x *PortStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortStatus.ProtoReflect.Descriptor instead.
 func (*PortStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{13}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PortStatus) GetMacs() []string {
@@ -1694,6 +1876,84 @@ func (x *PortStatus) GetMove() *Move {
 	return nil
 }
 
+func (x *PortStatus) GetServices() *ServiceCounts {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+// ServiceCounts are of DHCPv4, DHCPv6, and router advertisements.
+type ServiceCounts struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Requests uint64                 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`
+	Answers  uint64                 `protobuf:"varint,2,opt,name=answers,proto3" json:"answers,omitempty"`
+	// Not answered, or answered with a no: for another address, from a MAC that is not the port's, malformed.
+	Refused uint64 `protobuf:"varint,3,opt,name=refused,proto3" json:"refused,omitempty"`
+	// Of routers, unasked.
+	Advertisements uint64 `protobuf:"varint,4,opt,name=advertisements,proto3" json:"advertisements,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ServiceCounts) Reset() {
+	*x = ServiceCounts{}
+	mi := &file_weft_v1_types_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceCounts) ProtoMessage() {}
+
+func (x *ServiceCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_types_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceCounts.ProtoReflect.Descriptor instead.
+func (*ServiceCounts) Descriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ServiceCounts) GetRequests() uint64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *ServiceCounts) GetAnswers() uint64 {
+	if x != nil {
+		return x.Answers
+	}
+	return 0
+}
+
+func (x *ServiceCounts) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *ServiceCounts) GetAdvertisements() uint64 {
+	if x != nil {
+		return x.Advertisements
+	}
+	return 0
+}
+
 // PortCounters count inner Ethernet frames, as the workload sees them: ingress is towards the workload.
 type PortCounters struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1707,7 +1967,7 @@ type PortCounters struct {
 
 func (x *PortCounters) Reset() {
 	*x = PortCounters{}
-	mi := &file_weft_v1_types_proto_msgTypes[14]
+	mi := &file_weft_v1_types_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1719,7 +1979,7 @@ func (x *PortCounters) String() string {
 func (*PortCounters) ProtoMessage() {}
 
 func (x *PortCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[14]
+	mi := &file_weft_v1_types_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1732,7 +1992,7 @@ func (x *PortCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortCounters.ProtoReflect.Descriptor instead.
 func (*PortCounters) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{14}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PortCounters) GetIngressPackets() uint64 {
@@ -1774,7 +2034,7 @@ type DropCount struct {
 
 func (x *DropCount) Reset() {
 	*x = DropCount{}
-	mi := &file_weft_v1_types_proto_msgTypes[15]
+	mi := &file_weft_v1_types_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +2046,7 @@ func (x *DropCount) String() string {
 func (*DropCount) ProtoMessage() {}
 
 func (x *DropCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[15]
+	mi := &file_weft_v1_types_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +2059,7 @@ func (x *DropCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropCount.ProtoReflect.Descriptor instead.
 func (*DropCount) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{15}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DropCount) GetReason() string {
@@ -1829,7 +2089,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_weft_v1_types_proto_msgTypes[16]
+	mi := &file_weft_v1_types_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +2101,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[16]
+	mi := &file_weft_v1_types_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +2114,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{16}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Host) GetName() string {
@@ -1899,7 +2159,7 @@ type HostSpec struct {
 
 func (x *HostSpec) Reset() {
 	*x = HostSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[17]
+	mi := &file_weft_v1_types_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +2171,7 @@ func (x *HostSpec) String() string {
 func (*HostSpec) ProtoMessage() {}
 
 func (x *HostSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[17]
+	mi := &file_weft_v1_types_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +2184,7 @@ func (x *HostSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostSpec.ProtoReflect.Descriptor instead.
 func (*HostSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{17}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *HostSpec) GetDescription() string {
@@ -1988,7 +2248,7 @@ type HostStatus struct {
 
 func (x *HostStatus) Reset() {
 	*x = HostStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[18]
+	mi := &file_weft_v1_types_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2000,7 +2260,7 @@ func (x *HostStatus) String() string {
 func (*HostStatus) ProtoMessage() {}
 
 func (x *HostStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[18]
+	mi := &file_weft_v1_types_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2013,7 +2273,7 @@ func (x *HostStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostStatus.ProtoReflect.Descriptor instead.
 func (*HostStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{18}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HostStatus) GetState() HostState {
@@ -2157,7 +2417,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_weft_v1_types_proto_msgTypes[19]
+	mi := &file_weft_v1_types_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2429,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[19]
+	mi := &file_weft_v1_types_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2442,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{19}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Capability) GetName() string {
@@ -2233,7 +2493,7 @@ type ProgramBooks struct {
 
 func (x *ProgramBooks) Reset() {
 	*x = ProgramBooks{}
-	mi := &file_weft_v1_types_proto_msgTypes[20]
+	mi := &file_weft_v1_types_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2245,7 +2505,7 @@ func (x *ProgramBooks) String() string {
 func (*ProgramBooks) ProtoMessage() {}
 
 func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[20]
+	mi := &file_weft_v1_types_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2258,7 +2518,7 @@ func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgramBooks.ProtoReflect.Descriptor instead.
 func (*ProgramBooks) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{20}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ProgramBooks) GetProgram() string {
@@ -2328,7 +2588,7 @@ type LaneCount struct {
 
 func (x *LaneCount) Reset() {
 	*x = LaneCount{}
-	mi := &file_weft_v1_types_proto_msgTypes[21]
+	mi := &file_weft_v1_types_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2600,7 @@ func (x *LaneCount) String() string {
 func (*LaneCount) ProtoMessage() {}
 
 func (x *LaneCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[21]
+	mi := &file_weft_v1_types_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2613,7 @@ func (x *LaneCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneCount.ProtoReflect.Descriptor instead.
 func (*LaneCount) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{21}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LaneCount) GetReason() string {
@@ -2380,7 +2640,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_weft_v1_types_proto_msgTypes[22]
+	mi := &file_weft_v1_types_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +2652,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[22]
+	mi := &file_weft_v1_types_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +2665,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{22}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Condition) GetName() string {
@@ -2435,7 +2695,7 @@ type VTEP struct {
 
 func (x *VTEP) Reset() {
 	*x = VTEP{}
-	mi := &file_weft_v1_types_proto_msgTypes[23]
+	mi := &file_weft_v1_types_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2447,7 +2707,7 @@ func (x *VTEP) String() string {
 func (*VTEP) ProtoMessage() {}
 
 func (x *VTEP) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[23]
+	mi := &file_weft_v1_types_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2460,7 +2720,7 @@ func (x *VTEP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEP.ProtoReflect.Descriptor instead.
 func (*VTEP) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{23}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VTEP) GetName() string {
@@ -2505,7 +2765,7 @@ type VTEPSpec struct {
 
 func (x *VTEPSpec) Reset() {
 	*x = VTEPSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[24]
+	mi := &file_weft_v1_types_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2517,7 +2777,7 @@ func (x *VTEPSpec) String() string {
 func (*VTEPSpec) ProtoMessage() {}
 
 func (x *VTEPSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[24]
+	mi := &file_weft_v1_types_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2530,7 +2790,7 @@ func (x *VTEPSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEPSpec.ProtoReflect.Descriptor instead.
 func (*VTEPSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{24}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VTEPSpec) GetAddress() string {
@@ -2571,7 +2831,7 @@ type VTEPStatus struct {
 
 func (x *VTEPStatus) Reset() {
 	*x = VTEPStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[25]
+	mi := &file_weft_v1_types_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2843,7 @@ func (x *VTEPStatus) String() string {
 func (*VTEPStatus) ProtoMessage() {}
 
 func (x *VTEPStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[25]
+	mi := &file_weft_v1_types_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2856,7 @@ func (x *VTEPStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEPStatus.ProtoReflect.Descriptor instead.
 func (*VTEPStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{25}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *VTEPStatus) GetNetworks() []string {
@@ -2619,7 +2879,7 @@ type VNIPool struct {
 
 func (x *VNIPool) Reset() {
 	*x = VNIPool{}
-	mi := &file_weft_v1_types_proto_msgTypes[26]
+	mi := &file_weft_v1_types_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2631,7 +2891,7 @@ func (x *VNIPool) String() string {
 func (*VNIPool) ProtoMessage() {}
 
 func (x *VNIPool) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[26]
+	mi := &file_weft_v1_types_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2644,7 +2904,7 @@ func (x *VNIPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPool.ProtoReflect.Descriptor instead.
 func (*VNIPool) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{26}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *VNIPool) GetName() string {
@@ -2686,7 +2946,7 @@ type VNIPoolSpec struct {
 
 func (x *VNIPoolSpec) Reset() {
 	*x = VNIPoolSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[27]
+	mi := &file_weft_v1_types_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2698,7 +2958,7 @@ func (x *VNIPoolSpec) String() string {
 func (*VNIPoolSpec) ProtoMessage() {}
 
 func (x *VNIPoolSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[27]
+	mi := &file_weft_v1_types_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2711,7 +2971,7 @@ func (x *VNIPoolSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPoolSpec.ProtoReflect.Descriptor instead.
 func (*VNIPoolSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{27}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *VNIPoolSpec) GetFirst() uint32 {
@@ -2747,7 +3007,7 @@ type VNIPoolStatus struct {
 
 func (x *VNIPoolStatus) Reset() {
 	*x = VNIPoolStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[28]
+	mi := &file_weft_v1_types_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2759,7 +3019,7 @@ func (x *VNIPoolStatus) String() string {
 func (*VNIPoolStatus) ProtoMessage() {}
 
 func (x *VNIPoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[28]
+	mi := &file_weft_v1_types_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2772,7 +3032,7 @@ func (x *VNIPoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPoolStatus.ProtoReflect.Descriptor instead.
 func (*VNIPoolStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{28}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *VNIPoolStatus) GetUsed() uint32 {
@@ -2810,7 +3070,7 @@ type APIToken struct {
 
 func (x *APIToken) Reset() {
 	*x = APIToken{}
-	mi := &file_weft_v1_types_proto_msgTypes[29]
+	mi := &file_weft_v1_types_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2822,7 +3082,7 @@ func (x *APIToken) String() string {
 func (*APIToken) ProtoMessage() {}
 
 func (x *APIToken) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[29]
+	mi := &file_weft_v1_types_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2835,7 +3095,7 @@ func (x *APIToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use APIToken.ProtoReflect.Descriptor instead.
 func (*APIToken) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{29}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *APIToken) GetName() string {
@@ -2898,7 +3158,7 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
 	"\x04meta\x18\x03 \x01(\v2\r.weft.v1.MetaR\x04meta\x12(\n" +
 	"\x04spec\x18\x04 \x01(\v2\x14.weft.v1.NetworkSpecR\x04spec\x12.\n" +
-	"\x06status\x18\x05 \x01(\v2\x16.weft.v1.NetworkStatusR\x06status\"\x99\x02\n" +
+	"\x06status\x18\x05 \x01(\v2\x16.weft.v1.NetworkStatusR\x06status\"\xbc\x02\n" +
 	"\vNetworkSpec\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x19\n" +
 	"\bvni_pool\x18\x02 \x01(\tR\avniPool\x12\x18\n" +
@@ -2907,7 +3167,20 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x0funknown_unicast\x18\x05 \x01(\x0e2\x17.weft.v1.UnknownUnicastR\x0eunknownUnicast\x12*\n" +
 	"\x05vteps\x18\x06 \x03(\v2\x14.weft.v1.NetworkVTEPR\x05vteps\x12 \n" +
 	"\vdescription\x18\a \x01(\tR\vdescription\x12!\n" +
-	"\x04dscp\x18\b \x01(\x0e2\r.weft.v1.DSCPR\x04dscp\"5\n" +
+	"\x04dscp\x18\b \x01(\x0e2\r.weft.v1.DSCPR\x04dscp\x12!\n" +
+	"\x04dhcp\x18\x0f \x01(\v2\r.weft.v1.DHCPR\x04dhcp\"\xd9\x01\n" +
+	"\x04DHCP\x12\x1a\n" +
+	"\bdisabled\x18\x01 \x01(\bR\bdisabled\x12\x1a\n" +
+	"\bgateways\x18\x02 \x03(\tR\bgateways\x12\x1f\n" +
+	"\vdns_servers\x18\x03 \x03(\tR\n" +
+	"dnsServers\x12\x16\n" +
+	"\x06domain\x18\x04 \x01(\tR\x06domain\x12&\n" +
+	"\x06routes\x18\x05 \x03(\v2\x0e.weft.v1.RouteR\x06routes\x128\n" +
+	"\n" +
+	"lease_time\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\tleaseTime\"9\n" +
+	"\x05Route\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x18\n" +
+	"\agateway\x18\x02 \x01(\tR\agateway\"5\n" +
 	"\vNetworkVTEP\x12\x12\n" +
 	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12\x12\n" +
 	"\x04macs\x18\x02 \x03(\tR\x04macs\"\xb4\x01\n" +
@@ -2926,7 +3199,7 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
 	"\x04meta\x18\x03 \x01(\v2\r.weft.v1.MetaR\x04meta\x12%\n" +
 	"\x04spec\x18\x04 \x01(\v2\x11.weft.v1.PortSpecR\x04spec\x12+\n" +
-	"\x06status\x18\x05 \x01(\v2\x13.weft.v1.PortStatusR\x06status\"\xa4\x02\n" +
+	"\x06status\x18\x05 \x01(\v2\x13.weft.v1.PortStatusR\x06status\"\xf9\x02\n" +
 	"\bPortSpec\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x12\n" +
 	"\x04macs\x18\x02 \x03(\tR\x04macs\x12\x10\n" +
@@ -2937,7 +3210,12 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"forwarding\x12H\n" +
 	"\x15allowed_address_pairs\x18\x06 \x03(\v2\x14.weft.v1.AddressPairR\x13allowedAddressPairs\x12 \n" +
 	"\vdescription\x18\a \x01(\tR\vdescription\x12.\n" +
-	"\tfast_path\x18\b \x01(\x0e2\x11.weft.v1.FastPathR\bfastPath\"/\n" +
+	"\tfast_path\x18\b \x01(\x0e2\x11.weft.v1.FastPathR\bfastPath\x12\x1f\n" +
+	"\vdhcp_server\x18\n" +
+	" \x01(\bR\n" +
+	"dhcpServer\x12\x16\n" +
+	"\x06router\x18\v \x01(\bR\x06router\x12\x1a\n" +
+	"\bhostname\x18\f \x01(\tR\bhostname\"/\n" +
 	"\vAddressPair\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\tR\x03mac\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\"o\n" +
@@ -2959,7 +3237,7 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\tcommitted\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tcommitted\x120\n" +
 	"\x05ended\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x126\n" +
-	"\tdark_time\x18\f \x01(\v2\x19.google.protobuf.DurationR\bdarkTime\"\xae\x03\n" +
+	"\tdark_time\x18\f \x01(\v2\x19.google.protobuf.DurationR\bdarkTime\"\xe2\x03\n" +
 	"\n" +
 	"PortStatus\x12\x12\n" +
 	"\x04macs\x18\x01 \x03(\tR\x04macs\x12\x10\n" +
@@ -2974,7 +3252,13 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\tfast_path\x18\n" +
 	" \x01(\x0e2\x11.weft.v1.FastPathR\bfastPath\x12*\n" +
 	"\x11fast_path_message\x18\v \x01(\tR\x0ffastPathMessage\x12!\n" +
-	"\x04move\x18\f \x01(\v2\r.weft.v1.MoveR\x04move\"\xaa\x01\n" +
+	"\x04move\x18\f \x01(\v2\r.weft.v1.MoveR\x04move\x122\n" +
+	"\bservices\x18\x14 \x01(\v2\x16.weft.v1.ServiceCountsR\bservices\"\x87\x01\n" +
+	"\rServiceCounts\x12\x1a\n" +
+	"\brequests\x18\x01 \x01(\x04R\brequests\x12\x18\n" +
+	"\aanswers\x18\x02 \x01(\x04R\aanswers\x12\x18\n" +
+	"\arefused\x18\x03 \x01(\x04R\arefused\x12&\n" +
+	"\x0eadvertisements\x18\x04 \x01(\x04R\x0eadvertisements\"\xaa\x01\n" +
 	"\fPortCounters\x12'\n" +
 	"\x0fingress_packets\x18\x01 \x01(\x04R\x0eingressPackets\x12%\n" +
 	"\x0eingress_octets\x18\x02 \x01(\x04R\ringressOctets\x12%\n" +
@@ -3132,7 +3416,7 @@ func file_weft_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_weft_v1_types_proto_goTypes = []any{
 	(UnknownUnicast)(0),           // 0: weft.v1.UnknownUnicast
 	(DSCP)(0),                     // 1: weft.v1.DSCP
@@ -3150,88 +3434,95 @@ var file_weft_v1_types_proto_goTypes = []any{
 	(*TenantStatus)(nil),          // 13: weft.v1.TenantStatus
 	(*Network)(nil),               // 14: weft.v1.Network
 	(*NetworkSpec)(nil),           // 15: weft.v1.NetworkSpec
-	(*NetworkVTEP)(nil),           // 16: weft.v1.NetworkVTEP
-	(*NetworkStatus)(nil),         // 17: weft.v1.NetworkStatus
-	(*Port)(nil),                  // 18: weft.v1.Port
-	(*PortSpec)(nil),              // 19: weft.v1.PortSpec
-	(*AddressPair)(nil),           // 20: weft.v1.AddressPair
-	(*Binding)(nil),               // 21: weft.v1.Binding
-	(*Move)(nil),                  // 22: weft.v1.Move
-	(*PortStatus)(nil),            // 23: weft.v1.PortStatus
-	(*PortCounters)(nil),          // 24: weft.v1.PortCounters
-	(*DropCount)(nil),             // 25: weft.v1.DropCount
-	(*Host)(nil),                  // 26: weft.v1.Host
-	(*HostSpec)(nil),              // 27: weft.v1.HostSpec
-	(*HostStatus)(nil),            // 28: weft.v1.HostStatus
-	(*Capability)(nil),            // 29: weft.v1.Capability
-	(*ProgramBooks)(nil),          // 30: weft.v1.ProgramBooks
-	(*LaneCount)(nil),             // 31: weft.v1.LaneCount
-	(*Condition)(nil),             // 32: weft.v1.Condition
-	(*VTEP)(nil),                  // 33: weft.v1.VTEP
-	(*VTEPSpec)(nil),              // 34: weft.v1.VTEPSpec
-	(*VTEPStatus)(nil),            // 35: weft.v1.VTEPStatus
-	(*VNIPool)(nil),               // 36: weft.v1.VNIPool
-	(*VNIPoolSpec)(nil),           // 37: weft.v1.VNIPoolSpec
-	(*VNIPoolStatus)(nil),         // 38: weft.v1.VNIPoolStatus
-	(*APIToken)(nil),              // 39: weft.v1.APIToken
-	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 41: google.protobuf.Duration
+	(*DHCP)(nil),                  // 16: weft.v1.DHCP
+	(*Route)(nil),                 // 17: weft.v1.Route
+	(*NetworkVTEP)(nil),           // 18: weft.v1.NetworkVTEP
+	(*NetworkStatus)(nil),         // 19: weft.v1.NetworkStatus
+	(*Port)(nil),                  // 20: weft.v1.Port
+	(*PortSpec)(nil),              // 21: weft.v1.PortSpec
+	(*AddressPair)(nil),           // 22: weft.v1.AddressPair
+	(*Binding)(nil),               // 23: weft.v1.Binding
+	(*Move)(nil),                  // 24: weft.v1.Move
+	(*PortStatus)(nil),            // 25: weft.v1.PortStatus
+	(*ServiceCounts)(nil),         // 26: weft.v1.ServiceCounts
+	(*PortCounters)(nil),          // 27: weft.v1.PortCounters
+	(*DropCount)(nil),             // 28: weft.v1.DropCount
+	(*Host)(nil),                  // 29: weft.v1.Host
+	(*HostSpec)(nil),              // 30: weft.v1.HostSpec
+	(*HostStatus)(nil),            // 31: weft.v1.HostStatus
+	(*Capability)(nil),            // 32: weft.v1.Capability
+	(*ProgramBooks)(nil),          // 33: weft.v1.ProgramBooks
+	(*LaneCount)(nil),             // 34: weft.v1.LaneCount
+	(*Condition)(nil),             // 35: weft.v1.Condition
+	(*VTEP)(nil),                  // 36: weft.v1.VTEP
+	(*VTEPSpec)(nil),              // 37: weft.v1.VTEPSpec
+	(*VTEPStatus)(nil),            // 38: weft.v1.VTEPStatus
+	(*VNIPool)(nil),               // 39: weft.v1.VNIPool
+	(*VNIPoolSpec)(nil),           // 40: weft.v1.VNIPoolSpec
+	(*VNIPoolStatus)(nil),         // 41: weft.v1.VNIPoolStatus
+	(*APIToken)(nil),              // 42: weft.v1.APIToken
+	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 44: google.protobuf.Duration
 }
 var file_weft_v1_types_proto_depIdxs = []int32{
-	40, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	43, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
 	10, // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
 	12, // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
 	13, // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
 	10, // 4: weft.v1.Network.meta:type_name -> weft.v1.Meta
 	15, // 5: weft.v1.Network.spec:type_name -> weft.v1.NetworkSpec
-	17, // 6: weft.v1.Network.status:type_name -> weft.v1.NetworkStatus
+	19, // 6: weft.v1.Network.status:type_name -> weft.v1.NetworkStatus
 	0,  // 7: weft.v1.NetworkSpec.unknown_unicast:type_name -> weft.v1.UnknownUnicast
-	16, // 8: weft.v1.NetworkSpec.vteps:type_name -> weft.v1.NetworkVTEP
+	18, // 8: weft.v1.NetworkSpec.vteps:type_name -> weft.v1.NetworkVTEP
 	1,  // 9: weft.v1.NetworkSpec.dscp:type_name -> weft.v1.DSCP
-	32, // 10: weft.v1.NetworkStatus.conditions:type_name -> weft.v1.Condition
-	10, // 11: weft.v1.Port.meta:type_name -> weft.v1.Meta
-	19, // 12: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
-	23, // 13: weft.v1.Port.status:type_name -> weft.v1.PortStatus
-	20, // 14: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
-	2,  // 15: weft.v1.PortSpec.fast_path:type_name -> weft.v1.FastPath
-	3,  // 16: weft.v1.Move.phase:type_name -> weft.v1.MovePhase
-	4,  // 17: weft.v1.Move.commit_cause:type_name -> weft.v1.CommitCause
-	40, // 18: weft.v1.Move.started:type_name -> google.protobuf.Timestamp
-	40, // 19: weft.v1.Move.prepared:type_name -> google.protobuf.Timestamp
-	40, // 20: weft.v1.Move.committed:type_name -> google.protobuf.Timestamp
-	40, // 21: weft.v1.Move.ended:type_name -> google.protobuf.Timestamp
-	41, // 22: weft.v1.Move.dark_time:type_name -> google.protobuf.Duration
-	21, // 23: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
-	5,  // 24: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
-	24, // 25: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
-	25, // 26: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
-	2,  // 27: weft.v1.PortStatus.fast_path:type_name -> weft.v1.FastPath
-	22, // 28: weft.v1.PortStatus.move:type_name -> weft.v1.Move
-	10, // 29: weft.v1.Host.meta:type_name -> weft.v1.Meta
-	27, // 30: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
-	28, // 31: weft.v1.Host.status:type_name -> weft.v1.HostStatus
-	8,  // 32: weft.v1.HostSpec.when_silent:type_name -> weft.v1.WhenSilent
-	6,  // 33: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
-	32, // 34: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
-	40, // 35: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
-	30, // 36: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
-	31, // 37: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
-	29, // 38: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
-	7,  // 39: weft.v1.HostStatus.duty:type_name -> weft.v1.HostDuty
-	10, // 40: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
-	34, // 41: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
-	35, // 42: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
-	10, // 43: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
-	37, // 44: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
-	38, // 45: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
-	9,  // 46: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
-	40, // 47: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
-	40, // 48: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	16, // 10: weft.v1.NetworkSpec.dhcp:type_name -> weft.v1.DHCP
+	17, // 11: weft.v1.DHCP.routes:type_name -> weft.v1.Route
+	44, // 12: weft.v1.DHCP.lease_time:type_name -> google.protobuf.Duration
+	35, // 13: weft.v1.NetworkStatus.conditions:type_name -> weft.v1.Condition
+	10, // 14: weft.v1.Port.meta:type_name -> weft.v1.Meta
+	21, // 15: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
+	25, // 16: weft.v1.Port.status:type_name -> weft.v1.PortStatus
+	22, // 17: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
+	2,  // 18: weft.v1.PortSpec.fast_path:type_name -> weft.v1.FastPath
+	3,  // 19: weft.v1.Move.phase:type_name -> weft.v1.MovePhase
+	4,  // 20: weft.v1.Move.commit_cause:type_name -> weft.v1.CommitCause
+	43, // 21: weft.v1.Move.started:type_name -> google.protobuf.Timestamp
+	43, // 22: weft.v1.Move.prepared:type_name -> google.protobuf.Timestamp
+	43, // 23: weft.v1.Move.committed:type_name -> google.protobuf.Timestamp
+	43, // 24: weft.v1.Move.ended:type_name -> google.protobuf.Timestamp
+	44, // 25: weft.v1.Move.dark_time:type_name -> google.protobuf.Duration
+	23, // 26: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
+	5,  // 27: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
+	27, // 28: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
+	28, // 29: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
+	2,  // 30: weft.v1.PortStatus.fast_path:type_name -> weft.v1.FastPath
+	24, // 31: weft.v1.PortStatus.move:type_name -> weft.v1.Move
+	26, // 32: weft.v1.PortStatus.services:type_name -> weft.v1.ServiceCounts
+	10, // 33: weft.v1.Host.meta:type_name -> weft.v1.Meta
+	30, // 34: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
+	31, // 35: weft.v1.Host.status:type_name -> weft.v1.HostStatus
+	8,  // 36: weft.v1.HostSpec.when_silent:type_name -> weft.v1.WhenSilent
+	6,  // 37: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
+	35, // 38: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
+	43, // 39: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
+	33, // 40: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
+	34, // 41: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
+	32, // 42: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
+	7,  // 43: weft.v1.HostStatus.duty:type_name -> weft.v1.HostDuty
+	10, // 44: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
+	37, // 45: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
+	38, // 46: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
+	10, // 47: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
+	40, // 48: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
+	41, // 49: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
+	9,  // 50: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
+	43, // 51: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
+	43, // 52: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_types_proto_init() }
@@ -3245,7 +3536,7 @@ func file_weft_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_types_proto_rawDesc), len(file_weft_v1_types_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   30,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
