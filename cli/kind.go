@@ -177,11 +177,11 @@ func canonicalText(field protoreflect.Name, s string) string {
 		if m, err := wire.ParseMAC(s); err == nil {
 			return m.String()
 		}
-	case "ip", "ips", "address":
+	case "ip", "ips", "address", "gateway", "gateways", "dns_servers":
 		if a, err := netip.ParseAddr(s); err == nil {
 			return a.String()
 		}
-	case "subnets":
+	case "subnets", "prefix":
 		if p, err := netip.ParsePrefix(s); err == nil {
 			return p.String()
 		}

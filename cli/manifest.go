@@ -8,10 +8,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // A manifest is what `weft apply` reads: YAML or JSON documents, one object each.
@@ -214,7 +216,9 @@ func (m *mistakes) message(n *yaml.Node, path string, msg protoreflect.Message) 
 
 func (m *mistakes) field(n *yaml.Node, path string, msg protoreflect.Message, fd protoreflect.FieldDescriptor) {
 	if !fd.IsList() {
-		if fd.Kind() == protoreflect.MessageKind {
+		if fd.Message() != nil && fd.Message().FullName() == "google.protobuf.Duration" {
+			m.duration(n, path, msg, fd)
+		} else if fd.Kind() == protoreflect.MessageKind {
 			m.message(n, path, msg.Mutable(fd).Message())
 		} else if v, ok := m.scalar(n, path, fd); ok {
 			msg.Set(fd, v)
@@ -234,6 +238,16 @@ func (m *mistakes) field(n *yaml.Node, path string, msg protoreflect.Message, fd
 			list.Append(v)
 		}
 	}
+}
+
+// duration is a time as the flags take it.
+func (m *mistakes) duration(n *yaml.Node, path string, msg protoreflect.Message, fd protoreflect.FieldDescriptor) {
+	d, err := time.ParseDuration(m.text(n, path))
+	if err != nil {
+		m.add(n, "write a time such as 12h or 90m", "%s is %q", path, n.Value)
+		return
+	}
+	msg.Set(fd, protoreflect.ValueOfMessage(durationpb.New(d).ProtoReflect()))
 }
 
 func (m *mistakes) scalar(n *yaml.Node, path string, fd protoreflect.FieldDescriptor) (protoreflect.Value, bool) {

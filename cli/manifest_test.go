@@ -21,6 +21,13 @@ spec:
   %s: UNKNOWN_UNICAST_DROP
   dscp: uniform
   vteps: [{vtep: ext1, macs: ["02:00:00:00:00:01"]}]
+  dhcp:
+    disabled: true
+    gateways: [10.1.0.1]
+    dns_servers: [10.1.0.53]
+    domain: example.org
+    routes: [{prefix: 10.9.0.0/16, gateway: 10.1.0.9}]
+    lease_time: 12h
   description: first
 ---
 kind: Port
@@ -32,6 +39,9 @@ spec:
   ips: [10.1.0.5]
   unguarded: true
   forwarding: true
+  dhcp_server: true
+  router: true
+  hostname: www
   %s: xdp
   %s: [{mac: "02:00:00:00:00:02", ip: 10.1.0.6}]
   description: x
