@@ -179,14 +179,16 @@ func (d *Distributor) signal(since uint64) {
 	scopes := map[string]struct{}{}
 	hosts := map[string]struct{}{}
 	for e := range d.ring.since(since) {
-		if e.idle {
-			continue
-		}
-		scopes[e.scope] = struct{}{}
-		if e.key.Kind == planv1.Kind_KIND_HOST {
+		switch {
+		case e.idle:
+		case e.key.Kind == planv1.Kind_KIND_HOST:
 			hosts[e.key.UID] = struct{}{}
+		default:
+			scopes[e.scope] = struct{}{}
 		}
 	}
+	// A network knows its few hosts, so that under load, when many networks change at once, nobody asks each stream for each of them.
+	d.subs.resolve(scopes, hosts)
 	// More changes at once than the ring holds: everybody is behind.
 	all := since < d.ring.first
 	for st := range d.streams {

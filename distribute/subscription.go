@@ -66,6 +66,16 @@ func (s *subscriptions) remove(host string) {
 	delete(s.scopes, host)
 }
 
+// resolve adds to hosts those that hold one of the scopes, where the scope knows them, and takes it from the scopes.
+func (s *subscriptions) resolve(scopes, hosts map[string]struct{}) {
+	for scope := range scopes {
+		if kind, _, _ := plan.SplitScope(scope); kind == planv1.Kind_KIND_NETWORK {
+			maps.Copy(hosts, s.hosts[scope])
+			delete(scopes, scope)
+		}
+	}
+}
+
 // any reports whether a host holds one of the scopes.
 func (s *subscriptions) any(host string, scopes map[string]struct{}) bool {
 	list := s.scopes[host]
