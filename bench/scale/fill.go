@@ -147,19 +147,21 @@ func (c Config) fillCold(ctx context.Context, apis []*client.Client) error {
 	})
 }
 
-// change turns a switch of a port of the wide network, and gives the revision of that.
-func change(ctx context.Context, api *client.Client, name string) (int64, error) {
+// change turns a switch of a port of the wide network, and gives the revision of that, and when it was asked for: what the port was before is
+// read first.
+func change(ctx context.Context, api *client.Client, name string) (revision int64, asked time.Time, err error) {
 	p, err := api.Ports.GetPort(ctx, connect.NewRequest(&weftv1.GetPortRequest{Tenant: tenant, Name: name}))
 	if err != nil {
-		return 0, err
+		return 0, asked, err
 	}
 	spec := p.Msg.GetSpec()
 	spec.Forwarding = !spec.GetForwarding()
+	asked = time.Now()
 	p, err = api.Ports.UpdatePort(ctx, connect.NewRequest(&weftv1.UpdatePortRequest{Tenant: tenant, Name: name, Revision: p.Msg.GetMeta().GetRevision(), Spec: spec}))
 	if err != nil {
-		return 0, err
+		return 0, asked, err
 	}
-	return p.Msg.GetMeta().GetRevision(), nil
+	return p.Msg.GetMeta().GetRevision(), asked, nil
 }
 
 // acknowledged waits until the server has heard of all hosts of the wide network that they applied the revision, and says

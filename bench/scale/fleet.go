@@ -190,11 +190,34 @@ const inFlight = 16
 // askPatience is how long a request is asked again that got no answer in time.
 const askPatience = time.Minute
 
+// sayEvery is how often a long stage says how far it is.
+const sayEvery = 15 * time.Second
+
+// tell says how many of n are begun, now and then, until what it gives back is called.
+func (c Config) tell(begun *atomic.Int64, n int) (stop func()) {
+	over := make(chan struct{})
+	var teller sync.WaitGroup
+	teller.Go(func() {
+		tick := time.NewTicker(sayEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-over:
+				return
+			case <-tick.C:
+				c.say("%d of %d", min(int(begun.Load()), n), n)
+			}
+		}
+	})
+	return func() { close(over); teller.Wait() }
+}
+
 // each does something n times, spread over the clients. What gets no answer, as the server is too busy, is asked again and counted: it
 // may have been done, and then its second try finds it there. Any other error ends it.
 func (c Config) each(ctx context.Context, n int, apis []*client.Client, do func(ctx context.Context, api *client.Client, i int) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
+	defer c.tell(&next, n)()
 	for _, api := range apis {
 		for range inFlight {
 			g.Go(func() error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,8 @@ type Config struct {
 	Version, Commit string
 	Progress        io.Writer
 
+	// began is when the run did.
+	began time.Time
 	// askedAgain counts requests that the server gave no answer to in time.
 	askedAgain *atomic.Int64
 }
@@ -55,7 +58,7 @@ func (c Config) withDefaults() (Config, error) {
 	}{{&c.Hosts, 1000}, {&c.Ports, 100_000}, {&c.Networks, 1000}, {&c.Changes, 200}, {&c.ColdStarts, 5}, {&c.Clients, 4}} {
 		*d.v = cmp.Or(*d.v, d.fallback)
 	}
-	c.askedAgain = new(atomic.Int64)
+	c.began, c.askedAgain = time.Now(), new(atomic.Int64)
 	c.ReportEvery = cmp.Or(c.ReportEvery, 3*time.Second)
 	if c.Progress == nil {
 		c.Progress = io.Discard
@@ -76,6 +79,10 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	return c, nil
 }
+
+// agentsGC is how much garbage this process lets stand, in percent of what it holds. A real agent's collector looks at one plan; here one looks
+// at those of all agents each time, in the middle of a change.
+const agentsGC = 300
 
 const (
 	maxHosts = 100_000   // VTEP addresses of 198.18.0.0/15
@@ -104,6 +111,7 @@ func Run(ctx context.Context, cfg Config) (_ *Result, err error) {
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(agentsGC))
 	r := &run{cfg: cfg, out: newResult(cfg)}
 	if r.server, err = newServer(cfg, dir); err != nil {
 		return nil, err
@@ -143,9 +151,9 @@ func Run(ctx context.Context, cfg Config) (_ *Result, err error) {
 	return r.out, nil
 }
 
-func (r *run) say(format string, args ...any) {
-	fmt.Fprintf(r.cfg.Progress, "%7s  ", time.Since(r.out.Time).Truncate(100*time.Millisecond))
-	fmt.Fprintf(r.cfg.Progress, format+"\n", args...)
+func (c Config) say(format string, args ...any) {
+	fmt.Fprintf(c.Progress, "%7s  ", time.Since(c.began).Truncate(100*time.Millisecond))
+	fmt.Fprintf(c.Progress, format+"\n", args...)
 }
 
 // timed does something n times at once and keeps its rate, and what each cost the server's processor.
@@ -173,7 +181,7 @@ func (r *run) timed(what, unit string, n int, do func() error) error {
 
 func (r *run) add(f Figure) {
 	r.out.Figures = append(r.out.Figures, f.judged())
-	r.say("%s: %s", f.What, f.value())
+	r.cfg.say("%s: %s", f.What, f.value())
 }
 
 // build makes networks, ports and hosts, and binds the ports while all streams are open.
@@ -286,8 +294,7 @@ func (r *run) changes(ctx context.Context) error {
 		return err
 	}
 	for i := range r.cfg.Changes {
-		began := time.Now()
-		revision, err := change(ctx, r.apis[0], portName(i%r.cfg.Hosts))
+		revision, began, err := change(ctx, r.apis[0], portName(i%r.cfg.Hosts))
 		if err != nil {
 			return err
 		}
