@@ -625,7 +625,7 @@ func listen(path string, h http.Handler) (stop func(), err error) {
 func (f *fakeAgent) GetStatus(context.Context, *connect.Request[localv1.GetStatusRequest]) (*connect.Response[localv1.GetStatusResponse], error) {
 	return connect.NewResponse(&localv1.GetStatusResponse{Host: "edge1", VtepAddress: "192.0.2.1", Uplink: "eth1",
 		Conditions: []*localv1.Condition{{Name: "plan refused", Message: "the last good one stays: vtep.yaml:3 name: a name is needed"}},
-		Drops:      []*localv1.Drop{{Reason: "UNKNOWN_VTEP", Packets: 7, Source: "192.0.2.66"}}}), nil
+		Drops:      []*localv1.Drop{{Reason: "SOURCE_NOT_ACCEPTED", Packets: 7, Source: "192.0.2.66"}}}), nil
 }
 
 func (f *fakeAgent) ListNetworks(_ context.Context, req *connect.Request[localv1.ListNetworksRequest]) (*connect.Response[localv1.ListNetworksResponse], error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -38,7 +39,7 @@ type maker struct {
 }
 
 var makes = []maker{
-	{"weft", weftMulticast, buildWeft},
+	{"weft", weftMulticast, func(t testing.TB, b *bed, v *vtep, f flood) { buildWeft(t, b, v, f) }},
 	{"Linux vxlan", true, buildLinux},
 	{"Open vSwitch", false, buildOVS},
 }
@@ -47,7 +48,8 @@ var makes = []maker{
 const weftMulticast = false
 
 // buildWeft runs `weft vtep run`.
-func buildWeft(t testing.TB, b *bed, v *vtep, f flood) {
+func buildWeft(t testing.TB, b *bed, v *vtep, f flood) *exec.Cmd {
+	t.Helper()
 	var y strings.Builder
 	fmt.Fprintf(&y, "name: v%d\nunderlay: {uplink: up0}\nnetworks:\n- name: blue\n  vni: %d\n  mtu: %d\n", v.number, vni, mtu)
 	if f.group.IsValid() {
@@ -72,7 +74,7 @@ func buildWeft(t testing.TB, b *bed, v *vtep, f flood) {
 		os.Remove(pinRoot) // the last takes it away
 	})
 	socket := filepath.Join(v.dir, "s")
-	launch(t, v.ns, filepath.Join(v.dir, "weft.log"), nil, bin, "vtep", "run", "-f", file, "--dir", filepath.Join(v.dir, "state"),
+	cmd := launch(t, v.ns, filepath.Join(v.dir, "weft.log"), nil, bin, "vtep", "run", "-f", file, "--dir", filepath.Join(v.dir, "state"),
 		"--agent-socket", socket, "--instance", instance, "--pin-root", pins, "--tables", "lab")
 	await(t, "both ports of a weft VTEP to be active", func(context.Context) error {
 		held, err := show(v)
@@ -89,6 +91,7 @@ func buildWeft(t testing.TB, b *bed, v *vtep, f flood) {
 		}
 		return nil
 	})
+	return cmd
 }
 
 // held is what `weft vtep show` says.
