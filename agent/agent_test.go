@@ -615,7 +615,7 @@ func TestReportHasTheBooks(t *testing.T) {
 			return false
 		}
 		last := r.server.reports[len(r.server.reports)-1]
-		want := &planv1.ProgramBooks{Program: "from_port", In: 28, Delivered: 1, Encapsulated: 2, Passed: 4, Dropped: 21, Copies: 5, Answers: 20}
+		want := &planv1.ProgramBooks{Program: "from_port", In: 36, Delivered: 1, Encapsulated: 2, Passed: 4, Dropped: 21, Copies: 5, Answers: 20, Answered: 8}
 		return len(last.Books) == 1 && proto.Equal(last.Books[0], want) && len(last.Lanes) == 1 && last.Lanes[0].Reason == "checksum" &&
 			last.Lanes[0].Packets == 4 && len(last.Programs) == 1 && len(last.Capabilities) == 2 &&
 			proto.Equal(last.Capabilities[1], &planv1.Capability{Name: "GRO", Interface: "eth1", Detail: "gro"})

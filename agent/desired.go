@@ -72,7 +72,8 @@ func (r *Reconciler) wantNetwork(vni wire.VNI) (datapath.Network, bool) {
 	if n == nil {
 		return datapath.Network{}, false
 	}
-	want := datapath.Network{VNI: vni, MTU: n.mtu, Unknown: n.unknown, DSCPUniform: n.dscpUniform, LocalPorts: r.floodPorts(n)}
+	want := datapath.Network{VNI: vni, MTU: n.mtu, Unknown: n.unknown, DSCPUniform: n.dscpUniform, LocalPorts: r.floodPorts(n),
+		Neighbours: r.view.answers(n), BUMLimit: n.bumLimit}
 	for m := range r.view.members.in[n.uid] {
 		if id, ok := r.vtepID(m); ok && !r.own(m) {
 			want.Remotes = append(want.Remotes, id)
@@ -216,6 +217,7 @@ func (r *Reconciler) wantPort(uid string) (want datapath.Port, why string, ok bo
 		why = fmt.Sprintf("VNI %d of its network is held by another network", n.vni)
 	} else {
 		want.VNI, want.Unguarded, want.Services = n.vni, p.unguarded, r.services(p, n)
+		want.Claims, want.BUMLimit = p.claims(), p.bumLimit
 		want.FastPath = p.fastPath && r.fast[uid] == fastPath{ifindex: l.ifindex}
 		want.Watched = l.tells && p.place.comes(r.self)
 		want.MACs = slices.Concat(p.macs, p.pairs)
@@ -256,16 +258,17 @@ func (r *Reconciler) heldFor(p *port, n *network) string {
 }
 
 func sameNetwork(a, b datapath.Network) bool {
-	return a.VNI == b.VNI && a.MTU == b.MTU && a.Unknown == b.Unknown && a.DSCPUniform == b.DSCPUniform && a.External == b.External &&
+	return a.VNI == b.VNI && a.MTU == b.MTU && a.Unknown == b.Unknown && a.DSCPUniform == b.DSCPUniform && a.External == b.External && a.Neighbours == b.Neighbours && a.BUMLimit == b.BUMLimit &&
 		slices.Equal(a.LocalPorts, b.LocalPorts) && slices.Equal(a.Remotes, b.Remotes)
 }
 
 func samePort(a, b datapath.Port) bool {
 	return a.Ifindex == b.Ifindex && a.ID == b.ID && a.UID == b.UID && a.VNI == b.VNI && a.Held == b.Held &&
-		a.Unguarded == b.Unguarded && a.Services == b.Services && a.FastPath == b.FastPath && a.Watched == b.Watched && sameMACs(a.MACs, b.MACs)
+		a.Unguarded == b.Unguarded && a.Services == b.Services && a.FastPath == b.FastPath && a.Watched == b.Watched && sameSet(a.MACs, b.MACs) &&
+		sameSet(a.Claims, b.Claims) && a.BUMLimit == b.BUMLimit
 }
 
-func sameMACs(a, b []wire.MAC) bool {
+func sameSet[T comparable](a, b []T) bool {
 	if len(a) != len(b) {
 		return false
 	}

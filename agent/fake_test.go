@@ -16,22 +16,26 @@ import (
 // fakeKernel is Kernel in memory. It refuses what would open a hole or leave something dangling, can be told to fail
 // at the n-th write, and counts writes.
 type fakeKernel struct {
-	mu      *sync.Mutex
-	local   datapath.Local
-	vteps   map[datapath.VTEPID]datapath.VTEP
-	nets    map[wire.VNI]datapath.Network
-	fdb     map[datapath.FDBKey]datapath.FDBEntry
-	accepts map[datapath.Accept]bool
-	ports   map[uint32]datapath.Port
-	links   map[uint32]bool // interfaces that exist; nil: all
-	hops    map[datapath.VTEPID][]datapath.Hop
-	noXDP   bool // no interface takes an XDP program
+	mu    *sync.Mutex
+	local datapath.Local
+	vteps map[datapath.VTEPID]datapath.VTEP
+	nets  map[wire.VNI]datapath.Network
+	fdb   map[datapath.FDBKey]datapath.FDBEntry
+	// neighbours are addresses whose MACs are in the FDB.
+	neighbours map[datapath.NeighbourKey]datapath.Neighbour
+	accepts    map[datapath.Accept]bool
+	ports      map[uint32]datapath.Port
+	links      map[uint32]bool // interfaces that exist; nil: all
+	hops       map[datapath.VTEPID][]datapath.Hop
+	noXDP      bool // no interface takes an XDP program
 	// frames are the first frames of watched ports.
 	frames chan datapath.PortID
 
 	writes   int
 	crashAt  int // panics with crashed before this write; 0: never
 	fdbLimit int
+	// neighbourLimit of the neighbours; 0: none.
+	neighbourLimit int
 	// published counts calls of Publish.
 	published int
 	idLimit   int // of VTEPs and ports; 0: none
@@ -48,7 +52,7 @@ func newFakeKernel() *fakeKernel {
 		mu: &sync.Mutex{}, frames: make(chan datapath.PortID, 10),
 		vteps: map[datapath.VTEPID]datapath.VTEP{}, nets: map[wire.VNI]datapath.Network{},
 		fdb: map[datapath.FDBKey]datapath.FDBEntry{}, accepts: map[datapath.Accept]bool{}, ports: map[uint32]datapath.Port{},
-		hops: map[datapath.VTEPID][]datapath.Hop{},
+		hops: map[datapath.VTEPID][]datapath.Hop{}, neighbours: map[datapath.NeighbourKey]datapath.Neighbour{},
 	}
 }
 
@@ -185,6 +189,11 @@ func (f *fakeKernel) DeleteFDB(list []datapath.FDBKey) error {
 	defer f.mu.Unlock()
 	for _, k := range list {
 		f.write()
+		for _, n := range f.neighbours {
+			if n.VNI == k.VNI && n.MAC == k.MAC {
+				return f.bad("FDB %v is deleted while neighbour %s has that MAC", k, n.IP)
+			}
+		}
 		delete(f.fdb, k)
 	}
 	return nil
@@ -194,6 +203,38 @@ func (f *fakeKernel) FDB() ([]datapath.FDBEntry, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Collect(maps.Values(f.fdb)), nil
+}
+
+func (f *fakeKernel) PutNeighbours(list []datapath.Neighbour) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, n := range list {
+		f.write()
+		if _, ok := f.fdb[datapath.FDBKey{VNI: n.VNI, MAC: n.MAC}]; !ok && !n.Ask {
+			return f.bad("neighbour %v has MAC %s, which is not in the FDB", n.NeighbourKey, n.MAC)
+		}
+		if _, ok := f.neighbours[n.NeighbourKey]; !ok && f.neighbourLimit > 0 && len(f.neighbours) >= f.neighbourLimit {
+			return errFull
+		}
+		f.neighbours[n.NeighbourKey] = n
+	}
+	return nil
+}
+
+func (f *fakeKernel) DeleteNeighbours(list []datapath.NeighbourKey) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, k := range list {
+		f.write()
+		delete(f.neighbours, k)
+	}
+	return nil
+}
+
+func (f *fakeKernel) Neighbours() ([]datapath.Neighbour, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Values(f.neighbours)), nil
 }
 
 func (f *fakeKernel) PutAccepts(list []datapath.Accept) error {
@@ -357,7 +398,7 @@ func (f *fakeKernel) Drops() ([]datapath.DropCount, error) { return nil, nil }
 func (f *fakeKernel) Books() ([]datapath.Books, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return []datapath.Books{{Program: "from_port", In: 28, Delivered: 1, Encapsulated: 2, Passed: 4, Dropped: 21, Copies: 5, Answers: 20}}, nil
+	return []datapath.Books{{Program: "from_port", In: 36, Delivered: 1, Encapsulated: 2, Passed: 4, Dropped: 21, Copies: 5, Answers: 20, Answered: 8}}, nil
 }
 func (f *fakeKernel) Lanes() ([]datapath.LaneCount, error) {
 	f.mu.Lock()
@@ -403,6 +444,28 @@ func word(on bool, w string) string {
 	return " " + w
 }
 
+// settings are those of a network that differ from what is said of nothing.
+func settings(n datapath.Network) string {
+	s := word(n.DSCPUniform, "uniform") + word(n.BUMLimit > 0, fmt.Sprint("bum ", n.BUMLimit)) + word(n.Neighbours == 0, "floods")
+	return s + word(n.Neighbours&datapath.NeighboursClosed4 != 0, "closed4") + word(n.Neighbours&datapath.NeighboursClosed6 != 0, "closed6")
+}
+
+func claimText(claims []datapath.Claim) string {
+	var list []string
+	for _, c := range claims {
+		s := "any"
+		if c.IP.IsValid() {
+			s = c.IP.String()
+		}
+		if !c.MAC.IsZero() {
+			s += "=" + c.MAC.String()
+		}
+		list = append(list, s)
+	}
+	slices.Sort(list)
+	return strings.Join(list, ",")
+}
+
 // String is every table, one line an entry, sorted: what stories expect.
 func (f *fakeKernel) String() string {
 	f.mu.Lock()
@@ -413,7 +476,7 @@ func (f *fakeKernel) String() string {
 		add("vtep %d %s%s", v.ID, v.Addr, word(v.OuterChecksum, "checksum"))
 	}
 	for _, n := range f.nets {
-		add("net %d mtu %d local %v remotes %v external %d%s", n.VNI, n.MTU, n.LocalPorts, n.Remotes, n.External, word(n.DSCPUniform, "uniform"))
+		add("net %d mtu %d local %v remotes %v external %d%s", n.VNI, n.MTU, n.LocalPorts, n.Remotes, n.External, settings(n))
 	}
 	for _, e := range f.fdb {
 		if e.VTEP != 0 {
@@ -421,6 +484,9 @@ func (f *fakeKernel) String() string {
 		} else {
 			add("fdb %d %s if %d", e.VNI, e.MAC, e.Ifindex)
 		}
+	}
+	for _, n := range f.neighbours {
+		add("neighbour %d %s %s%s", n.VNI, n.IP, n.MAC, word(n.Ask, "ask")+word(n.Router, "router"))
 	}
 	for a := range f.accepts {
 		add("accept %d %s", a.VNI, a.Addr)
@@ -430,7 +496,8 @@ func (f *fakeKernel) String() string {
 		if p.Held {
 			state = "held"
 		}
-		add("port %s id %d if %d vni %d %s%s", p.UID, p.ID, p.Ifindex, p.VNI, state, word(p.FastPath, "xdp")+word(p.Watched, "watched"))
+		add("port %s id %d if %d vni %d %s%s", p.UID, p.ID, p.Ifindex, p.VNI, state, word(p.FastPath, "xdp")+word(p.Watched, "watched")+
+			word(len(p.Claims) > 0, "claims "+claimText(p.Claims))+word(p.BUMLimit > 0, fmt.Sprint("bum ", p.BUMLimit)))
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n") + "\n"

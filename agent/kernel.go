@@ -7,7 +7,7 @@ import (
 
 // Kernel is what the agent asks of the datapath. Every write is idempotent, does not block, and is in force when it
 // returns. A batch that fails may have been written in part. Order matters and is the caller's: a VTEP before what
-// names it, a port before what delivers to it, and the other way round to delete. *datapath.Datapath is the real one.
+// names it, a port before what delivers to it, an FDB entry before the neighbour with its MAC, and the other way round to delete. *datapath.Datapath is the real one.
 type Kernel interface {
 	SetLocal(datapath.Local) error
 
@@ -22,6 +22,10 @@ type Kernel interface {
 	PutFDB([]datapath.FDBEntry) error
 	DeleteFDB([]datapath.FDBKey) error
 	FDB() ([]datapath.FDBEntry, error)
+
+	PutNeighbours([]datapath.Neighbour) error
+	DeleteNeighbours([]datapath.NeighbourKey) error
+	Neighbours() ([]datapath.Neighbour, error)
 
 	PutAccepts([]datapath.Accept) error
 	DeleteAccepts([]datapath.Accept) error
@@ -39,21 +43,24 @@ type Kernel interface {
 
 // tables mirrors what the kernel holds: filled by a dump, then kept by every write that succeeded.
 type tables struct {
-	vteps   map[datapath.VTEPID]datapath.VTEP
-	nets    map[wire.VNI]datapath.Network
-	fdb     byMAC[spot]
-	accepts map[wire.VNI]map[datapath.Accept]bool
-	ports   map[uint32]datapath.Port
+	vteps map[datapath.VTEPID]datapath.VTEP
+	nets  map[wire.VNI]datapath.Network
+	fdb   byMAC[spot]
+	// neighbours are the addresses that are answered for.
+	neighbours map[datapath.NeighbourKey]datapath.Neighbour
+	accepts    map[wire.VNI]map[datapath.Accept]bool
+	ports      map[uint32]datapath.Port
 }
 
 // dump reads every table.
 func dump(k Kernel) (*tables, error) {
 	t := &tables{
-		vteps:   map[datapath.VTEPID]datapath.VTEP{},
-		nets:    map[wire.VNI]datapath.Network{},
-		fdb:     byMAC[spot]{},
-		accepts: map[wire.VNI]map[datapath.Accept]bool{},
-		ports:   map[uint32]datapath.Port{},
+		vteps:      map[datapath.VTEPID]datapath.VTEP{},
+		nets:       map[wire.VNI]datapath.Network{},
+		fdb:        byMAC[spot]{},
+		neighbours: map[datapath.NeighbourKey]datapath.Neighbour{},
+		accepts:    map[wire.VNI]map[datapath.Accept]bool{},
+		ports:      map[uint32]datapath.Port{},
 	}
 	vteps, err := k.VTEPs()
 	if err != nil {
@@ -75,6 +82,13 @@ func dump(k Kernel) (*tables, error) {
 	}
 	for _, e := range fdb {
 		t.fdb.put(e.FDBKey, spotOf(e))
+	}
+	neighbours, err := k.Neighbours()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range neighbours {
+		t.neighbours[n.NeighbourKey] = n
 	}
 	accepts, err := k.Accepts()
 	if err != nil {

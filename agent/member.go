@@ -35,6 +35,7 @@ func (p *port) hosts() (list [6]string) {
 
 // join counts a port in, where the plan has it. It comes before the leave of what the port was: who stays a member is not touched.
 func (v *view) join(p *port, d *dirty) {
+	v.countOpen(p, 1, d)
 	for _, host := range p.hosts() {
 		if host == "" {
 			continue
@@ -53,6 +54,7 @@ func (v *view) join(p *port, d *dirty) {
 
 // leave counts it out.
 func (v *view) leave(p *port, d *dirty) {
+	v.countOpen(p, -1, d)
 	for _, host := range p.hosts() {
 		if host == "" {
 			continue

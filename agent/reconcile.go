@@ -16,8 +16,8 @@ import (
 //
 // Flush writes in an order that is safe to stop after any write (rules 2 and 3):
 //
-//	hold -> VTEPs -> accepts -> attach, held -> networks -> FDB -> open ->
-//	delete FDB -> delete networks -> detach -> delete accepts -> delete VTEPs
+//	hold -> VTEPs -> accepts -> attach, held -> networks -> FDB -> neighbours -> open ->
+//	delete neighbours -> delete FDB -> delete networks -> detach -> delete accepts -> delete VTEPs
 type Reconciler struct {
 	kernel Kernel
 	self   string
@@ -56,7 +56,9 @@ type failures struct {
 	nets    map[wire.VNI]error
 	accepts map[datapath.Accept]error
 	fdb     map[datapath.FDBKey]error
-	ports   map[string]error
+	// neighbours that are not there are asked for, as addresses that nobody knows.
+	neighbours map[datapath.NeighbourKey]error
+	ports      map[string]error
 }
 
 // mostFailures is how many entries of a failed batch are tried one by one before the rest is given the same error.
@@ -71,7 +73,7 @@ func NewReconciler(k Kernel, self string, end datapath.Local, log *slog.Logger) 
 		dirty: newDirty(), ended: func(string, datapath.PortID) {},
 		failed: failures{
 			vteps: map[string]error{}, nets: map[wire.VNI]error{}, accepts: map[datapath.Accept]error{},
-			fdb: map[datapath.FDBKey]error{}, ports: map[string]error{},
+			fdb: map[datapath.FDBKey]error{}, neighbours: map[datapath.NeighbourKey]error{}, ports: map[string]error{},
 		},
 	}
 }
@@ -189,7 +191,7 @@ func (r *Reconciler) Load() error {
 // Dirty reports whether Flush has something to compare.
 func (r *Reconciler) Dirty() bool {
 	d := r.dirty
-	return d.all || len(d.vteps)+len(d.nets)+len(d.accepts)+len(d.fdb)+len(d.fdbOf)+len(d.ports)+len(d.portsOf) > 0
+	return d.all || len(d.vteps)+len(d.nets)+len(d.accepts)+len(d.fdb)+len(d.fdbOf)+len(d.neighbours)+len(d.ports)+len(d.portsOf) > 0
 }
 
 // Flush writes the difference. What could not be written stands in Errors and is tried again by Retry.
@@ -224,6 +226,9 @@ func (r *Reconciler) Retry() {
 			r.dirty.ports[c.port] = true
 		}
 	}
+	for key := range r.failed.neighbours {
+		r.dirty.neighbours[key] = true
+	}
 	for uid := range r.failed.ports {
 		r.dirty.ports[uid] = true
 	}
@@ -237,7 +242,7 @@ func (r *Reconciler) touchPortsOf(vni wire.VNI) {
 
 func (r *Reconciler) anyFailed() bool {
 	f := &r.failed
-	return len(f.vteps)+len(f.nets)+len(f.accepts)+len(f.fdb)+len(f.ports) > 0
+	return len(f.vteps)+len(f.nets)+len(f.accepts)+len(f.fdb)+len(f.neighbours)+len(f.ports) > 0
 }
 
 // pass is one way through the stages.
@@ -251,7 +256,9 @@ func (r *Reconciler) pass() {
 	r.attachPorts(d)
 	r.putNetworks(d)
 	gone := r.putFDB(d)
+	lost := r.putNeighbours(d)
 	r.openPorts(d)
+	r.deleteNeighbours(lost)
 	r.deleteFDB(gone)
 	r.deleteNetworks(d)
 	r.detachPorts(d)
@@ -320,6 +327,12 @@ func (r *Reconciler) expandAll(d *dirty) {
 	for mac := range r.tables.fdb[wire.OAMVNI] {
 		d.touch(datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac.mac()})
 	}
+	for key := range r.view.addresses {
+		d.neighbours[key] = true
+	}
+	for key := range r.tables.neighbours {
+		d.neighbours[key] = true
+	}
 	for mac := range r.oam.peers {
 		d.touch(datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac})
 	}
@@ -358,6 +371,13 @@ func (r *Reconciler) Errors() []*planv1.ResourceError {
 			add(planv1.Kind_KIND_PORT, c.port, "FDB, MAC %s: %v", key.MAC, err)
 		} else {
 			add(planv1.Kind_KIND_NETWORK, r.view.byVNI[key.VNI], "FDB, MAC %s: %v", key.MAC, err)
+		}
+	}
+	for key, err := range r.failed.neighbours {
+		if h := r.view.addresses[key]; h != nil && h.owner != "" {
+			add(planv1.Kind_KIND_PORT, h.owner, "neighbour table, address %s: %v", key.IP, err)
+		} else {
+			add(planv1.Kind_KIND_NETWORK, r.view.byVNI[key.VNI], "neighbour table, address %s: %v", key.IP, err)
 		}
 	}
 	for uid, err := range r.failed.ports {

@@ -94,7 +94,11 @@ func (w *world) tell(line string) {
 		w.put(plan.NewVTEP(w.rev, &planv1.Vtep{Uid: f[1], Addresses: [][]byte{a.AsSlice()}, UdpPort: 4789, External: arg("external") != "",
 			OuterChecksum: arg("checksum") == "yes"}))
 	case "network":
-		n := &planv1.Network{Uid: f[1], Vni: uint32(num("vni")), Mtu: 1450, Display: "acme/" + f[1], DscpUniform: arg("dscp") == "uniform"}
+		n := &planv1.Network{Uid: f[1], Vni: uint32(num("vni")), Mtu: 1450, Display: "acme/" + f[1], DscpUniform: arg("dscp") == "uniform",
+			BumLimit: uint32(num("bum"))}
+		if arg("neighbours") == "flood" {
+			n.Neighbours = planv1.Neighbours_NEIGHBOURS_FLOOD
+		}
 		w.members(f[1], list("members"))
 		for _, e := range list("external") {
 			name, mac, _ := strings.Cut(e, "=")
@@ -106,7 +110,13 @@ func (w *world) tell(line string) {
 		}
 		w.put(plan.NewNetwork(w.rev, n, list("requires")...))
 	case "port":
+		var pairs []*planv1.AddressPair
+		for _, s := range list("pair") {
+			m, ip, _ := strings.Cut(s, "=")
+			pairs = append(pairs, &planv1.AddressPair{Mac: macsOf(w.t, []string{m})[0], Ip: ip})
+		}
 		w.put(plan.NewPort(w.rev, &planv1.Port{
+			Ips: list("ip"), AllowedAddressPairs: pairs, Forwarding: arg("forwarding") == "yes", BumLimit: uint32(num("bum")),
 			Uid: f[1], Network: arg("in"), Macs: macsOf(w.t, list("mac")), Epoch: num("epoch"),
 			Active: arg("at"), Vtep: arg("at"), Incoming: arg("incoming"), Draining: arg("draining"), TenantName: "acme", Name: f[1],
 		}))
@@ -127,7 +137,7 @@ func (w *world) tell(line string) {
 	case "restart":
 		w.restart(nil)
 	case "limit":
-		w.kernel.fdbLimit = int(num("fdb"))
+		w.kernel.fdbLimit, w.kernel.neighbourLimit = int(num("fdb")), int(num("neighbours"))
 	default:
 		w.t.Fatalf("story: %q", line)
 	}
@@ -147,7 +157,8 @@ func (w *world) members(network string, hosts []string) {
 
 // memberOf is a port that makes a host a member, and has no entry in any table.
 func memberOf(network, host string) *plan.Resource {
-	return plan.NewPort(1, &planv1.Port{Uid: host + " in " + network, Network: network, Macs: [][]byte{{2, 0xff, 0, 0, 0, 1}}, Epoch: 1, Draining: host})
+	return plan.NewPort(1, &planv1.Port{Uid: host + " in " + network, Network: network, Macs: [][]byte{{2, 0xff, 0, 0, 0, 1}}, Epoch: 1, Draining: host,
+		Ips: []string{"192.0.2.200/24", "2001:db8::200/64"}})
 }
 
 func macsOf(t testing.TB, list []string) [][]byte {
@@ -328,7 +339,7 @@ func forms(w *world) string {
 				remotes = append(remotes, k.vteps[id].Addr.String())
 			}
 			slices.Sort(remotes)
-			f = append(f[:6], fmt.Sprint(remotes), fmt.Sprint(n.External)+word(n.DSCPUniform, "uniform"))
+			f = append(f[:6], fmt.Sprint(remotes), fmt.Sprint(n.External)+settings(n))
 		}
 		out = append(out, strings.Join(f, " "))
 	}

@@ -57,7 +57,7 @@ func (a *Agent) reportBooks(rep *planv1.Report) {
 	}
 	for _, b := range books {
 		rep.Books = append(rep.Books, &planv1.ProgramBooks{Program: b.Program, In: b.In, Delivered: b.Delivered, Encapsulated: b.Encapsulated,
-			Passed: b.Passed, Dropped: b.Dropped, Copies: b.Copies, Answers: b.Answers})
+			Passed: b.Passed, Dropped: b.Dropped, Copies: b.Copies, Answers: b.Answers, Answered: b.Answered})
 	}
 	lanes, err := a.kernel.Lanes()
 	if err != nil {

@@ -14,12 +14,16 @@ import (
 
 // view is the plan in decoded form, with the indexes that let one change touch only what it concerns.
 type view struct {
-	host    *planv1.Host
-	vteps   map[string]*vtep
-	nets    map[string]*network
-	ports   map[string]*port
-	byVNI   map[wire.VNI]string
-	claims  byMAC[*claim]              // an entry is nowhere changed: a port's MACs share one
+	host   *planv1.Host
+	vteps  map[string]*vtep
+	nets   map[string]*network
+	ports  map[string]*port
+	byVNI  map[wire.VNI]string
+	claims byMAC[*claim] // an entry is nowhere changed: a port's MACs share one
+	// addresses are those that ports say they have, or may have.
+	addresses map[datapath.NeighbourKey]*holders
+	// open counts a network's ports of which not every address is known, by IP version: 4, 6.
+	open    map[string]*[2]int
 	atVTEP  map[string]map[string]bool // vtep uid -> port uids
 	netsOf  map[string]map[string]bool // external vtep uid -> network uids
 	inNet   map[string]map[string]bool // network uid -> port uids, whichever came first
@@ -55,6 +59,9 @@ type network struct {
 	dscpUniform  bool
 	external     []external
 	dhcp         *dhcp // nil: nothing is answered
+	// floods: nobody is answered.
+	floods   bool
+	bumLimit uint32
 }
 
 type external struct {
@@ -71,6 +78,9 @@ type port struct {
 	fastPath                   bool
 	dhcpServer, router         bool
 	hostname                   string
+	// allowed are its pairs.
+	allowed  []datapath.Claim
+	bumLimit uint32
 	// place is where it is: what the plan says, or the flip in its place.
 	place, planned place
 	// stale is the epoch of the resource when it is lower than the highest seen, and refused is what it says.
@@ -122,22 +132,24 @@ func (v *view) claimOf(key datapath.FDBKey) claim {
 
 func newView() *view {
 	return &view{
-		vteps:   map[string]*vtep{},
-		nets:    map[string]*network{},
-		ports:   map[string]*port{},
-		byVNI:   map[wire.VNI]string{},
-		claims:  byMAC[*claim]{},
-		atVTEP:  map[string]map[string]bool{},
-		netsOf:  map[string]map[string]bool{},
-		inNet:   map[string]map[string]bool{},
-		members: newMembers(),
-		epochs:  map[string]int64{},
-		stale:   map[string]bool{},
-		lacking: map[string]string{},
-		broken:  map[plan.Key]string{},
-		flips:   map[string]flip{},
-		passing: map[string]map[string]bool{},
-		routers: map[string]map[string]bool{},
+		vteps:     map[string]*vtep{},
+		nets:      map[string]*network{},
+		ports:     map[string]*port{},
+		byVNI:     map[wire.VNI]string{},
+		claims:    byMAC[*claim]{},
+		atVTEP:    map[string]map[string]bool{},
+		netsOf:    map[string]map[string]bool{},
+		inNet:     map[string]map[string]bool{},
+		members:   newMembers(),
+		epochs:    map[string]int64{},
+		stale:     map[string]bool{},
+		lacking:   map[string]string{},
+		broken:    map[plan.Key]string{},
+		flips:     map[string]flip{},
+		passing:   map[string]map[string]bool{},
+		routers:   map[string]map[string]bool{},
+		addresses: map[datapath.NeighbourKey]*holders{},
+		open:      map[string]*[2]int{},
 	}
 }
 
@@ -180,7 +192,8 @@ func decodeVTEP(uid string, m *planv1.Vtep) (*vtep, error) {
 }
 
 func decodeNetwork(uid string, m *planv1.Network) (*network, error) {
-	n := &network{uid: uid, display: m.Display, vni: wire.VNI(m.Vni), mtu: int(m.Mtu), dscpUniform: m.DscpUniform}
+	n := &network{uid: uid, display: m.Display, vni: wire.VNI(m.Vni), mtu: int(m.Mtu), dscpUniform: m.DscpUniform,
+		floods: m.Neighbours == planv1.Neighbours_NEIGHBOURS_FLOOD, bumLimit: min(m.BumLimit, datapath.MaxBUMLimit)}
 	if err := n.vni.Validate(); err != nil {
 		return nil, err
 	}
@@ -214,7 +227,8 @@ func decodePort(uid string, m *planv1.Port) (*port, error) {
 		uid: uid, network: m.Network, tenant: m.TenantName, name: m.Name,
 		unguarded: m.Unguarded, forwarding: m.Forwarding, fastPath: m.FastPath,
 		dhcpServer: m.DhcpServer, router: m.Router, hostname: cmp.Or(m.Hostname, m.Name),
-		place: place{epoch: m.Epoch, active: m.Active, incoming: m.Incoming, draining: m.Draining, vtep: m.Vtep},
+		bumLimit: min(m.BumLimit, datapath.MaxBUMLimit),
+		place:    place{epoch: m.Epoch, active: m.Active, incoming: m.Incoming, draining: m.Draining, vtep: m.Vtep},
 	}
 	var err error
 	if p.macs, err = decodeMACs(m.Macs); err != nil {
@@ -228,6 +242,14 @@ func decodePort(uid string, m *planv1.Port) (*port, error) {
 		if !slices.Contains(p.pairs, macs[0]) && !slices.Contains(p.macs, macs[0]) {
 			p.pairs = append(p.pairs, macs[0])
 		}
+		c := datapath.Claim{MAC: macs[0]}
+		if pair.Ip != "" {
+			if c.IP, err = netip.ParseAddr(pair.Ip); err != nil {
+				return nil, err
+			}
+			c.IP = c.IP.Unmap()
+		}
+		p.allowed = append(p.allowed, c)
 	}
 	for _, s := range m.Ips {
 		ip, err := netip.ParsePrefix(s)
@@ -369,6 +391,8 @@ func (v *view) putNetwork(n *network, d *dirty) {
 	if moved {
 		d.touchAll(n.vni) // before its ports come, which need no marks then
 		v.claimPorts(n, d)
+	} else if old.floods != n.floods {
+		v.touchAddresses(n, d)
 	}
 	v.claimNetwork(n, d)
 	v.touchNetwork(n, d)
@@ -519,6 +543,7 @@ func (v *view) unclaimPorts(n *network, d *dirty) {
 		if p == nil {
 			continue
 		}
+		v.unclaimAddresses(n, p, d)
 		for _, mac := range p.macs {
 			key := datapath.FDBKey{VNI: n.vni, MAC: mac}
 			if v.claimOf(key).port == uid {
@@ -546,6 +571,7 @@ func (v *view) claimPort(p *port, d *dirty) {
 }
 
 func (v *view) claimMACs(n *network, p *port, d *dirty) {
+	v.claimAddresses(n, p, d)
 	mine := &claim{port: p.uid}
 	for _, mac := range p.macs {
 		key := datapath.FDBKey{VNI: n.vni, MAC: mac}
@@ -569,6 +595,7 @@ func (v *view) unclaimPort(p *port, d *dirty) {
 	if n == nil {
 		return
 	}
+	v.unclaimAddresses(n, p, d)
 	for _, mac := range p.macs {
 		key := datapath.FDBKey{VNI: n.vni, MAC: mac}
 		if v.claimOf(key).port == p.uid {
@@ -605,14 +632,16 @@ type dirty struct {
 	accepts map[wire.VNI]bool
 	fdb     byMAC[struct{}]
 	fdbOf   map[wire.VNI]bool // networks whose every FDB entry is; none of theirs is in fdb. Never the OAM network
-	ports   map[string]bool
-	portsOf map[string]bool // networks whose local ports are
+	// neighbours, beside those of the ports whose MACs are in fdb and of the networks in fdbOf.
+	neighbours map[datapath.NeighbourKey]bool
+	ports      map[string]bool
+	portsOf    map[string]bool // networks whose local ports are
 }
 
 func newDirty() *dirty {
 	return &dirty{
 		vteps: map[string]bool{}, nets: map[wire.VNI]bool{}, accepts: map[wire.VNI]bool{},
-		fdb: byMAC[struct{}]{}, fdbOf: map[wire.VNI]bool{}, ports: map[string]bool{}, portsOf: map[string]bool{},
+		fdb: byMAC[struct{}]{}, fdbOf: map[wire.VNI]bool{}, neighbours: map[datapath.NeighbourKey]bool{}, ports: map[string]bool{}, portsOf: map[string]bool{},
 	}
 }
 

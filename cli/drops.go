@@ -58,10 +58,10 @@ func dropsCommand(a *app) *cobra.Command {
 }
 
 func (a *app) booksTable(hosts []*weftv1.HostBooks) error {
-	t := newTable("HOST", "PROGRAM", "IN", "DELIVERED", "ENCAPSULATED", "PASSED", "DROPPED", "COPIES", "ANSWERS")
+	t := newTable("HOST", "PROGRAM", "IN", "DELIVERED", "ENCAPSULATED", "PASSED", "ANSWERED", "DROPPED", "COPIES", "ANSWERS")
 	for _, h := range hosts {
 		for _, b := range h.GetBooks() {
-			t.add(h.GetHost(), b.GetProgram(), b.GetIn(), b.GetDelivered(), b.GetEncapsulated(), b.GetPassed(), b.GetDropped(), b.GetCopies(), b.GetAnswers())
+			t.add(h.GetHost(), b.GetProgram(), b.GetIn(), b.GetDelivered(), b.GetEncapsulated(), b.GetPassed(), b.GetAnswered(), b.GetDropped(), b.GetCopies(), b.GetAnswers())
 		}
 	}
 	return a.table(t)

@@ -398,7 +398,7 @@ func (f hosts) CreateHostToken(_ context.Context, r *connect.Request[weftv1.Crea
 		Programs: []string{"from_port on veth7, tcx, program 9"},
 		Capabilities: []*weftv1.Capability{{Name: "tcx links", Present: true},
 			{Name: "XDP redirect target", Interface: "eth1", Detail: "basic redirect"}},
-		Books: []*weftv1.ProgramBooks{{Program: "from_port", In: 100, Delivered: 60, Encapsulated: 20, Passed: 5, Dropped: 15, Answers: 12}, {Program: "to_uplink"}},
+		Books: []*weftv1.ProgramBooks{{Program: "from_port", In: 103, Delivered: 60, Encapsulated: 20, Passed: 5, Answered: 3, Dropped: 15, Answers: 12}, {Program: "to_uplink"}},
 		Lanes: []*weftv1.LaneCount{{Reason: "checksum", Packets: 4}},
 	}})
 	return answer(&weftv1.CreateHostTokenResponse{Token: fmt.Sprintf("weft-join.for.%s.%s", r.Msg.GetHost(), r.Msg.GetLifetime().AsDuration())}, nil)
@@ -463,7 +463,7 @@ func (f system) ListDrops(_ context.Context, r *connect.Request[weftv1.ListDrops
 	res := &weftv1.ListDropsResponse{Drops: all}
 	if r.Msg.GetTenant() == "" && r.Msg.GetPort() == "" {
 		res.Books = []*weftv1.HostBooks{{Host: "h1", Books: []*weftv1.ProgramBooks{
-			{Program: "from_port", In: 100, Delivered: 60, Encapsulated: 20, Passed: 5, Dropped: 15, Copies: 3, Answers: 12}}}}
+			{Program: "from_port", In: 103, Delivered: 60, Encapsulated: 20, Passed: 5, Answered: 3, Dropped: 15, Copies: 3, Answers: 12}}}}
 	}
 	return answer(res, nil)
 }

@@ -181,8 +181,8 @@ func (s *sheet) books(all []*weftv1.ProgramBooks) {
 		if b.GetIn() == 0 {
 			continue
 		}
-		line := fmt.Sprintf("%s: %d in, %d delivered, %d encapsulated, %d passed, %d dropped", b.GetProgram(), b.GetIn(), b.GetDelivered(),
-			b.GetEncapsulated(), b.GetPassed(), b.GetDropped())
+		line := fmt.Sprintf("%s: %d in, %d delivered, %d encapsulated, %d passed, %d answered, %d dropped", b.GetProgram(), b.GetIn(), b.GetDelivered(),
+			b.GetEncapsulated(), b.GetPassed(), b.GetAnswered(), b.GetDropped())
 		if n := b.GetCopies(); n > 0 {
 			line += fmt.Sprintf("; copies of floods: %d", n)
 		}

@@ -20,6 +20,8 @@ spec:
   mtu: 1400
   %s: UNKNOWN_UNICAST_DROP
   dscp: uniform
+  neighbours: flood
+  %s: 500
   vteps: [{vtep: ext1, macs: ["02:00:00:00:00:01"]}]
   dhcp:
     disabled: true
@@ -45,6 +47,7 @@ spec:
   %s: xdp
   %s: [{mac: "02:00:00:00:00:02", ip: 10.1.0.6}]
   description: x
+  %s: 50
 ---
 kind: VTEP
 name: ext1
@@ -59,8 +62,8 @@ name: acme
 spec: {description: x}
 `
 	for _, names := range [][]string{
-		{"vni_pool", "unknown_unicast", "fast_path", "allowed_address_pairs", "udp_port", "outer_checksum"},
-		{"vniPool", "unknownUnicast", "fastPath", "allowedAddressPairs", "udpPort", "outerChecksum"},
+		{"vni_pool", "unknown_unicast", "bum_limit", "fast_path", "allowed_address_pairs", "bum_limit", "udp_port", "outer_checksum"},
+		{"vniPool", "unknownUnicast", "bumLimit", "fastPath", "allowedAddressPairs", "bumLimit", "udpPort", "outerChecksum"},
 	} {
 		text := all
 		for _, n := range names {

@@ -48,6 +48,21 @@ func dscpFlag(cmd *cobra.Command) *string {
 	return v
 }
 
+func parseNeighbours(s string) (weftv1.Neighbours, error) {
+	v, ok := weftv1.Neighbours_value["NEIGHBOURS_"+strings.ToUpper(s)]
+	if !ok || s != strings.ToLower(s) {
+		return 0, usagef("--neighbours", "choose answer or flood", "%q is not one of its values", s)
+	}
+	return weftv1.Neighbours(v), nil
+}
+
+func neighboursFlag(cmd *cobra.Command) *string {
+	v := cmd.Flags().String("neighbours", "answer", "what becomes of ARP requests and neighbour solicitations, `HOW`: answer (by the host, for the addresses of "+
+		"the network's ports) or flood")
+	_ = cmd.RegisterFlagCompletionFunc("neighbours", cobra.FixedCompletions([]string{"answer", "flood"}, cobra.ShellCompDirectiveNoFileComp))
+	return v
+}
+
 // vniFlag is checked here, as 0 means on the wire that none was given.
 func vniFlag(cmd *cobra.Command, name string, value int64) (uint32, error) {
 	if !cmd.Flags().Changed(name) {
@@ -82,11 +97,18 @@ func networkCreate(a *app) *cobra.Command {
 	f.StringSliceVar(&spec.Subnets, "subnet", nil, "IPv4 or IPv6 `PREFIX`, any number of times")
 	f.Int64Var(&mtu, "mtu", 0, "`OCTETS` of an inner IP packet; 0 is whatever fits")
 	f.StringVar(&spec.Description, "description", "", "what it is for")
-	unknown, dscp := unknownUnicastFlag(cmd), dscpFlag(cmd)
+	unknown, dscp, neighbours := unknownUnicastFlag(cmd), dscpFlag(cmd), neighboursFlag(cmd)
+	bum := bumLimitFlag(cmd, "for all its ports on one host together", defaultNetworkBUM)
 	var dhcp dhcpFlags
 	dhcp.register(cmd, "")
 	a.waiting(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if spec.Neighbours, err = parseNeighbours(*neighbours); err != nil {
+			return err
+		}
+		if spec.BumLimit, err = parseBUMLimit(*bum); err != nil {
+			return err
+		}
 		if spec.Vni, err = vniFlag(cmd, "vni", vni); err != nil {
 			return err
 		}
@@ -205,6 +227,8 @@ func (s *sheet) network(n *weftv1.Network) {
 	s.row("Unknown unicast", enum("UNKNOWN_UNICAST_", spec.GetUnknownUnicast()))
 	s.row("DSCP", enum("DSCP_", spec.GetDscp()))
 	s.dhcp(spec)
+	s.row("Neighbours", enum("NEIGHBOURS_", spec.GetNeighbours()))
+	s.row("BUM limit", bumLimit(spec.GetBumLimit(), defaultNetworkBUM)+" on each host")
 	s.row("Ports", fmt.Sprintf("%d, %d bound", status.GetPorts(), status.GetBoundPorts()))
 	s.row("Hosts", orNone(status.GetHosts()))
 	if len(status.GetConditions()) > 0 {
@@ -226,20 +250,21 @@ func (s *sheet) network(n *weftv1.Network) {
 func networkSet(a *app) *cobra.Command {
 	var next weftv1.NetworkSpec
 	var mtu int64
-	cmd := &cobra.Command{Use: "set NAME", Short: "change a network: mtu, subnets, unknown-unicast, dscp, dhcp and what it says, description", Args: names("NAME"),
+	cmd := &cobra.Command{Use: "set NAME", Short: "change a network: mtu, subnets, unknown-unicast, dscp, neighbours, bum-limit, dhcp and what it says, description", Args: names("NAME"),
 		Long:              "Changes what is named and leaves the rest. VNI and pool of a network never change; its VTEPs are changed with `weft network vtep`.",
 		ValidArgsFunction: a.complete(a.networkNames)}
 	f := cmd.Flags()
 	f.StringSliceVar(&next.Subnets, "subnet", nil, "IPv4 or IPv6 `PREFIX`, any number of times: they replace all that were there")
 	f.Int64Var(&mtu, "mtu", 0, "`OCTETS` of an inner IP packet; 0 is whatever fits")
 	f.StringVar(&next.Description, "description", "", "what it is for")
-	unknown, dscp := unknownUnicastFlag(cmd), dscpFlag(cmd)
+	unknown, dscp, neighbours := unknownUnicastFlag(cmd), dscpFlag(cmd), neighboursFlag(cmd)
+	bum := bumLimitFlag(cmd, "for all its ports on one host together", defaultNetworkBUM)
 	var dhcp dhcpFlags
 	dhcp.register(cmd, ": they replace all that were there")
 	based := revisionFlag(cmd)
 	a.waiting(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if err := somethingToSet(cmd, append([]string{"mtu", "subnet", "unknown-unicast", "dscp", "description"}, dhcpFlagNames...)...); err != nil {
+		if err := somethingToSet(cmd, append([]string{"mtu", "subnet", "unknown-unicast", "dscp", "neighbours", "bum-limit", "description"}, dhcpFlagNames...)...); err != nil {
 			return err
 		}
 		if next.Mtu, err = mtuFlag(mtu); err != nil {
@@ -252,6 +277,12 @@ func networkSet(a *app) *cobra.Command {
 			return err
 		}
 		if err := dhcp.edit(cmd, &weftv1.NetworkSpec{}); err != nil { // said before anything is asked
+			return err
+		}
+		if next.Neighbours, err = parseNeighbours(*neighbours); err != nil {
+			return err
+		}
+		if next.BumLimit, err = parseBUMLimit(*bum); err != nil {
 			return err
 		}
 		n, err := a.changeNetwork(cmd.Context(), args[0], *based, func(spec *weftv1.NetworkSpec) {
@@ -267,6 +298,12 @@ func networkSet(a *app) *cobra.Command {
 			}
 			if f.Changed("dscp") {
 				spec.Dscp = next.Dscp
+			}
+			if f.Changed("neighbours") {
+				spec.Neighbours = next.Neighbours
+			}
+			if f.Changed("bum-limit") {
+				spec.BumLimit = next.BumLimit
 			}
 			if f.Changed("description") {
 				spec.Description = next.Description

@@ -25,6 +25,7 @@ type portFlags struct {
 	dhcpServer, router    bool
 	hostname              string
 	description           string
+	bum                   *string
 }
 
 func (p *portFlags) register(cmd *cobra.Command, replaces string) {
@@ -39,6 +40,7 @@ func (p *portFlags) register(cmd *cobra.Command, replaces string) {
 	f.BoolVar(&p.dhcpServer, "dhcp-server", false, "let the workload answer as a DHCP server")
 	f.BoolVar(&p.router, "router", false, "let the workload advertise itself as a router by RA; the hosts then advertise nothing in its network")
 	f.StringVar(&p.hostname, "hostname", "", "host `NAME` that DHCP gives it; left out, the port's name")
+	p.bum = bumLimitFlag(cmd, "that it may send", defaultPortBUM)
 	f.StringVar(&p.description, "description", "", "what it is")
 }
 
@@ -59,6 +61,13 @@ func (p *portFlags) edit(cmd *cobra.Command, spec *weftv1.PortSpec) error {
 	}
 	if f.Changed("fast-path") {
 		spec.FastPath = fast
+	}
+	limit, err := parseBUMLimit(*p.bum)
+	if err != nil {
+		return err
+	}
+	if f.Changed("bum-limit") {
+		spec.BumLimit = limit
 	}
 	filled := func(list []string) []string { return slices.DeleteFunc(list, func(s string) bool { return s == "" }) }
 	if f.Changed("mac") {
@@ -242,6 +251,7 @@ func (s *sheet) port(p *weftv1.Port) {
 	if spec.GetRouter() {
 		s.row("Router", yes(true))
 	}
+	s.row("BUM limit", bumLimit(spec.GetBumLimit(), defaultPortBUM))
 	s.row("MTU", number(status.GetMtu()))
 	host := place(status.GetBinding())
 	if host == "" {
@@ -281,14 +291,14 @@ func fastPath(spec *weftv1.PortSpec, status *weftv1.PortStatus) cell {
 
 func portSet(a *app) *cobra.Command {
 	var flags portFlags
-	cmd := &cobra.Command{Use: "set NAME", Short: "change a port: mac, ip, allowed-address, unguarded, forwarding, fast-path, dhcp-server, router, hostname, description", Args: names("NAME"),
+	cmd := &cobra.Command{Use: "set NAME", Short: "change a port: mac, ip, allowed-address, unguarded, forwarding, fast-path, bum-limit, dhcp-server, router, hostname, description", Args: names("NAME"),
 		Long:              "Changes what is named and leaves the rest. The network of a port never changes; its host is changed with `weft port move`.",
 		ValidArgsFunction: a.complete(a.portNames)}
 	flags.register(cmd, ": they replace all that were there; '' has one allocated")
 	based := revisionFlag(cmd)
 	a.waiting(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := somethingToSet(cmd, "mac", "ip", "allowed-address", "unguarded", "forwarding", "fast-path", "dhcp-server", "router", "hostname", "description"); err != nil {
+		if err := somethingToSet(cmd, "mac", "ip", "allowed-address", "unguarded", "forwarding", "fast-path", "bum-limit", "dhcp-server", "router", "hostname", "description"); err != nil {
 			return err
 		}
 		tenant, err := a.tenant()

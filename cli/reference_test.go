@@ -36,8 +36,8 @@ a host that was to be emptied. Errors go to standard error as ` + "`error: field
 | object | fields | never |
 |---|---|---|
 | tenant | description | name |
-| network | subnets, mtu, unknown-unicast, dscp, description; its VTEPs by ` + "`weft network vtep`" + ` | name, tenant, VNI, pool |
-| port | macs, ips, allowed addresses, unguarded, forwarding, fast-path, description; its host by ` + "`weft port move`" + ` | name, tenant, network |
+| network | subnets, mtu, unknown-unicast, dscp, neighbours, bum-limit, description; its VTEPs by ` + "`weft network vtep`" + ` | name, tenant, VNI, pool |
+| port | macs, ips, allowed addresses, unguarded, forwarding, fast-path, bum-limit, description; its host by ` + "`weft port move`" + ` | name, tenant, network |
 | vtep | address, udp-port, outer-checksum, description | name |
 | pool | first, last, description | name |
 | host | outer-checksum, migrates, when-silent, description; its duty by ` + "`weft host drain`, `fail` and `return`" + ` | name |

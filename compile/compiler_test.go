@@ -73,6 +73,8 @@ func drawNetwork(t *rapid.T, uid model.UID, rev model.Revision) *model.Network {
 	router := netip.MustParseAddr("10.0.0.1")
 	n.Spec.DHCP = rapid.SampledFrom([]*model.DHCP{nil, {Disabled: true}, {Domain: "example.org", Gateways: []netip.Addr{router}, DNSServers: []netip.Addr{router},
 		Routes: []model.Route{{Prefix: netip.MustParsePrefix("10.9.0.0/16"), Gateway: router}}, LeaseTime: time.Hour}}).Draw(t, "dhcp")
+	n.Spec.Neighbours = rapid.SampledFrom([]model.Neighbours{"", model.NeighboursAnswer, model.NeighboursFlood}).Draw(t, "neighbours")
+	n.Spec.BUMLimit = rapid.SampledFrom([]uint32{0, 7, model.NoBUMLimit}).Draw(t, "BUM")
 	for _, v := range []string{"ext0", "ext1"} {
 		if rapid.Bool().Draw(t, v) {
 			n.Spec.VTEPs = append(n.Spec.VTEPs, model.NetworkVTEP{VTEP: v, MACs: []wire.MAC{{2, 9}}})

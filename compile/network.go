@@ -83,7 +83,10 @@ func (r *run) buildNetwork(uid model.UID) *plan.Resource {
 	m := &planv1.Network{
 		Uid: string(uid), Vni: uint32(n.Alloc.VNI), Mtu: uint32(state.mtu),
 		UnknownUnicast: unknownUnicast(n.Spec.UnknownUnicast), Display: n.Tenant + "/" + n.Name,
-		DscpUniform: n.Spec.DSCP == model.DSCPUniform,
+		DscpUniform: n.Spec.DSCP == model.DSCPUniform, BumLimit: n.Spec.EffectiveBUMLimit(),
+	}
+	if n.Spec.Neighbours == model.NeighboursFlood {
+		m.Neighbours = planv1.Neighbours_NEIGHBOURS_FLOOD
 	}
 	for _, ext := range n.Spec.VTEPs {
 		if v := r.w.VTEPs[ext.VTEP]; v != nil {

@@ -111,6 +111,16 @@ func oracleNetwork(w *model.World, n *model.Network) *planv1.Network {
 			m.Dhcp.LeaseSeconds = uint32(d.LeaseTime.Seconds())
 		}
 	}
+	m.BumLimit = 10_000
+	if l := n.Spec.BUMLimit; l != 0 {
+		m.BumLimit = l
+	}
+	if m.BumLimit == 1<<32-1 {
+		m.BumLimit = 0
+	}
+	if n.Spec.Neighbours == "flood" {
+		m.Neighbours = planv1.Neighbours_NEIGHBOURS_FLOOD
+	}
 	var members, all []*model.HostFacts
 	anyMember := false
 	for h := range w.Hosts {
@@ -162,7 +172,8 @@ func oracleNetwork(w *model.World, n *model.Network) *planv1.Network {
 func oraclePort(w *model.World, p *model.Port) *planv1.Port {
 	m := &planv1.Port{Uid: string(p.UID), Network: string(p.Alloc.NetworkUID), Macs: oracleMACs(p.Alloc.MACs),
 		TenantName: p.Tenant, Name: p.Name, Unguarded: p.Spec.Unguarded, Forwarding: p.Spec.Forwarding, FastPath: p.Spec.FastPath == "xdp",
-		DhcpServer: p.Spec.DHCPServer, Router: p.Spec.Router, Hostname: p.Spec.Hostname}
+		DhcpServer: p.Spec.DHCPServer, Router: p.Spec.Router, Hostname: p.Spec.Hostname,
+		BumLimit: map[uint32]uint32{0: 1000, 7: 7, 1<<32 - 1: 0}[p.Spec.BUMLimit]}
 	for _, ip := range p.Alloc.IPs {
 		m.Ips = append(m.Ips, ip.String())
 	}

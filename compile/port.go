@@ -85,6 +85,7 @@ func (r *run) buildPort(uid model.UID) *plan.Resource {
 		Uid: string(uid), Network: string(p.Alloc.NetworkUID), Macs: macs(p.Alloc.MACs),
 		Unguarded: p.Spec.Unguarded, Forwarding: p.Spec.Forwarding, FastPath: p.Spec.FastPath == model.FastPathXDP,
 		TenantName: p.Tenant, Name: p.Name, DhcpServer: p.Spec.DHCPServer, Router: p.Spec.Router, Hostname: p.Spec.Hostname,
+		BumLimit: p.Spec.EffectiveBUMLimit(),
 	}
 	for _, ip := range p.Alloc.IPs {
 		m.Ips = append(m.Ips, ip.String())

@@ -43,11 +43,11 @@ func (b *bed) ledger() (l ledger, err error) {
 	return l, nil
 }
 
-// balanced: in = delivered + encapsulated + passed + dropped for every program, and every drop has a name.
+// balanced: in = delivered + encapsulated + passed + answered + dropped for every program, and every drop has a name.
 func (l ledger) balanced() error {
 	var dropped, named uint64
 	for _, k := range l.books {
-		if k.In != k.Delivered+k.Encapsulated+k.Passed+k.Dropped {
+		if k.In != k.Delivered+k.Encapsulated+k.Passed+k.Answered+k.Dropped {
 			return fmt.Errorf("the books of %s do not balance: %+v", k.Program, k)
 		}
 		dropped += k.Dropped

@@ -125,6 +125,7 @@ func (d *Datapath) Books() ([]Books, error) {
 			b.Copies += p.Copies
 			b.Answers += p.Answers
 			b.Untold += p.Untold
+			b.Answered += p.Answered
 		}
 	}
 	return list, nil
@@ -143,6 +144,8 @@ func (d *Datapath) Tables() []TableUse {
 	return []TableUse{
 		use(d.fdb, func(bpf.TCFdbEntry) bool { return true }),
 		use(d.accepts, func(uint32) bool { return true }),
+		use(d.neighbours, func(bpf.TCNeighbour) bool { return true }),
+		use(d.claims, func(uint32) bool { return true }),
 		use(d.networks, func(bpf.TCNetwork) bool { return true }),
 		use(d.floods, func(bpf.TCFloodBlock) bool { return true }),
 		use(d.vteps, func(v bpf.TCVtep) bool { return v.Flags != 0 }),

@@ -52,6 +52,10 @@ type Datapath struct {
 	floods     *table.Table[bpf.TCFloodKey, bpf.TCFloodBlock]
 	fdb        *table.Table[bpf.TCFdbKey, bpf.TCFdbEntry]
 	accepts    *table.Table[bpf.TCAcceptKey, uint32]
+	ofPorts    *table.Table[uint32, bpf.TCBudget]
+	ofNetworks *table.Table[uint32, bpf.TCBudget]
+	neighbours *table.Table[bpf.TCNeighbourKey, bpf.TCNeighbour]
+	claims     *table.Table[bpf.TCClaimKey, uint32]
 	portIDs    *table.Table[uint32, uint32]
 	ports      *table.Table[uint32, bpf.TCPort]
 	dropCounts *table.Table[bpf.TCDropKey, uint64]
@@ -63,8 +67,9 @@ type Datapath struct {
 	mu      sync.Mutex // all below, and every change of more than one entry
 	pending bool       // another layout is attached; see Publish
 	local   bpf.TCLocal
-	byIndex map[uint32]portRef // by interface
-	lists   uint32             // last flood list number given
+	byIndex map[uint32]portRef          // by interface
+	claimed map[uint32][]bpf.TCClaimKey // by port id
+	lists   uint32                      // last flood list number given
 	retired []retiredList
 	sweeper *sweeper
 
@@ -170,6 +175,10 @@ func (d *Datapath) openMaps(spec *ebpf.CollectionSpec) error {
 	d.floods = table.New[bpf.TCFloodKey, bpf.TCFloodBlock]("flood blocks", d.maps["floods"], l.FloodBlocks)
 	d.fdb = table.New[bpf.TCFdbKey, bpf.TCFdbEntry]("fdb", d.maps["fdb"], l.FDB)
 	d.accepts = table.New[bpf.TCAcceptKey, uint32]("accepts", d.maps["accepts"], l.Accepts)
+	d.ofPorts = table.New[uint32, bpf.TCBudget]("port budgets", d.maps["port_budgets"], l.Ports)
+	d.ofNetworks = table.New[uint32, bpf.TCBudget]("network budgets", d.maps["network_budgets"], l.Networks)
+	d.neighbours = table.New[bpf.TCNeighbourKey, bpf.TCNeighbour]("neighbours", d.maps["neighbours"], l.Neighbours)
+	d.claims = table.New[bpf.TCClaimKey, uint32]("claims", d.maps["claims"], l.Claims)
 	d.portIDs = table.New[uint32, uint32]("interfaces", d.maps["port_ids"], l.Ports)
 	d.ports = table.New[uint32, bpf.TCPort]("ports", d.maps["ports"], l.Ports)
 	d.dropCounts = table.New[bpf.TCDropKey, uint64]("drop counters", d.maps["drops"], l.DropKeys)
@@ -207,6 +216,9 @@ func (d *Datapath) recall() error {
 			d.byIndex[e.Ifindex] = portRef{id: id, vni: e.Vni}
 		}
 	}); err != nil {
+		return err
+	}
+	if err := d.recallClaims(); err != nil {
 		return err
 	}
 	if err := d.reserveDropKeys(); err != nil {

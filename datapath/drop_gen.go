@@ -92,8 +92,16 @@ const (
 	DropAgentBusy DropReason = 42
 	// DropAgentLimit: a port asks the agent more often than 50 times a second.
 	DropAgentLimit DropReason = 43
+	// DropNeighbourClaim: ARP or neighbour discovery says that an address is at a MAC, and the port's addresses and allowed pairs do not.
+	DropNeighbourClaim DropReason = 44
+	// DropNeighbourAsked: an address that weft does not know was asked for again within a second.
+	DropNeighbourAsked DropReason = 45
+	// DropBumPortLimit: the port sends more broadcast, unknown unicast and multicast frames than its BUM limit.
+	DropBumPortLimit DropReason = 46
+	// DropBumNetworkLimit: the ports of the network here together send more broadcast, unknown unicast and multicast frames than its BUM limit.
+	DropBumNetworkLimit DropReason = 47
 
-	dropReasons DropReason = 44
+	dropReasons DropReason = 48
 )
 
 var dropTexts = [...]struct{ name, text string }{
@@ -140,6 +148,10 @@ var dropTexts = [...]struct{ name, text string }{
 	41: {"router_advertisement", "a workload sends router advertisements or redirects, or a first fragment that may hide one, and its port may not"},
 	42: {"agent_busy", "a request for the agent (DHCP, router solicitation) that its queue had no room for; the workload asks again"},
 	43: {"agent_limit", "a port asks the agent more often than 50 times a second"},
+	44: {"neighbour_claim", "ARP or neighbour discovery says that an address is at a MAC, and the port's addresses and allowed pairs do not"},
+	45: {"neighbour_asked", "an address that weft does not know was asked for again within a second"},
+	46: {"bum_port_limit", "the port sends more broadcast, unknown unicast and multicast frames than its BUM limit"},
+	47: {"bum_network_limit", "the ports of the network here together send more broadcast, unknown unicast and multicast frames than its BUM limit"},
 }
 
 // String is the reason's name, as in docs/drops.md.
@@ -204,8 +216,10 @@ const (
 	LaneForward LaneReason = 21
 	// LaneXDPService: it may be DHCP or router discovery, which the tc lane looks at.
 	LaneXDPService LaneReason = 22
+	// LaneXDPNeighbour: it is ARP or neighbour discovery.
+	LaneXDPNeighbour LaneReason = 23
 
-	laneReasons LaneReason = 23
+	laneReasons LaneReason = 24
 )
 
 var laneTexts = [...]struct{ name, text string }{
@@ -231,6 +245,7 @@ var laneTexts = [...]struct{ name, text string }{
 	20: {"xdp_asked", "the FDB entry asks for the kernel lane"},
 	21: {"forward", "it came by the tunnel for a port that has moved on, and follows it"},
 	22: {"xdp_service", "it may be DHCP or router discovery, which the tc lane looks at"},
+	23: {"xdp_neighbour", "it is ARP or neighbour discovery"},
 }
 
 // String is the reason's name, as in docs/drops.md.

@@ -62,6 +62,10 @@ type Network struct {
 	// DSCPUniform: the outer DSCP is the inner one, and the other way round where a packet leaves the tunnel (RFC 2983, uniform).
 	// Otherwise the outer one is 0 and the inner one stays as it was (pipe).
 	DSCPUniform bool
+	// Neighbours says whether ARP requests and neighbour solicitations of its ports are answered.
+	Neighbours Neighbours
+	// BUMLimit is how many frames a second its ports here may have flooded together, with a second's worth in reserve; 0 is any number.
+	BUMLimit uint32
 }
 
 // UnknownUnicast is the datapath's form of the network setting.
@@ -73,6 +77,43 @@ const (
 	UnknownFlood
 	UnknownDrop
 )
+
+// Neighbours says what becomes of a network's ARP requests and neighbour solicitations. Without NeighboursAnswer they go to all.
+type Neighbours uint8
+
+const (
+	// NeighboursAnswer: those about an address in the table are answered. For others each port may ask all once a second.
+	NeighboursAnswer Neighbours = 1 << iota
+	// NeighboursClosed4 and NeighboursClosed6: every address of the IP version is known. For others all ports together may ask once a
+	// second: nobody is there to answer.
+	NeighboursClosed4
+	NeighboursClosed6
+)
+
+// NeighbourKey is an IP address in a network.
+type NeighbourKey struct {
+	VNI wire.VNI
+	IP  netip.Addr
+}
+
+// Neighbour says who has an address.
+type Neighbour struct {
+	NeighbourKey
+	MAC wire.MAC
+	// Router: it forwards, and says so in neighbour discovery.
+	Router bool
+	// Ask: the address is one of the network's, but who has it is not certain: nobody is answered, and everybody may ask all. MAC is not
+	// looked at.
+	Ask bool
+}
+
+// Claim is what a port may say of itself in ARP and neighbour discovery: that it has IP at MAC.
+type Claim struct {
+	// IP that is not valid stands for any address.
+	IP netip.Addr
+	// MAC zero stands for any of the port's.
+	MAC wire.MAC
+}
 
 // FDBKey is a MAC in a network.
 type FDBKey struct {
@@ -130,6 +171,11 @@ type Port struct {
 	MACs []wire.MAC
 	// Services that the agent gives the port, and those that its workload may give others. An unguarded port is not looked at for them.
 	Services Services
+	// Claims are checked, of the IP versions that they have an address of, unless the port is unguarded. What a port claims for itself it
+	// is not answered.
+	Claims []Claim
+	// BUMLimit is how many frames a second it may have flooded, with a second's worth in reserve; 0 is any number.
+	BUMLimit uint32
 }
 
 // PortCounters are octets and frames as the workload sees them, since the id was taken into use.
@@ -147,9 +193,11 @@ type DropCount struct {
 	Packets uint64
 }
 
-// Books are a program's packet counts; In = Delivered + Encapsulated + Passed + Dropped, with copies apart, and so are answers: ICMP
+// Books are a program's packet counts; In = Delivered + Encapsulated + Passed + Answered + Dropped, with copies apart, and so are answers: ICMP
 // messages to the senders of dropped packets. Untold are first frames that FirstFrames could not be told of, because nobody had read for so long.
 type Books struct {
 	Program                                                               string
 	In, Delivered, Encapsulated, Passed, Dropped, Copies, Answers, Untold uint64
+	// Answered are frames that were turned into the answer to what they asked.
+	Answered uint64
 }

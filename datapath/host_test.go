@@ -200,7 +200,7 @@ func (w *workload) port() Port {
 	return Port{Ifindex: w.ifindex, ID: w.id, UID: fmt.Sprintf("uid-%d", w.id), VNI: w.vni, MACs: []wire.MAC{w.mac}}
 }
 
-// balanced checks the books: in = delivered + encapsulated + passed + dropped, and what the drop counters say. A packet may be under way while
+// balanced checks the books: in = delivered + encapsulated + passed + answered + dropped, and what the drop counters say. A packet may be under way while
 // they are read (the underlay has its own neighbour traffic), so they are read until they balance.
 func (h *testHost) balanced() {
 	h.t.Helper()
@@ -227,7 +227,7 @@ func (h *testHost) imbalance() string {
 		}
 	}
 	for _, b := range books {
-		if b.In != b.Delivered+b.Encapsulated+b.Passed+b.Dropped {
+		if b.In != b.Delivered+b.Encapsulated+b.Passed+b.Answered+b.Dropped {
 			return fmt.Sprintf("the books of %s do not balance: %+v", b.Program, b)
 		}
 		dropped += b.Dropped

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/weftnet/weft/datapath/bpf"
@@ -20,7 +21,7 @@ func (d *Datapath) PutNetwork(n Network) error {
 		return err
 	}
 	want := bpf.TCNetwork{Local: uint32(len(n.LocalPorts)), Remote: uint32(len(n.Remotes)), External: uint32(n.External),
-		Mtu: uint32(n.MTU), Unknown: bpf.TCUnknownUnicast(n.Unknown), TosMask: n.tosMask()}
+		Mtu: uint32(n.MTU), Unknown: bpf.TCUnknownUnicast(n.Unknown), TosMask: n.tosMask(), Neighbours: bpf.TCNetworkNeighbours(n.Neighbours)}
 	if had && d.sameList(old, n) {
 		want.List = old.List
 	} else if want.List, err = d.putList(n); err != nil {
@@ -35,7 +36,7 @@ func (d *Datapath) PutNetwork(n Network) error {
 	if had && old.List != want.List {
 		d.retire(old)
 	}
-	return d.followNetwork(n.VNI, want)
+	return errors.Join(putBudget(d.ofNetworks, uint32(n.VNI), n.BUMLimit), d.followNetwork(n.VNI, want))
 }
 
 // TOS_PIPE and TOS_UNIFORM of layout.h.
@@ -60,6 +61,10 @@ func (n Network) validate() error {
 			len(n.LocalPorts), len(n.Remotes), MaxFlood)
 	case n.External < 0 || n.External > len(n.Remotes):
 		return fmt.Errorf("network with VNI %d: %d of %d VTEPs are external", n.VNI, n.External, len(n.Remotes))
+	case n.Neighbours > NeighboursAnswer|NeighboursClosed4|NeighboursClosed6:
+		return fmt.Errorf("network with VNI %d: %d is not a setting for neighbours", n.VNI, n.Neighbours)
+	case checkBUM(n.BUMLimit) != nil:
+		return fmt.Errorf("network with VNI %d: %w", n.VNI, checkBUM(n.BUMLimit))
 	case n.MTU < 0 || n.MTU > 65535:
 		return fmt.Errorf("network with VNI %d: MTU %d", n.VNI, n.MTU)
 	}
@@ -74,7 +79,7 @@ func (d *Datapath) DeleteNetwork(vni wire.VNI) error {
 	if err != nil || !had {
 		return err
 	}
-	if err := d.networks.Delete([]uint32{uint32(vni)}); err != nil {
+	if err := errors.Join(d.networks.Delete([]uint32{uint32(vni)}), d.ofNetworks.Delete([]uint32{uint32(vni)})); err != nil {
 		return err
 	}
 	d.retire(old)
@@ -86,10 +91,14 @@ func (d *Datapath) Networks() ([]Network, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	lists := map[uint32]*Network{} // by flood list number
+	limits := map[uint32]uint32{}
+	if err := d.ofNetworks.All(func(vni uint32, b bpf.TCBudget) { limits[vni] = b.Limit }); err != nil {
+		return nil, err
+	}
 	var heads []bpf.TCNetwork
 	err := d.networks.All(func(vni uint32, v bpf.TCNetwork) {
 		n := &Network{VNI: wire.VNI(vni), MTU: int(v.Mtu), Unknown: UnknownUnicast(v.Unknown), External: int(v.External),
-			DSCPUniform: v.TosMask == tosUniform}
+			DSCPUniform: v.TosMask == tosUniform, Neighbours: Neighbours(v.Neighbours), BUMLimit: limits[vni]}
 		n.LocalPorts, n.Remotes = make([]uint32, v.Local), make([]VTEPID, v.Remote)
 		lists[v.List] = n
 		heads = append(heads, v)

@@ -50,6 +50,8 @@ func (d *Datapath) putPort(p Port) error {
 		return fmt.Errorf("port %s: the uid is longer than %d octets", p.UID, len(bpf.TCPort{}.Uid))
 	case len(p.MACs) > MaxPortMACs:
 		return fmt.Errorf("port %s: %d MACs; the table holds %d a port", p.UID, len(p.MACs), MaxPortMACs)
+	case checkBUM(p.BUMLimit) != nil:
+		return fmt.Errorf("port %s: %w", p.UID, checkBUM(p.BUMLimit))
 	case int(p.ID) > d.ports.Limit():
 		return d.ports.Refuse(1)
 	}
@@ -67,6 +69,7 @@ func (d *Datapath) putPort(p Port) error {
 	if p.FastPath {
 		e.Flags |= bpf.TCPortFlagsPORT_XDP
 	}
+	e.Flags |= claimFlags(p.Claims)
 	for i, m := range p.MACs {
 		e.Macs[i] = wordOf(m)
 	}
@@ -80,7 +83,17 @@ func (d *Datapath) putPort(p Port) error {
 	if err := d.forget(p.Ifindex, uint32(p.ID)); err != nil {
 		return err
 	}
+	if err := putBudget(d.ofPorts, uint32(p.ID), p.BUMLimit); err != nil {
+		return err
+	}
+	stale, err := d.putClaims(p)
+	if err != nil {
+		return err
+	}
 	if err := d.ports.PutOne(uint32(p.ID), e); err != nil {
+		return err
+	}
+	if err := d.claims.Delete(stale); err != nil {
 		return err
 	}
 	if err := d.portIDs.PutOne(p.Ifindex, uint32(p.ID)); err != nil {
@@ -93,7 +106,7 @@ func (d *Datapath) putPort(p Port) error {
 // forget removes what contradicts (ifindex, id).
 func (d *Datapath) forget(ifindex, id uint32) error {
 	if old, ok := d.byIndex[ifindex]; ok && old.id != id {
-		if err := d.ports.PutOne(old.id, bpf.TCPort{}); err != nil {
+		if err := d.erasePort(old.id); err != nil {
 			return err
 		}
 	}
@@ -135,7 +148,7 @@ func (d *Datapath) removePort(ifindex uint32) error {
 	if !ok {
 		return nil
 	}
-	if err := errors.Join(d.portIDs.Delete([]uint32{ifindex}), d.ports.PutOne(ref.id, bpf.TCPort{})); err != nil {
+	if err := errors.Join(d.portIDs.Delete([]uint32{ifindex}), d.erasePort(ref.id)); err != nil {
 		return err
 	}
 	delete(d.byIndex, ifindex)
@@ -148,6 +161,10 @@ func (d *Datapath) removePort(ifindex uint32) error {
 func (d *Datapath) Ports() (list []Port, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	limits := map[uint32]uint32{}
+	if err := d.ofPorts.All(func(id uint32, b bpf.TCBudget) { limits[id] = b.Limit }); err != nil {
+		return nil, err
+	}
 	err = d.ports.All(func(id uint32, e bpf.TCPort) {
 		if e.Ifindex == 0 {
 			return
@@ -159,6 +176,7 @@ func (d *Datapath) Ports() (list []Port, err error) {
 		for _, w := range e.Macs[:e.MacCount] {
 			p.MACs = append(p.MACs, macOf(w))
 		}
+		p.Claims, p.BUMLimit = d.claimsOf(id), limits[id]
 		list = append(list, p)
 	})
 	if err != nil {
@@ -185,7 +203,12 @@ func (d *Datapath) dropPort(ifindex, id uint32) error {
 			return err
 		}
 	}
-	return d.ports.PutOne(id, bpf.TCPort{})
+	return d.erasePort(id)
+}
+
+// erasePort empties an entry. d.mu is held.
+func (d *Datapath) erasePort(id uint32) error {
+	return errors.Join(d.ports.PutOne(id, bpf.TCPort{}), d.clearClaims(id), putBudget(d.ofPorts, id, 0))
 }
 
 // follow gives a port what it needs of its network, so that from_port needs no look at that.

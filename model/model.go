@@ -57,6 +57,15 @@ const (
 	UnknownUnicastDrop     UnknownUnicast = "drop"
 )
 
+// Neighbours says what becomes of ARP requests and neighbour solicitations.
+type Neighbours string
+
+// The two settings; the empty one is NeighboursAnswer.
+const (
+	NeighboursAnswer Neighbours = "answer"
+	NeighboursFlood  Neighbours = "flood"
+)
+
 // Network is one L2 segment of a tenant.
 type Network struct {
 	Meta
@@ -76,8 +85,11 @@ type NetworkSpec struct {
 	MTU            int            `json:"mtu,omitempty"`
 	UnknownUnicast UnknownUnicast `json:"unknown_unicast,omitempty"`
 	DSCP           DSCP           `json:"dscp,omitempty"`
-	VTEPs          []NetworkVTEP  `json:"vteps,omitempty"`
-	Description    string         `json:"description,omitempty"`
+	Neighbours     Neighbours     `json:"neighbours,omitempty"`
+	// BUMLimit: see EffectiveBUMLimit.
+	BUMLimit    uint32        `json:"bum_limit,omitempty"`
+	VTEPs       []NetworkVTEP `json:"vteps,omitempty"`
+	Description string        `json:"description,omitempty"`
 	// DHCP nil is the default: see EffectiveDHCP.
 	DHCP *DHCP `json:"dhcp,omitempty"`
 }
@@ -119,8 +131,10 @@ type PortSpec struct {
 	// Unguarded lets the port send from any source MAC.
 	Unguarded bool `json:"unguarded,omitempty"`
 	// Forwarding says that the workload forwards traffic on, so that aggregates reach it through the kernel lane.
-	Forwarding          bool          `json:"forwarding,omitempty"`
-	FastPath            FastPath      `json:"fast_path,omitempty"`
+	Forwarding bool     `json:"forwarding,omitempty"`
+	FastPath   FastPath `json:"fast_path,omitempty"`
+	// BUMLimit: see EffectiveBUMLimit.
+	BUMLimit            uint32        `json:"bum_limit,omitempty"`
 	AllowedAddressPairs []AddressPair `json:"allowed_address_pairs,omitempty"`
 	Description         string        `json:"description,omitempty"`
 	// DHCPServer and Router let the workload answer as one.

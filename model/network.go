@@ -52,6 +52,12 @@ func (n *Network) Validate() error {
 	default:
 		r.add(Errorf(Invalid, "spec.dscp", "choose pipe or uniform", "%q is not a setting", clip(string(n.Spec.DSCP))))
 	}
+	switch n.Spec.Neighbours {
+	case "", NeighboursAnswer, NeighboursFlood:
+	default:
+		r.add(Errorf(Invalid, "spec.neighbours", "choose answer or flood", "%q is not a setting", clip(string(n.Spec.Neighbours))))
+	}
+	r.add(validateBUM(n.Spec.BUMLimit))
 	n.validateVTEPs(&r)
 	n.validateDHCP(&r)
 	r.add(validateDescription(n.Spec.Description))
@@ -135,7 +141,7 @@ func (n *Network) validateVTEPs(r *refusals) {
 	}
 }
 
-// ValidateUpdate is Validate, and refuses a change of name, tenant, VNI or pool. Subnets, MTU, unknown unicast, DSCP, VTEPs and
+// ValidateUpdate is Validate, and refuses a change of name, tenant, VNI or pool. Subnets, MTU, unknown unicast, DSCP, neighbours, BUM limit, VTEPs and
 // description may change; ValidateWith says whether the network's ports allow it.
 func (n *Network) ValidateUpdate(old *Network) error {
 	var r refusals

@@ -33,6 +33,7 @@ func (p *Port) Validate() error {
 	if p.Spec.Hostname != "" {
 		r.add(ValidateName("spec.hostname", p.Spec.Hostname))
 	}
+	r.add(validateBUM(p.Spec.BUMLimit))
 	r.add(validateDescription(p.Spec.Description))
 	return r.err()
 }

@@ -24,6 +24,7 @@ func TestCheck(t *testing.T) {
 		"VNI too large":      {"VNI 16777216", true, []*Resource{testNetwork("n", 1<<24)}},
 		"MTU":                {"MTU 0 is outside", true, []*Resource{NewNetwork(1, &planv1.Network{Uid: "n", Vni: 1})}},
 		"one VNI twice":      {"VNI 7 is that of 2 networks", true, []*Resource{testNetwork("n", 7), testNetwork("m", 7)}},
+		"neighbours":         {"unknown setting 9", true, []*Resource{NewNetwork(1, &planv1.Network{Uid: "n", Vni: 1, Mtu: 1450, Neighbours: 9})}},
 		"unknown unicast":    {"unknown answer 9", true, []*Resource{NewNetwork(1, &planv1.Network{Uid: "n", Vni: 1, Mtu: 1450, UnknownUnicast: 9})}},
 		"external MAC":       {"behind external VTEP v: a MAC has 5 octets", true, []*Resource{testVTEP("v"), NewNetwork(1, &planv1.Network{Uid: "n", Vni: 1, Mtu: 1450, External: []*planv1.ExternalVtep{{Vtep: "v", Macs: [][]byte{{1, 2, 3, 4, 5}}}}})}},
 		"no MAC":             {"it has no MAC, and may not send from any", true, []*Resource{network, NewPort(1, &planv1.Port{Uid: "p", Network: "n"})}},

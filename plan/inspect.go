@@ -72,6 +72,9 @@ func inspectNetwork(n *planv1.Network) error {
 	if err := inspectDHCP(n.GetDhcp()); err != nil {
 		return fmt.Errorf("dhcp: %w", err)
 	}
+	if _, known := planv1.Neighbours_name[int32(n.GetNeighbours())]; !known {
+		return fmt.Errorf("unknown setting %d for neighbours", n.GetNeighbours())
+	}
 	for _, e := range n.GetExternal() {
 		for _, m := range e.GetMacs() {
 			if err := inspectMAC(m); err != nil {

@@ -58,6 +58,7 @@ func booksOut(in []*planv1.ProgramBooks) []*weftv1.ProgramBooks {
 		out = append(out, &weftv1.ProgramBooks{
 			Program: b.GetProgram(), In: b.GetIn(), Delivered: b.GetDelivered(), Encapsulated: b.GetEncapsulated(),
 			Passed: b.GetPassed(), Dropped: b.GetDropped(), Copies: b.GetCopies(), Answers: b.GetAnswers(),
+			Answered: b.GetAnswered(),
 		})
 	}
 	return out

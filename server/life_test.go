@@ -299,7 +299,7 @@ func TestExternalVTEP(t *testing.T) {
 // wantBooks is what TestDrops reported. Break it: swap two columns in booksOut.
 func wantBooks(t *testing.T, got []*weftv1.ProgramBooks) {
 	t.Helper()
-	want := &weftv1.ProgramBooks{Program: "from_port", In: 31, Delivered: 1, Encapsulated: 2, Passed: 4, Dropped: 24, Copies: 9, Answers: 23}
+	want := &weftv1.ProgramBooks{Program: "from_port", In: 39, Delivered: 1, Encapsulated: 2, Passed: 4, Dropped: 24, Copies: 9, Answers: 23, Answered: 8}
 	if len(got) != 1 || !proto.Equal(got[0], want) {
 		t.Errorf("books %v, want %v", got, want)
 	}
@@ -318,7 +318,7 @@ func TestDrops(t *testing.T) {
 		Ports:        []*planv1.PortReport{{Uid: p.Meta.Uid, Epoch: 1 << 40, State: planv1.PortState_PORT_STATE_HELD, Message: "why", Drops: []*planv1.Drop{{Reason: "port_held", Packets: 5}}}},
 		Drops:        []*planv1.Drop{{Reason: "vtep_not_listed", Packets: 2, Source: "203.0.113.7"}, {Reason: "none", Packets: 0}},
 		Conditions:   []*planv1.Condition{{Name: "kernel lane blocked", Message: "a firewall rule drops UDP 4789"}},
-		Books:        []*planv1.ProgramBooks{{Program: "from_port", In: 31, Delivered: 1, Encapsulated: 2, Passed: 4, Dropped: 24, Copies: 9, Answers: 23}},
+		Books:        []*planv1.ProgramBooks{{Program: "from_port", In: 39, Delivered: 1, Encapsulated: 2, Passed: 4, Dropped: 24, Copies: 9, Answers: 23, Answered: 8}},
 		Lanes:        []*planv1.LaneCount{{Reason: "checksum", Packets: 4}},
 		Programs:     []string{"from_port on veth7, tcx, program 9"},
 		Capabilities: []*planv1.Capability{{Name: "XDP redirect target", Interface: "eth1", Present: true, Detail: "basic ndo-xmit"}},

@@ -8,7 +8,7 @@ import (
 
 func networkSpecIn(s *weftv1.NetworkSpec) (model.NetworkSpec, error) {
 	out := model.NetworkSpec{
-		VNI: wire.VNI(s.GetVni()), VNIPool: s.GetVniPool(), MTU: int(s.GetMtu()), Description: s.GetDescription(),
+		VNI: wire.VNI(s.GetVni()), VNIPool: s.GetVniPool(), MTU: int(s.GetMtu()), Description: s.GetDescription(), BUMLimit: s.GetBumLimit(),
 	}
 	for i, text := range s.GetSubnets() {
 		p, bad := model.ParseSubnet(item("spec.subnets", i), text)
@@ -28,6 +28,9 @@ func networkSpecIn(s *weftv1.NetworkSpec) (model.NetworkSpec, error) {
 	if out.DHCP, err = dhcpIn(s.GetDhcp()); err != nil {
 		return out, err
 	}
+	if out.Neighbours, err = neighboursIn(s.GetNeighbours()); err != nil {
+		return out, err
+	}
 	for i, v := range s.GetVteps() {
 		part, err := networkVTEPIn(item("spec.vteps", i), v)
 		if err != nil {
@@ -42,6 +45,7 @@ func networkSpecOut(s model.NetworkSpec) *weftv1.NetworkSpec {
 	out := &weftv1.NetworkSpec{
 		Vni: uint32(s.VNI), VniPool: s.VNIPool, Mtu: uint32(s.MTU), Description: s.Description,
 		UnknownUnicast: unknownUnicastOut(s.UnknownUnicast), Dscp: dscpOut(s.DSCP), Dhcp: dhcpOut(s.DHCP),
+		Neighbours: neighboursOut(s.Neighbours), BumLimit: s.BUMLimit,
 	}
 	for _, p := range s.Subnets {
 		out.Subnets = append(out.Subnets, p.String())
@@ -95,6 +99,24 @@ func dscpIn(d weftv1.DSCP) (model.DSCP, error) {
 		return model.DSCPUniform, nil
 	}
 	return "", model.Errorf(model.Invalid, "spec.dscp", "use pipe or uniform", "%d is not a known value", d)
+}
+
+// neighboursIn leaves the default empty, too.
+func neighboursIn(n weftv1.Neighbours) (model.Neighbours, error) {
+	switch n {
+	case weftv1.Neighbours_NEIGHBOURS_ANSWER:
+		return "", nil
+	case weftv1.Neighbours_NEIGHBOURS_FLOOD:
+		return model.NeighboursFlood, nil
+	}
+	return "", model.Errorf(model.Invalid, "spec.neighbours", "use answer or flood", "%d is not a known value", n)
+}
+
+func neighboursOut(n model.Neighbours) weftv1.Neighbours {
+	if n == model.NeighboursFlood {
+		return weftv1.Neighbours_NEIGHBOURS_FLOOD
+	}
+	return weftv1.Neighbours_NEIGHBOURS_ANSWER
 }
 
 func dscpOut(d model.DSCP) weftv1.DSCP {

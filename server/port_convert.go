@@ -9,6 +9,7 @@ func portSpecIn(s *weftv1.PortSpec) (model.PortSpec, error) {
 	out := model.PortSpec{
 		Network: s.GetNetwork(), Unguarded: s.GetUnguarded(), Forwarding: s.GetForwarding(), Description: s.GetDescription(),
 		DHCPServer: s.GetDhcpServer(), Router: s.GetRouter(), Hostname: s.GetHostname(),
+		BUMLimit: s.GetBumLimit(),
 	}
 	var err error
 	if out.FastPath, err = fastPathIn(s.GetFastPath()); err != nil {
@@ -70,6 +71,7 @@ func portSpecOut(s model.PortSpec) *weftv1.PortSpec {
 		Network: s.Network, Macs: macsOut(s.MACs), Ips: addrsOut(s.IPs),
 		Unguarded: s.Unguarded, Forwarding: s.Forwarding, FastPath: fastPathOut(s.FastPath == model.FastPathXDP), Description: s.Description,
 		DhcpServer: s.DHCPServer, Router: s.Router, Hostname: s.Hostname,
+		BumLimit: s.BUMLimit,
 	}
 	for _, p := range s.AllowedAddressPairs {
 		out.AllowedAddressPairs = append(out.AllowedAddressPairs, addressPairOut(p))

@@ -52,6 +52,8 @@ func TestRefusals(t *testing.T) {
 		refused(t, create, network("n", &weftv1.NetworkSpec{Mtu: 100}), invalid, "spec.mtu", "100")
 		refused(t, create, network("n", &weftv1.NetworkSpec{UnknownUnicast: 9}), invalid, "spec.unknown_unicast")
 		refused(t, create, network("n", &weftv1.NetworkSpec{Dscp: 2}), invalid, "spec.dscp", "2")
+		refused(t, create, network("n", &weftv1.NetworkSpec{Neighbours: 2}), invalid, "spec.neighbours", "2")
+		refused(t, create, network("n", &weftv1.NetworkSpec{BumLimit: 10_000_001}), invalid, "spec.bum_limit", "10000001")
 		refused(t, create, network("n", &weftv1.NetworkSpec{VniPool: "gold"}), notFound, "spec.vni_pool", "gold")
 		refused(t, create, network("n", &weftv1.NetworkSpec{Vteps: []*weftv1.NetworkVTEP{{Vtep: "nowhere"}}}), notFound, "spec.vteps[0].vtep")
 		refused(t, create, &weftv1.CreateNetworkRequest{Tenant: "nobody", Name: "n"}, notFound, "tenant")

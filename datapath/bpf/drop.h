@@ -49,7 +49,11 @@
 	X(DHCP_SERVER, dhcp_server, 0, "a workload answers as a DHCP server (UDP from port 67 or 547, or to 68 or 546), and its port may not") \
 	X(ROUTER_ADVERTISEMENT, router_advertisement, 0, "a workload sends router advertisements or redirects, or a first fragment that may hide one, and its port may not") \
 	X(AGENT_BUSY, agent_busy, 0, "a request for the agent (DHCP, router solicitation) that its queue had no room for; the workload asks again") \
-	X(AGENT_LIMIT, agent_limit, 0, "a port asks the agent more often than 50 times a second")
+	X(AGENT_LIMIT, agent_limit, 0, "a port asks the agent more often than 50 times a second") \
+	X(NEIGHBOUR_CLAIM, neighbour_claim, 0, "ARP or neighbour discovery says that an address is at a MAC, and the port's addresses and allowed pairs do not") \
+	X(NEIGHBOUR_ASKED, neighbour_asked, 0, "an address that weft does not know was asked for again within a second") \
+	X(BUM_PORT_LIMIT, bum_port_limit, 0, "the port sends more broadcast, unknown unicast and multicast frames than its BUM limit") \
+	X(BUM_NETWORK_LIMIT, bum_network_limit, 0, "the ports of the network here together send more broadcast, unknown unicast and multicast frames than its BUM limit")
 
 /* Why a packet was left to another lane: to the kernel lane, or (XDP_) by the XDP lane to the tc lane. */
 #define LANE_REASONS(X) \
@@ -74,7 +78,8 @@
 	X(XDP_NO_ROOM, xdp_no_room, "the driver gave no room for the headers") \
 	X(XDP_ASKED, xdp_asked, "the FDB entry asks for the kernel lane") \
 	X(FORWARD, forward, "it came by the tunnel for a port that has moved on, and follows it") \
-	X(XDP_SERVICE, xdp_service, "it may be DHCP or router discovery, which the tc lane looks at")
+	X(XDP_SERVICE, xdp_service, "it may be DHCP or router discovery, which the tc lane looks at") \
+	X(XDP_NEIGHBOUR, xdp_neighbour, "it is ARP or neighbour discovery")
 /* clang-format on */
 
 #define DROP_ENUM(NAME, name, source, text) DROP_##NAME,

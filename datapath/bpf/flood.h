@@ -3,6 +3,7 @@
  * addresses are rewritten for each VTEP left (a second adjust_room on one packet is refused). The last copy is the packet
  * itself. */
 #pragma once
+#include "budget.h"
 #include "encap.h"
 
 struct flood {
@@ -271,6 +272,9 @@ static __noinline int flood_from_port(struct __sk_buff *skb, struct pkt *p)
 			return -DROP_UNKNOWN_UNICAST;
 		scope = FLOOD_EXTERNAL;
 	}
+	int r = check_budget(skb, p);
+	if (r != V_NEXT)
+		return r;
 	return flood(skb, p, net, scope);
 }
 

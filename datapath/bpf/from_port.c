@@ -5,6 +5,7 @@
 #include "deliver.h"
 #include "flood.h"
 #include "punt.h"
+#include "neighbour.h"
 
 SEC("tcx/ingress")
 int from_port(struct __sk_buff *skb)
@@ -22,6 +23,8 @@ int from_port(struct __sk_buff *skb)
 	STAGE(check_identity(&p));
 	STAGE(check_network_mtu(skb, &p));
 	STAGE(serve(skb, &p));
+	if (unlikely(is_talk(skb, &p)))
+		STAGE(talk(skb, &p));
 	e = is_group(p.dst) ? NULL : find_fdb(&p);
 	if (!e) {
 		v = flood_from_port(skb, &p);

@@ -35,7 +35,15 @@ struct local {
 enum { TOS_PIPE = 0x03, TOS_UNIFORM = 0xff };
 
 enum { PORT_MACS_MAX = 16, PORT_UID_MAX = 32 };
-enum port_flags { PORT_HELD = 1, PORT_UNGUARDED = 2, PORT_XDP = 4, PORT_WATCHED = 8 } __attribute__((packed));
+/* PORT_CLAIMS: what the port says of itself in ARP, or in neighbour discovery, is checked against `claims`. */
+enum port_flags {
+	PORT_HELD = 1,
+	PORT_UNGUARDED = 2,
+	PORT_XDP = 4,
+	PORT_WATCHED = 8,
+	PORT_CLAIMS4 = 16,
+	PORT_CLAIMS6 = 32
+} __attribute__((packed));
 
 /* What the agent answers the port, and what its workload may answer others: punt.h. */
 enum port_services {
@@ -92,6 +100,14 @@ struct vtep {
 
 enum unknown_unicast { UNKNOWN_EXTERNAL, UNKNOWN_FLOOD, UNKNOWN_DROP } __attribute__((packed));
 
+/* NEIGHBOURS_ANSWER: ARP requests and neighbour solicitations are answered. NEIGHBOURS_CLOSED: every address of that IP version is known, so that
+ * all ports together may ask for another one; else each port may. */
+enum network_neighbours {
+	NEIGHBOURS_ANSWER = 1,
+	NEIGHBOURS_CLOSED4 = 2,
+	NEIGHBOURS_CLOSED6 = 4
+} __attribute__((packed));
+
 /* A network's flood list is blocks of receivers: first those of interfaces, `local` of them, then those of VTEPs, `remote` of them, the
  * last `external` run by others. What is left of a block is 0. A changed list is a new list number. */
 struct network {
@@ -102,7 +118,89 @@ struct network {
 	__u32 mtu;
 	enum unknown_unicast unknown;
 	__u8 tos_mask;
+	enum network_neighbours neighbours;
+	__u8 pad;
+};
+
+struct neighbour_key {
+	__u32 vni;
+	struct addr ip;
+};
+
+/* NEIGHBOUR_ASK: the address is one of the network's, and its MAC is not certain: whoever asks for it asks all. */
+enum neighbour_flags { NEIGHBOUR_ROUTER = 1, NEIGHBOUR_ASK = 2 } __attribute__((packed));
+
+struct neighbour {
+	__u8 mac[6];
+	enum neighbour_flags flags;
+	__u8 pad;
+};
+
+/* A port may say that an address is at a MAC. MAC 0: at any of the port's. Address 0: any address. */
+struct claim_key {
+	__u32 port;
+	__u8 mac[6];
+	__u16 pad;
+	struct addr ip;
+};
+
+struct asked_key {
+	__u32 vni;
+	__u32 port; /* or 0: the network's */
+	struct addr ip;
+};
+
+struct arp {
+	__be16 hardware, protocol;
+	__u8 hardware_len, protocol_len;
+	__be16 op;
+	__u8 sender_mac[6];
+	__u8 sender[4];
+	__u8 target_mac[6];
+	__u8 target[4];
+} __attribute__((packed));
+
+/* RFC 4861, section 4, with one option behind it. */
+struct discovery {
+	__u8 type, code;
+	__sum16 check;
+	__be32 flags;
+	struct addr target;
+	__u8 option, option_len;
+	__u8 option_mac[6];
+} __attribute__((packed));
+
+/* What a frame says in ARP or neighbour discovery, and the answer in the making: more than the stack holds. */
+struct talk {
+	struct neighbour_key target;
+	struct claim_key claim;
+	struct asked_key asked;
+	struct neighbour found;
+	struct addr said; /* address that the message is about */
+	struct {
+		__u8 kind, len, mac[6];
+	} option;
+	__u32 at;	/* offset of the message */
+	__u32 fragment; /* it is in a fragment, the first */
+	struct {
+		struct ethhdr eth;
+		union {
+			struct arp arp;
+			struct {
+				struct ipv6hdr ip6;
+				struct discovery nd;
+			} __attribute__((packed));
+		};
+	} __attribute__((packed)) frame;
 	__u8 pad[2];
+	__be32 sum[18]; /* of an ND message: addresses, length and protocol, message */
+};
+
+/* How many frames a second may be flooded: one for every `interval` ns, and what was saved up in the last second. interval 0: any number. */
+struct budget {
+	__u64 next; /* ns: when there is nothing saved up and nothing owed */
+	__u32 interval;
+	__u32 limit; /* frames a second that interval was made of, for Go */
 };
 
 struct flood_key {
@@ -168,8 +266,8 @@ struct port_counters {
 };
 
 /* A stage returns 0 (go on), a verdict, or -DROP_X. */
-/* V_PUNTED: to the agent; passed, in the books. */
-enum verdict_kind { V_NEXT = 0, V_DELIVERED, V_ENCAPSULATED, V_PASSED, V_PUNTED };
+/* V_PUNTED: to the agent; passed, in the books. V_ANSWERED: the frame was turned into the answer, and goes back to the port. */
+enum verdict_kind { V_NEXT = 0, V_DELIVERED, V_ENCAPSULATED, V_PASSED, V_PUNTED, V_ANSWERED };
 
 enum program { FROM_PORT, FROM_UPLINK, FROM_VXLAN, TO_UPLINK, XDP_FROM_PORT, XDP_FROM_UPLINK, PROGRAM_MAX };
 
@@ -182,6 +280,7 @@ struct program_books {
 	__u64 copies;
 	__u64 answers; /* ICMP messages made of dropped packets */
 	__u64 untold;  /* first frames of held ports that first_frames had no room for */
+	__u64 answered;
 };
 
 /* An ICMP message in the making: headers, then ICMP header and quotation. */
@@ -242,6 +341,12 @@ _Static_assert(sizeof(struct fdb_entry) == 16, "fdb_entry");
 _Static_assert(sizeof(struct vtep) == 24, "vtep");
 _Static_assert(sizeof(struct network) == 24, "network");
 _Static_assert(sizeof(struct accept_key) == 20, "accept_key");
+_Static_assert(sizeof(struct neighbour_key) == 20, "neighbour_key");
+_Static_assert(sizeof(struct neighbour) == 8, "neighbour");
+_Static_assert(sizeof(struct claim_key) == 28, "claim_key");
+_Static_assert(sizeof(struct asked_key) == 24, "asked_key");
+_Static_assert(sizeof(struct arp) == 28, "arp");
+_Static_assert(sizeof(struct discovery) == 32, "discovery");
 _Static_assert(offsetof(struct answer, message) == 56, "answer");
 _Static_assert(sizeof(struct nexthop) == 72, "nexthop");
 _Static_assert(sizeof(struct hops) == 4 + HOPS_MAX * 24, "hops");

@@ -80,6 +80,59 @@ struct {
 	__uint(max_entries, 262144);
 } accepts SEC(".maps");
 
+/* Port id -> budget of its floods. Writer: Go, and from_port. Reader: from_port, floods only. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct budget);
+	__uint(max_entries, 10241);
+} port_budgets SEC(".maps");
+
+/* VNI -> budget of the floods of all its ports here. Writer: Go, and from_port. Reader: from_port, floods only. As many as networks. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct budget);
+	__uint(max_entries, 10240);
+} network_budgets SEC(".maps");
+
+/* (VNI, address) -> who has it. Writer: Go. Reader: from_port, of ARP and neighbour discovery. Full: Go refuses the entry, and the address is
+ * asked for as one that is not known. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct neighbour_key);
+	__type(value, struct neighbour);
+	__uint(max_entries, 1048576);
+} neighbours SEC(".maps");
+
+/* (port id, address, MAC) -> 1. Writer: Go. Reader: from_port, of ARP and neighbour discovery. Full: Go refuses the port. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct claim_key);
+	__type(value, __u32);
+	__uint(max_entries, 131072);
+} claims SEC(".maps");
+
+/* (VNI, port id or 0, address) -> ns: when it was last asked for. Writer and reader: from_port. Full: what was not asked for for longest is
+ * forgotten, because a tenant chooses the keys. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct asked_key);
+	__type(value, __u64);
+	__uint(max_entries, 16384);
+} asked SEC(".maps");
+
+/* The ARP packet or the message in hand. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct talk);
+	__uint(max_entries, 1);
+} talks SEC(".maps");
+
 /* VTEP id -> the equal ways to it. Writer: Go. Reader: from_port, once a jiffy and bucket. What is not in it is not chosen, and the kernel's own
  * choice holds. */
 struct {

@@ -104,6 +104,8 @@ static __always_inline int leave(ctx_t *ctx, struct pkt *p, int verdict)
 			b->encapsulated++;
 		else if (verdict == V_PASSED || verdict == V_PUNTED)
 			b->passed++;
+		else if (verdict == V_ANSWERED)
+			b->answered++;
 		else
 			b->dropped++;
 	}

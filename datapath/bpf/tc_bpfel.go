@@ -24,6 +24,28 @@ type TCAddr struct {
 	W [4]uint32
 }
 
+type TCAskedKey struct {
+	_    structs.HostLayout
+	Vni  uint32
+	Port uint32
+	Ip   TCAddr
+}
+
+type TCBudget struct {
+	_        structs.HostLayout
+	Next     uint64
+	Interval uint32
+	Limit    uint32
+}
+
+type TCClaimKey struct {
+	_    structs.HostLayout
+	Port uint32
+	Mac  [6]uint8
+	Pad  uint16
+	Ip   TCAddr
+}
+
 type TCDropKey struct {
 	_      structs.HostLayout
 	Port   uint32
@@ -77,7 +99,11 @@ const (
 	TCDropReasonDROP_ROUTER_ADVERTISEMENT        TCDropReason = 41
 	TCDropReasonDROP_AGENT_BUSY                  TCDropReason = 42
 	TCDropReasonDROP_AGENT_LIMIT                 TCDropReason = 43
-	TCDropReasonDROP_MAX                         TCDropReason = 44
+	TCDropReasonDROP_NEIGHBOUR_CLAIM             TCDropReason = 44
+	TCDropReasonDROP_NEIGHBOUR_ASKED             TCDropReason = 45
+	TCDropReasonDROP_BUM_PORT_LIMIT              TCDropReason = 46
+	TCDropReasonDROP_BUM_NETWORK_LIMIT           TCDropReason = 47
+	TCDropReasonDROP_MAX                         TCDropReason = 48
 )
 
 type TCDropSourceKey struct {
@@ -169,7 +195,8 @@ const (
 	TCLaneReasonLANE_XDP_ASKED          TCLaneReason = 20
 	TCLaneReasonLANE_FORWARD            TCLaneReason = 21
 	TCLaneReasonLANE_XDP_SERVICE        TCLaneReason = 22
-	TCLaneReasonLANE_MAX                TCLaneReason = 23
+	TCLaneReasonLANE_XDP_NEIGHBOUR      TCLaneReason = 23
+	TCLaneReasonLANE_MAX                TCLaneReason = 24
 )
 
 type TCLocal struct {
@@ -184,17 +211,46 @@ type TCLocal struct {
 	Uplinks      [4]TCUplink
 }
 
-type TCNetwork struct {
-	_        structs.HostLayout
-	List     uint32
-	Local    uint32
-	Remote   uint32
-	External uint32
-	Mtu      uint32
-	Unknown  TCUnknownUnicast
-	TosMask  uint8
-	Pad      [2]uint8
+type TCNeighbour struct {
+	_     structs.HostLayout
+	Mac   [6]uint8
+	Flags TCNeighbourFlags
+	Pad   uint8
 }
+
+type TCNeighbourFlags uint8
+
+const (
+	TCNeighbourFlagsNEIGHBOUR_ROUTER TCNeighbourFlags = 1
+	TCNeighbourFlagsNEIGHBOUR_ASK    TCNeighbourFlags = 2
+)
+
+type TCNeighbourKey struct {
+	_   structs.HostLayout
+	Vni uint32
+	Ip  TCAddr
+}
+
+type TCNetwork struct {
+	_          structs.HostLayout
+	List       uint32
+	Local      uint32
+	Remote     uint32
+	External   uint32
+	Mtu        uint32
+	Unknown    TCUnknownUnicast
+	TosMask    uint8
+	Neighbours TCNetworkNeighbours
+	Pad        uint8
+}
+
+type TCNetworkNeighbours uint8
+
+const (
+	TCNetworkNeighboursNEIGHBOURS_ANSWER  TCNetworkNeighbours = 1
+	TCNetworkNeighboursNEIGHBOURS_CLOSED4 TCNetworkNeighbours = 2
+	TCNetworkNeighboursNEIGHBOURS_CLOSED6 TCNetworkNeighbours = 4
+)
 
 type TCNexthop struct {
 	_         structs.HostLayout
@@ -242,6 +298,8 @@ const (
 	TCPortFlagsPORT_UNGUARDED TCPortFlags = 2
 	TCPortFlagsPORT_XDP       TCPortFlags = 4
 	TCPortFlagsPORT_WATCHED   TCPortFlags = 8
+	TCPortFlagsPORT_CLAIMS4   TCPortFlags = 16
+	TCPortFlagsPORT_CLAIMS6   TCPortFlags = 32
 )
 
 type TCPortServices uint8
@@ -276,6 +334,7 @@ type TCProgramBooks struct {
 	Copies       uint64
 	Answers      uint64
 	Untold       uint64
+	Answered     uint64
 }
 
 type TCPunt struct {
@@ -331,6 +390,7 @@ const (
 	TCVerdictKindV_ENCAPSULATED TCVerdictKind = 2
 	TCVerdictKindV_PASSED       TCVerdictKind = 3
 	TCVerdictKindV_PUNTED       TCVerdictKind = 4
+	TCVerdictKindV_ANSWERED     TCVerdictKind = 5
 )
 
 type TCVtep struct {
@@ -353,35 +413,41 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	TCMapAccepts       = "accepts"
-	TCMapAnswerTimes   = "answer_times"
-	TCMapAnswers       = "answers"
-	TCMapBooks         = "books"
-	TCMapDropSources   = "drop_sources"
-	TCMapDrops         = "drops"
-	TCMapEqualHops     = "equal_hops"
-	TCMapFdb           = "fdb"
-	TCMapFirstFrames   = "first_frames"
-	TCMapFloods        = "floods"
-	TCMapLanes         = "lanes"
-	TCMapLocals        = "locals"
-	TCMapNetworks      = "networks"
-	TCMapNexthops      = "nexthops"
-	TCMapPortCounts    = "port_counts"
-	TCMapPortIds       = "port_ids"
-	TCMapPorts         = "ports"
-	TCMapPuntScratch   = "punt_scratch"
-	TCMapPuntTimes     = "punt_times"
-	TCMapPunts         = "punts"
-	TCMapScratches     = "scratches"
-	TCMapVerdicts      = "verdicts"
-	TCMapVteps         = "vteps"
-	TCProgFromPort     = "from_port"
-	TCProgFromUplink   = "from_uplink"
-	TCProgFromVxlan    = "from_vxlan"
-	TCProgToUplink     = "to_uplink"
-	TCVarTraceVerdicts = "trace_verdicts"
-	TCVarUnchecked     = "unchecked"
+	TCMapAccepts        = "accepts"
+	TCMapAnswerTimes    = "answer_times"
+	TCMapAnswers        = "answers"
+	TCMapAsked          = "asked"
+	TCMapBooks          = "books"
+	TCMapClaims         = "claims"
+	TCMapDropSources    = "drop_sources"
+	TCMapDrops          = "drops"
+	TCMapEqualHops      = "equal_hops"
+	TCMapFdb            = "fdb"
+	TCMapFirstFrames    = "first_frames"
+	TCMapFloods         = "floods"
+	TCMapLanes          = "lanes"
+	TCMapLocals         = "locals"
+	TCMapNeighbours     = "neighbours"
+	TCMapNetworkBudgets = "network_budgets"
+	TCMapNetworks       = "networks"
+	TCMapNexthops       = "nexthops"
+	TCMapPortBudgets    = "port_budgets"
+	TCMapPortCounts     = "port_counts"
+	TCMapPortIds        = "port_ids"
+	TCMapPorts          = "ports"
+	TCMapPuntScratch    = "punt_scratch"
+	TCMapPuntTimes      = "punt_times"
+	TCMapPunts          = "punts"
+	TCMapScratches      = "scratches"
+	TCMapTalks          = "talks"
+	TCMapVerdicts       = "verdicts"
+	TCMapVteps          = "vteps"
+	TCProgFromPort      = "from_port"
+	TCProgFromUplink    = "from_uplink"
+	TCProgFromVxlan     = "from_vxlan"
+	TCProgToUplink      = "to_uplink"
+	TCVarTraceVerdicts  = "trace_verdicts"
+	TCVarUnchecked      = "unchecked"
 )
 
 // LoadTC returns the embedded CollectionSpec for TC.
@@ -436,29 +502,35 @@ type TCProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TCMapSpecs struct {
-	Accepts     *ebpf.MapSpec `ebpf:"accepts"`
-	AnswerTimes *ebpf.MapSpec `ebpf:"answer_times"`
-	Answers     *ebpf.MapSpec `ebpf:"answers"`
-	Books       *ebpf.MapSpec `ebpf:"books"`
-	DropSources *ebpf.MapSpec `ebpf:"drop_sources"`
-	Drops       *ebpf.MapSpec `ebpf:"drops"`
-	EqualHops   *ebpf.MapSpec `ebpf:"equal_hops"`
-	Fdb         *ebpf.MapSpec `ebpf:"fdb"`
-	FirstFrames *ebpf.MapSpec `ebpf:"first_frames"`
-	Floods      *ebpf.MapSpec `ebpf:"floods"`
-	Lanes       *ebpf.MapSpec `ebpf:"lanes"`
-	Locals      *ebpf.MapSpec `ebpf:"locals"`
-	Networks    *ebpf.MapSpec `ebpf:"networks"`
-	Nexthops    *ebpf.MapSpec `ebpf:"nexthops"`
-	PortCounts  *ebpf.MapSpec `ebpf:"port_counts"`
-	PortIds     *ebpf.MapSpec `ebpf:"port_ids"`
-	Ports       *ebpf.MapSpec `ebpf:"ports"`
-	PuntScratch *ebpf.MapSpec `ebpf:"punt_scratch"`
-	PuntTimes   *ebpf.MapSpec `ebpf:"punt_times"`
-	Punts       *ebpf.MapSpec `ebpf:"punts"`
-	Scratches   *ebpf.MapSpec `ebpf:"scratches"`
-	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
-	Vteps       *ebpf.MapSpec `ebpf:"vteps"`
+	Accepts        *ebpf.MapSpec `ebpf:"accepts"`
+	AnswerTimes    *ebpf.MapSpec `ebpf:"answer_times"`
+	Answers        *ebpf.MapSpec `ebpf:"answers"`
+	Asked          *ebpf.MapSpec `ebpf:"asked"`
+	Books          *ebpf.MapSpec `ebpf:"books"`
+	Claims         *ebpf.MapSpec `ebpf:"claims"`
+	DropSources    *ebpf.MapSpec `ebpf:"drop_sources"`
+	Drops          *ebpf.MapSpec `ebpf:"drops"`
+	EqualHops      *ebpf.MapSpec `ebpf:"equal_hops"`
+	Fdb            *ebpf.MapSpec `ebpf:"fdb"`
+	FirstFrames    *ebpf.MapSpec `ebpf:"first_frames"`
+	Floods         *ebpf.MapSpec `ebpf:"floods"`
+	Lanes          *ebpf.MapSpec `ebpf:"lanes"`
+	Locals         *ebpf.MapSpec `ebpf:"locals"`
+	Neighbours     *ebpf.MapSpec `ebpf:"neighbours"`
+	NetworkBudgets *ebpf.MapSpec `ebpf:"network_budgets"`
+	Networks       *ebpf.MapSpec `ebpf:"networks"`
+	Nexthops       *ebpf.MapSpec `ebpf:"nexthops"`
+	PortBudgets    *ebpf.MapSpec `ebpf:"port_budgets"`
+	PortCounts     *ebpf.MapSpec `ebpf:"port_counts"`
+	PortIds        *ebpf.MapSpec `ebpf:"port_ids"`
+	Ports          *ebpf.MapSpec `ebpf:"ports"`
+	PuntScratch    *ebpf.MapSpec `ebpf:"punt_scratch"`
+	PuntTimes      *ebpf.MapSpec `ebpf:"punt_times"`
+	Punts          *ebpf.MapSpec `ebpf:"punts"`
+	Scratches      *ebpf.MapSpec `ebpf:"scratches"`
+	Talks          *ebpf.MapSpec `ebpf:"talks"`
+	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
+	Vteps          *ebpf.MapSpec `ebpf:"vteps"`
 }
 
 // TCVariableSpecs contains global variables before they are loaded into the kernel.
@@ -489,29 +561,35 @@ func (o *TCObjects) Close() error {
 //
 // It can be passed to LoadTCObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TCMaps struct {
-	Accepts     *ebpf.Map `ebpf:"accepts"`
-	AnswerTimes *ebpf.Map `ebpf:"answer_times"`
-	Answers     *ebpf.Map `ebpf:"answers"`
-	Books       *ebpf.Map `ebpf:"books"`
-	DropSources *ebpf.Map `ebpf:"drop_sources"`
-	Drops       *ebpf.Map `ebpf:"drops"`
-	EqualHops   *ebpf.Map `ebpf:"equal_hops"`
-	Fdb         *ebpf.Map `ebpf:"fdb"`
-	FirstFrames *ebpf.Map `ebpf:"first_frames"`
-	Floods      *ebpf.Map `ebpf:"floods"`
-	Lanes       *ebpf.Map `ebpf:"lanes"`
-	Locals      *ebpf.Map `ebpf:"locals"`
-	Networks    *ebpf.Map `ebpf:"networks"`
-	Nexthops    *ebpf.Map `ebpf:"nexthops"`
-	PortCounts  *ebpf.Map `ebpf:"port_counts"`
-	PortIds     *ebpf.Map `ebpf:"port_ids"`
-	Ports       *ebpf.Map `ebpf:"ports"`
-	PuntScratch *ebpf.Map `ebpf:"punt_scratch"`
-	PuntTimes   *ebpf.Map `ebpf:"punt_times"`
-	Punts       *ebpf.Map `ebpf:"punts"`
-	Scratches   *ebpf.Map `ebpf:"scratches"`
-	Verdicts    *ebpf.Map `ebpf:"verdicts"`
-	Vteps       *ebpf.Map `ebpf:"vteps"`
+	Accepts        *ebpf.Map `ebpf:"accepts"`
+	AnswerTimes    *ebpf.Map `ebpf:"answer_times"`
+	Answers        *ebpf.Map `ebpf:"answers"`
+	Asked          *ebpf.Map `ebpf:"asked"`
+	Books          *ebpf.Map `ebpf:"books"`
+	Claims         *ebpf.Map `ebpf:"claims"`
+	DropSources    *ebpf.Map `ebpf:"drop_sources"`
+	Drops          *ebpf.Map `ebpf:"drops"`
+	EqualHops      *ebpf.Map `ebpf:"equal_hops"`
+	Fdb            *ebpf.Map `ebpf:"fdb"`
+	FirstFrames    *ebpf.Map `ebpf:"first_frames"`
+	Floods         *ebpf.Map `ebpf:"floods"`
+	Lanes          *ebpf.Map `ebpf:"lanes"`
+	Locals         *ebpf.Map `ebpf:"locals"`
+	Neighbours     *ebpf.Map `ebpf:"neighbours"`
+	NetworkBudgets *ebpf.Map `ebpf:"network_budgets"`
+	Networks       *ebpf.Map `ebpf:"networks"`
+	Nexthops       *ebpf.Map `ebpf:"nexthops"`
+	PortBudgets    *ebpf.Map `ebpf:"port_budgets"`
+	PortCounts     *ebpf.Map `ebpf:"port_counts"`
+	PortIds        *ebpf.Map `ebpf:"port_ids"`
+	Ports          *ebpf.Map `ebpf:"ports"`
+	PuntScratch    *ebpf.Map `ebpf:"punt_scratch"`
+	PuntTimes      *ebpf.Map `ebpf:"punt_times"`
+	Punts          *ebpf.Map `ebpf:"punts"`
+	Scratches      *ebpf.Map `ebpf:"scratches"`
+	Talks          *ebpf.Map `ebpf:"talks"`
+	Verdicts       *ebpf.Map `ebpf:"verdicts"`
+	Vteps          *ebpf.Map `ebpf:"vteps"`
 }
 
 func (m *TCMaps) Close() error {
@@ -519,7 +597,9 @@ func (m *TCMaps) Close() error {
 		m.Accepts,
 		m.AnswerTimes,
 		m.Answers,
+		m.Asked,
 		m.Books,
+		m.Claims,
 		m.DropSources,
 		m.Drops,
 		m.EqualHops,
@@ -528,8 +608,11 @@ func (m *TCMaps) Close() error {
 		m.Floods,
 		m.Lanes,
 		m.Locals,
+		m.Neighbours,
+		m.NetworkBudgets,
 		m.Networks,
 		m.Nexthops,
+		m.PortBudgets,
 		m.PortCounts,
 		m.PortIds,
 		m.Ports,
@@ -537,6 +620,7 @@ func (m *TCMaps) Close() error {
 		m.PuntTimes,
 		m.Punts,
 		m.Scratches,
+		m.Talks,
 		m.Verdicts,
 		m.Vteps,
 	)

@@ -19,7 +19,9 @@ const (
 	XDPMapAccepts        = "accepts"
 	XDPMapAnswerTimes    = "answer_times"
 	XDPMapAnswers        = "answers"
+	XDPMapAsked          = "asked"
 	XDPMapBooks          = "books"
+	XDPMapClaims         = "claims"
 	XDPMapDropSources    = "drop_sources"
 	XDPMapDrops          = "drops"
 	XDPMapEqualHops      = "equal_hops"
@@ -28,8 +30,11 @@ const (
 	XDPMapFloods         = "floods"
 	XDPMapLanes          = "lanes"
 	XDPMapLocals         = "locals"
+	XDPMapNeighbours     = "neighbours"
+	XDPMapNetworkBudgets = "network_budgets"
 	XDPMapNetworks       = "networks"
 	XDPMapNexthops       = "nexthops"
+	XDPMapPortBudgets    = "port_budgets"
 	XDPMapPortCounts     = "port_counts"
 	XDPMapPortIds        = "port_ids"
 	XDPMapPorts          = "ports"
@@ -37,6 +42,7 @@ const (
 	XDPMapPuntTimes      = "punt_times"
 	XDPMapPunts          = "punts"
 	XDPMapScratches      = "scratches"
+	XDPMapTalks          = "talks"
 	XDPMapVerdicts       = "verdicts"
 	XDPMapVteps          = "vteps"
 	XDPProgXdpFromPort   = "xdp_from_port"
@@ -95,29 +101,35 @@ type XDPProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type XDPMapSpecs struct {
-	Accepts     *ebpf.MapSpec `ebpf:"accepts"`
-	AnswerTimes *ebpf.MapSpec `ebpf:"answer_times"`
-	Answers     *ebpf.MapSpec `ebpf:"answers"`
-	Books       *ebpf.MapSpec `ebpf:"books"`
-	DropSources *ebpf.MapSpec `ebpf:"drop_sources"`
-	Drops       *ebpf.MapSpec `ebpf:"drops"`
-	EqualHops   *ebpf.MapSpec `ebpf:"equal_hops"`
-	Fdb         *ebpf.MapSpec `ebpf:"fdb"`
-	FirstFrames *ebpf.MapSpec `ebpf:"first_frames"`
-	Floods      *ebpf.MapSpec `ebpf:"floods"`
-	Lanes       *ebpf.MapSpec `ebpf:"lanes"`
-	Locals      *ebpf.MapSpec `ebpf:"locals"`
-	Networks    *ebpf.MapSpec `ebpf:"networks"`
-	Nexthops    *ebpf.MapSpec `ebpf:"nexthops"`
-	PortCounts  *ebpf.MapSpec `ebpf:"port_counts"`
-	PortIds     *ebpf.MapSpec `ebpf:"port_ids"`
-	Ports       *ebpf.MapSpec `ebpf:"ports"`
-	PuntScratch *ebpf.MapSpec `ebpf:"punt_scratch"`
-	PuntTimes   *ebpf.MapSpec `ebpf:"punt_times"`
-	Punts       *ebpf.MapSpec `ebpf:"punts"`
-	Scratches   *ebpf.MapSpec `ebpf:"scratches"`
-	Verdicts    *ebpf.MapSpec `ebpf:"verdicts"`
-	Vteps       *ebpf.MapSpec `ebpf:"vteps"`
+	Accepts        *ebpf.MapSpec `ebpf:"accepts"`
+	AnswerTimes    *ebpf.MapSpec `ebpf:"answer_times"`
+	Answers        *ebpf.MapSpec `ebpf:"answers"`
+	Asked          *ebpf.MapSpec `ebpf:"asked"`
+	Books          *ebpf.MapSpec `ebpf:"books"`
+	Claims         *ebpf.MapSpec `ebpf:"claims"`
+	DropSources    *ebpf.MapSpec `ebpf:"drop_sources"`
+	Drops          *ebpf.MapSpec `ebpf:"drops"`
+	EqualHops      *ebpf.MapSpec `ebpf:"equal_hops"`
+	Fdb            *ebpf.MapSpec `ebpf:"fdb"`
+	FirstFrames    *ebpf.MapSpec `ebpf:"first_frames"`
+	Floods         *ebpf.MapSpec `ebpf:"floods"`
+	Lanes          *ebpf.MapSpec `ebpf:"lanes"`
+	Locals         *ebpf.MapSpec `ebpf:"locals"`
+	Neighbours     *ebpf.MapSpec `ebpf:"neighbours"`
+	NetworkBudgets *ebpf.MapSpec `ebpf:"network_budgets"`
+	Networks       *ebpf.MapSpec `ebpf:"networks"`
+	Nexthops       *ebpf.MapSpec `ebpf:"nexthops"`
+	PortBudgets    *ebpf.MapSpec `ebpf:"port_budgets"`
+	PortCounts     *ebpf.MapSpec `ebpf:"port_counts"`
+	PortIds        *ebpf.MapSpec `ebpf:"port_ids"`
+	Ports          *ebpf.MapSpec `ebpf:"ports"`
+	PuntScratch    *ebpf.MapSpec `ebpf:"punt_scratch"`
+	PuntTimes      *ebpf.MapSpec `ebpf:"punt_times"`
+	Punts          *ebpf.MapSpec `ebpf:"punts"`
+	Scratches      *ebpf.MapSpec `ebpf:"scratches"`
+	Talks          *ebpf.MapSpec `ebpf:"talks"`
+	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
+	Vteps          *ebpf.MapSpec `ebpf:"vteps"`
 }
 
 // XDPVariableSpecs contains global variables before they are loaded into the kernel.
@@ -148,29 +160,35 @@ func (o *XDPObjects) Close() error {
 //
 // It can be passed to LoadXDPObjects or ebpf.CollectionSpec.LoadAndAssign.
 type XDPMaps struct {
-	Accepts     *ebpf.Map `ebpf:"accepts"`
-	AnswerTimes *ebpf.Map `ebpf:"answer_times"`
-	Answers     *ebpf.Map `ebpf:"answers"`
-	Books       *ebpf.Map `ebpf:"books"`
-	DropSources *ebpf.Map `ebpf:"drop_sources"`
-	Drops       *ebpf.Map `ebpf:"drops"`
-	EqualHops   *ebpf.Map `ebpf:"equal_hops"`
-	Fdb         *ebpf.Map `ebpf:"fdb"`
-	FirstFrames *ebpf.Map `ebpf:"first_frames"`
-	Floods      *ebpf.Map `ebpf:"floods"`
-	Lanes       *ebpf.Map `ebpf:"lanes"`
-	Locals      *ebpf.Map `ebpf:"locals"`
-	Networks    *ebpf.Map `ebpf:"networks"`
-	Nexthops    *ebpf.Map `ebpf:"nexthops"`
-	PortCounts  *ebpf.Map `ebpf:"port_counts"`
-	PortIds     *ebpf.Map `ebpf:"port_ids"`
-	Ports       *ebpf.Map `ebpf:"ports"`
-	PuntScratch *ebpf.Map `ebpf:"punt_scratch"`
-	PuntTimes   *ebpf.Map `ebpf:"punt_times"`
-	Punts       *ebpf.Map `ebpf:"punts"`
-	Scratches   *ebpf.Map `ebpf:"scratches"`
-	Verdicts    *ebpf.Map `ebpf:"verdicts"`
-	Vteps       *ebpf.Map `ebpf:"vteps"`
+	Accepts        *ebpf.Map `ebpf:"accepts"`
+	AnswerTimes    *ebpf.Map `ebpf:"answer_times"`
+	Answers        *ebpf.Map `ebpf:"answers"`
+	Asked          *ebpf.Map `ebpf:"asked"`
+	Books          *ebpf.Map `ebpf:"books"`
+	Claims         *ebpf.Map `ebpf:"claims"`
+	DropSources    *ebpf.Map `ebpf:"drop_sources"`
+	Drops          *ebpf.Map `ebpf:"drops"`
+	EqualHops      *ebpf.Map `ebpf:"equal_hops"`
+	Fdb            *ebpf.Map `ebpf:"fdb"`
+	FirstFrames    *ebpf.Map `ebpf:"first_frames"`
+	Floods         *ebpf.Map `ebpf:"floods"`
+	Lanes          *ebpf.Map `ebpf:"lanes"`
+	Locals         *ebpf.Map `ebpf:"locals"`
+	Neighbours     *ebpf.Map `ebpf:"neighbours"`
+	NetworkBudgets *ebpf.Map `ebpf:"network_budgets"`
+	Networks       *ebpf.Map `ebpf:"networks"`
+	Nexthops       *ebpf.Map `ebpf:"nexthops"`
+	PortBudgets    *ebpf.Map `ebpf:"port_budgets"`
+	PortCounts     *ebpf.Map `ebpf:"port_counts"`
+	PortIds        *ebpf.Map `ebpf:"port_ids"`
+	Ports          *ebpf.Map `ebpf:"ports"`
+	PuntScratch    *ebpf.Map `ebpf:"punt_scratch"`
+	PuntTimes      *ebpf.Map `ebpf:"punt_times"`
+	Punts          *ebpf.Map `ebpf:"punts"`
+	Scratches      *ebpf.Map `ebpf:"scratches"`
+	Talks          *ebpf.Map `ebpf:"talks"`
+	Verdicts       *ebpf.Map `ebpf:"verdicts"`
+	Vteps          *ebpf.Map `ebpf:"vteps"`
 }
 
 func (m *XDPMaps) Close() error {
@@ -178,7 +196,9 @@ func (m *XDPMaps) Close() error {
 		m.Accepts,
 		m.AnswerTimes,
 		m.Answers,
+		m.Asked,
 		m.Books,
+		m.Claims,
 		m.DropSources,
 		m.Drops,
 		m.EqualHops,
@@ -187,8 +207,11 @@ func (m *XDPMaps) Close() error {
 		m.Floods,
 		m.Lanes,
 		m.Locals,
+		m.Neighbours,
+		m.NetworkBudgets,
 		m.Networks,
 		m.Nexthops,
+		m.PortBudgets,
 		m.PortCounts,
 		m.PortIds,
 		m.Ports,
@@ -196,6 +219,7 @@ func (m *XDPMaps) Close() error {
 		m.PuntTimes,
 		m.Punts,
 		m.Scratches,
+		m.Talks,
 		m.Verdicts,
 		m.Vteps,
 	)

@@ -5,6 +5,7 @@
  * from_port. */
 #include "xdp.h"
 #include "punt.h"
+#include "talk.h"
 
 SEC("xdp.frags")
 int xdp_from_port(struct xdp_md *ctx)
@@ -26,6 +27,8 @@ int xdp_from_port(struct xdp_md *ctx)
 		v = pass_on(&p, LANE_XDP_SERVICE);
 		goto out;
 	}
+	if (unlikely(is_talk(ctx, &p)))
+		STAGE(pass_on(&p, LANE_XDP_NEIGHBOUR));
 	e = is_group(p.dst) ? NULL : find_fdb(&p);
 	if (!e) {
 		v = pass_on(&p, LANE_XDP_SEVERAL);

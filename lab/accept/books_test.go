@@ -13,7 +13,7 @@ import (
 // programBooks are a program's books in `weft drops --books`.
 type programBooks struct {
 	Program                                                       string
-	In, Delivered, Encapsulated, Passed, Dropped, Copies, Answers uint64 `json:",string"`
+	In, Delivered, Encapsulated, Passed, Dropped, Copies, Answers, Answered uint64 `json:",string"`
 }
 
 func (f *fixture) books(t testing.TB, host, program string) programBooks {
@@ -64,7 +64,7 @@ func TestBooksShowAnswers(t *testing.T) {
 	}
 	eventually(t, "the books of from_port on h1 have five answers more, and balance", func() (bool, string) {
 		b := f.books(t, "h1", "from_port")
-		return b.Answers-before.Answers == sent && b.Dropped-before.Dropped >= sent && b.In == b.Delivered+b.Encapsulated+b.Passed+b.Dropped,
+		return b.Answers-before.Answers == sent && b.Dropped-before.Dropped >= sent && b.In == b.Delivered+b.Encapsulated+b.Passed+b.Answered+b.Dropped,
 			fmt.Sprintf("%+v, were %+v", b, before)
 	})
 	if n := f.portDrops(t, "books", a.Port, "too_big"); n != sent {

@@ -348,7 +348,7 @@ func (f *fixture) settled(t testing.TB) {
 	}
 }
 
-// balanced wants of every program of a host: in = delivered + encapsulated + passed + dropped. A packet may be under way.
+// balanced wants of every program of a host: in = delivered + encapsulated + passed + answered + dropped. A packet may be under way.
 func (f *fixture) balanced(t testing.TB, host string) {
 	t.Helper()
 	eventually(t, "the books of "+host+" balance", func() (bool, string) {
@@ -364,7 +364,7 @@ func (f *fixture) balanced(t testing.TB, host string) {
 			var in, out uint64
 			for _, b := range per {
 				in += b.In
-				out += b.Delivered + b.Encapsulated + b.Passed + b.Dropped
+				out += b.Delivered + b.Encapsulated + b.Passed + b.Answered + b.Dropped
 			}
 			ok = ok && in == out
 			now = append(now, fmt.Sprintf("program %d: %d in, %d accounted for", i, in, out))

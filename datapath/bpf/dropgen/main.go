@@ -117,7 +117,7 @@ func docFile(drops, lanes []reason) []byte {
 
 Every packet that weft drops is counted under one of these names, per local port, and where it is about who sent it per
 outer source address too. The kernel's own drops are not here. Names that begin with ` + "`copy_`" + ` count copies of a flood: they
-stand apart from a program's books (in = delivered + encapsulated + passed + dropped), which ` + "`weft drops --books`" + ` shows.
+stand apart from a program's books (in = delivered + encapsulated + passed + answered + dropped), which ` + "`weft drops --books`" + ` shows.
 
 ` + "`weft drops`" + ` has one row for each host, port and reason; a row without a port counts packets that belonged to none. A row with a source
 counts again, by outer source address, what the row of that reason without one counts.

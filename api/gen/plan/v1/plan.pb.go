@@ -186,6 +186,53 @@ func (Kind) EnumDescriptor() ([]byte, []int) {
 	return file_plan_v1_plan_proto_rawDescGZIP(), []int{2}
 }
 
+// What becomes of ARP requests and neighbour solicitations.
+type Neighbours int32
+
+const (
+	Neighbours_NEIGHBOURS_ANSWER Neighbours = 0
+	Neighbours_NEIGHBOURS_FLOOD  Neighbours = 1
+)
+
+// Enum value maps for Neighbours.
+var (
+	Neighbours_name = map[int32]string{
+		0: "NEIGHBOURS_ANSWER",
+		1: "NEIGHBOURS_FLOOD",
+	}
+	Neighbours_value = map[string]int32{
+		"NEIGHBOURS_ANSWER": 0,
+		"NEIGHBOURS_FLOOD":  1,
+	}
+)
+
+func (x Neighbours) Enum() *Neighbours {
+	p := new(Neighbours)
+	*p = x
+	return p
+}
+
+func (x Neighbours) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Neighbours) Descriptor() protoreflect.EnumDescriptor {
+	return file_plan_v1_plan_proto_enumTypes[3].Descriptor()
+}
+
+func (Neighbours) Type() protoreflect.EnumType {
+	return &file_plan_v1_plan_proto_enumTypes[3]
+}
+
+func (x Neighbours) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Neighbours.Descriptor instead.
+func (Neighbours) EnumDescriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{3}
+}
+
 type UnknownUnicast int32
 
 const (
@@ -219,11 +266,11 @@ func (x UnknownUnicast) String() string {
 }
 
 func (UnknownUnicast) Descriptor() protoreflect.EnumDescriptor {
-	return file_plan_v1_plan_proto_enumTypes[3].Descriptor()
+	return file_plan_v1_plan_proto_enumTypes[4].Descriptor()
 }
 
 func (UnknownUnicast) Type() protoreflect.EnumType {
-	return &file_plan_v1_plan_proto_enumTypes[3]
+	return &file_plan_v1_plan_proto_enumTypes[4]
 }
 
 func (x UnknownUnicast) Number() protoreflect.EnumNumber {
@@ -232,7 +279,7 @@ func (x UnknownUnicast) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UnknownUnicast.Descriptor instead.
 func (UnknownUnicast) EnumDescriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{3}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{4}
 }
 
 type JoinRequest struct {
@@ -1831,18 +1878,20 @@ func (x *Capability) GetDetail() string {
 	return ""
 }
 
-// ProgramBooks: in = delivered + encapsulated + passed + dropped. Copies of floods stand apart, and so do answers: ICMP messages
+// ProgramBooks: in = delivered + encapsulated + passed + answered + dropped. Copies of floods stand apart, and so do answers: ICMP messages
 // made of dropped packets.
 type ProgramBooks struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Program       string                 `protobuf:"bytes,1,opt,name=program,proto3" json:"program,omitempty"`
-	In            uint64                 `protobuf:"varint,2,opt,name=in,proto3" json:"in,omitempty"`
-	Delivered     uint64                 `protobuf:"varint,3,opt,name=delivered,proto3" json:"delivered,omitempty"`
-	Encapsulated  uint64                 `protobuf:"varint,4,opt,name=encapsulated,proto3" json:"encapsulated,omitempty"`
-	Passed        uint64                 `protobuf:"varint,5,opt,name=passed,proto3" json:"passed,omitempty"`
-	Dropped       uint64                 `protobuf:"varint,6,opt,name=dropped,proto3" json:"dropped,omitempty"`
-	Copies        uint64                 `protobuf:"varint,7,opt,name=copies,proto3" json:"copies,omitempty"`
-	Answers       uint64                 `protobuf:"varint,8,opt,name=answers,proto3" json:"answers,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Program      string                 `protobuf:"bytes,1,opt,name=program,proto3" json:"program,omitempty"`
+	In           uint64                 `protobuf:"varint,2,opt,name=in,proto3" json:"in,omitempty"`
+	Delivered    uint64                 `protobuf:"varint,3,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	Encapsulated uint64                 `protobuf:"varint,4,opt,name=encapsulated,proto3" json:"encapsulated,omitempty"`
+	Passed       uint64                 `protobuf:"varint,5,opt,name=passed,proto3" json:"passed,omitempty"`
+	Dropped      uint64                 `protobuf:"varint,6,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Copies       uint64                 `protobuf:"varint,7,opt,name=copies,proto3" json:"copies,omitempty"`
+	Answers      uint64                 `protobuf:"varint,8,opt,name=answers,proto3" json:"answers,omitempty"`
+	// Frames that were turned into the answer to what they asked.
+	Answered      uint64 `protobuf:"varint,9,opt,name=answered,proto3" json:"answered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1929,6 +1978,13 @@ func (x *ProgramBooks) GetCopies() uint64 {
 func (x *ProgramBooks) GetAnswers() uint64 {
 	if x != nil {
 		return x.Answers
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetAnswered() uint64 {
+	if x != nil {
+		return x.Answered
 	}
 	return 0
 }
@@ -2743,7 +2799,10 @@ type Network struct {
 	// RFC 2983, uniform: the outer DSCP is the inner one, and back. Otherwise pipe: 0 outside, the inner one untouched.
 	DscpUniform bool `protobuf:"varint,8,opt,name=dscp_uniform,json=dscpUniform,proto3" json:"dscp_uniform,omitempty"`
 	// Absent: the network's hosts answer neither DHCP nor router solicitations.
-	Dhcp          *Dhcp `protobuf:"bytes,15,opt,name=dhcp,proto3" json:"dhcp,omitempty"`
+	Dhcp *Dhcp `protobuf:"bytes,15,opt,name=dhcp,proto3" json:"dhcp,omitempty"`
+	// Frames a second that a host floods for all its ports of the network together; 0 is no limit.
+	BumLimit      uint32     `protobuf:"varint,13,opt,name=bum_limit,json=bumLimit,proto3" json:"bum_limit,omitempty"`
+	Neighbours    Neighbours `protobuf:"varint,14,opt,name=neighbours,proto3,enum=plan.v1.Neighbours" json:"neighbours,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2832,6 +2891,20 @@ func (x *Network) GetDhcp() *Dhcp {
 		return x.Dhcp
 	}
 	return nil
+}
+
+func (x *Network) GetBumLimit() uint32 {
+	if x != nil {
+		return x.BumLimit
+	}
+	return 0
+}
+
+func (x *Network) GetNeighbours() Neighbours {
+	if x != nil {
+		return x.Neighbours
+	}
+	return Neighbours_NEIGHBOURS_ANSWER
 }
 
 // Dhcp is what ports are told of their network, beside their addresses.
@@ -3039,10 +3112,12 @@ type Port struct {
 	TenantName          string         `protobuf:"bytes,13,opt,name=tenant_name,json=tenantName,proto3" json:"tenant_name,omitempty"`
 	Name                string         `protobuf:"bytes,14,opt,name=name,proto3" json:"name,omitempty"`
 	// The port is to be in the XDP lane, if its interface can.
-	FastPath      bool   `protobuf:"varint,15,opt,name=fast_path,json=fastPath,proto3" json:"fast_path,omitempty"`
-	DhcpServer    bool   `protobuf:"varint,17,opt,name=dhcp_server,json=dhcpServer,proto3" json:"dhcp_server,omitempty"`
-	Router        bool   `protobuf:"varint,18,opt,name=router,proto3" json:"router,omitempty"`
-	Hostname      string `protobuf:"bytes,19,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	FastPath   bool   `protobuf:"varint,15,opt,name=fast_path,json=fastPath,proto3" json:"fast_path,omitempty"`
+	DhcpServer bool   `protobuf:"varint,17,opt,name=dhcp_server,json=dhcpServer,proto3" json:"dhcp_server,omitempty"`
+	Router     bool   `protobuf:"varint,18,opt,name=router,proto3" json:"router,omitempty"`
+	Hostname   string `protobuf:"bytes,19,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// Frames a second that the port may have flooded; 0 is no limit.
+	BumLimit      uint32 `protobuf:"varint,16,opt,name=bum_limit,json=bumLimit,proto3" json:"bum_limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3201,6 +3276,13 @@ func (x *Port) GetHostname() string {
 		return x.Hostname
 	}
 	return ""
+}
+
+func (x *Port) GetBumLimit() uint32 {
+	if x != nil {
+		return x.BumLimit
+	}
+	return 0
 }
 
 type AddressPair struct {
@@ -3535,7 +3617,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x18\n" +
 	"\apresent\x18\x03 \x01(\bR\apresent\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail\"\xde\x01\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\"\xfa\x01\n" +
 	"\fProgramBooks\x12\x18\n" +
 	"\aprogram\x18\x01 \x01(\tR\aprogram\x12\x0e\n" +
 	"\x02in\x18\x02 \x01(\x04R\x02in\x12\x1c\n" +
@@ -3544,7 +3626,8 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x06passed\x18\x05 \x01(\x04R\x06passed\x12\x18\n" +
 	"\adropped\x18\x06 \x01(\x04R\adropped\x12\x16\n" +
 	"\x06copies\x18\a \x01(\x04R\x06copies\x12\x18\n" +
-	"\aanswers\x18\b \x01(\x04R\aanswers\"=\n" +
+	"\aanswers\x18\b \x01(\x04R\aanswers\x12\x1a\n" +
+	"\banswered\x18\t \x01(\x04R\banswered\"=\n" +
 	"\tLaneCount\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\apackets\x18\x02 \x01(\x04R\apackets\"\xf0\x03\n" +
@@ -3607,7 +3690,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04vtep\x18\x03 \x01(\tR\x04vtep\x12\x1a\n" +
 	"\bnetworks\x18\x04 \x03(\tR\bnetworks\x12\x14\n" +
-	"\x05vteps\x18\x05 \x03(\tR\x05vteps\"\xa1\x02\n" +
+	"\x05vteps\x18\x05 \x03(\tR\x05vteps\"\xf3\x02\n" +
 	"\aNetwork\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x10\n" +
 	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x10\n" +
@@ -3616,7 +3699,11 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\bexternal\x18\x06 \x03(\v2\x15.plan.v1.ExternalVtepR\bexternal\x12\x18\n" +
 	"\adisplay\x18\a \x01(\tR\adisplay\x12!\n" +
 	"\fdscp_uniform\x18\b \x01(\bR\vdscpUniform\x12!\n" +
-	"\x04dhcp\x18\x0f \x01(\v2\r.plan.v1.DhcpR\x04dhcpJ\x04\b\x05\x10\x06R\x05vteps\"\xa8\x01\n" +
+	"\x04dhcp\x18\x0f \x01(\v2\r.plan.v1.DhcpR\x04dhcp\x12\x1b\n" +
+	"\tbum_limit\x18\r \x01(\rR\bbumLimit\x123\n" +
+	"\n" +
+	"neighbours\x18\x0e \x01(\x0e2\x13.plan.v1.NeighboursR\n" +
+	"neighboursJ\x04\b\x05\x10\x06R\x05vteps\"\xa8\x01\n" +
 	"\x04Dhcp\x12\x1a\n" +
 	"\bgateways\x18\x01 \x03(\tR\bgateways\x12\x1f\n" +
 	"\vdns_servers\x18\x02 \x03(\tR\n" +
@@ -3629,7 +3716,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\agateway\x18\x02 \x01(\tR\agateway\"6\n" +
 	"\fExternalVtep\x12\x12\n" +
 	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12\x12\n" +
-	"\x04macs\x18\x02 \x03(\fR\x04macs\"\x81\x04\n" +
+	"\x04macs\x18\x02 \x03(\fR\x04macs\"\x9e\x04\n" +
 	"\x04Port\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x12\n" +
@@ -3653,7 +3740,8 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\vdhcp_server\x18\x11 \x01(\bR\n" +
 	"dhcpServer\x12\x16\n" +
 	"\x06router\x18\x12 \x01(\bR\x06router\x12\x1a\n" +
-	"\bhostname\x18\x13 \x01(\tR\bhostname\"/\n" +
+	"\bhostname\x18\x13 \x01(\tR\bhostname\x12\x1b\n" +
+	"\tbum_limit\x18\x10 \x01(\rR\bbumLimit\"/\n" +
 	"\vAddressPair\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\fR\x03mac\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\"\xa8\x01\n" +
@@ -3688,7 +3776,11 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\tKIND_HOST\x10\x01\x12\x10\n" +
 	"\fKIND_NETWORK\x10\x02\x12\r\n" +
 	"\tKIND_PORT\x10\x03\x12\r\n" +
-	"\tKIND_VTEP\x10\x04*c\n" +
+	"\tKIND_VTEP\x10\x04*9\n" +
+	"\n" +
+	"Neighbours\x12\x15\n" +
+	"\x11NEIGHBOURS_ANSWER\x10\x00\x12\x14\n" +
+	"\x10NEIGHBOURS_FLOOD\x10\x01*c\n" +
 	"\x0eUnknownUnicast\x12\x1c\n" +
 	"\x18UNKNOWN_UNICAST_EXTERNAL\x10\x00\x12\x19\n" +
 	"\x15UNKNOWN_UNICAST_FLOOD\x10\x01\x12\x18\n" +
@@ -3716,116 +3808,118 @@ func file_plan_v1_plan_proto_rawDescGZIP() []byte {
 	return file_plan_v1_plan_proto_rawDescData
 }
 
-var file_plan_v1_plan_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_plan_v1_plan_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_plan_v1_plan_proto_goTypes = []any{
 	(CommitCause)(0),              // 0: plan.v1.CommitCause
 	(PortState)(0),                // 1: plan.v1.PortState
 	(Kind)(0),                     // 2: plan.v1.Kind
-	(UnknownUnicast)(0),           // 3: plan.v1.UnknownUnicast
-	(*JoinRequest)(nil),           // 4: plan.v1.JoinRequest
-	(*JoinResponse)(nil),          // 5: plan.v1.JoinResponse
-	(*RenewRequest)(nil),          // 6: plan.v1.RenewRequest
-	(*RenewResponse)(nil),         // 7: plan.v1.RenewResponse
-	(*BindRequest)(nil),           // 8: plan.v1.BindRequest
-	(*BindResponse)(nil),          // 9: plan.v1.BindResponse
-	(*UnbindRequest)(nil),         // 10: plan.v1.UnbindRequest
-	(*UnbindResponse)(nil),        // 11: plan.v1.UnbindResponse
-	(*PrepareRequest)(nil),        // 12: plan.v1.PrepareRequest
-	(*PrepareResponse)(nil),       // 13: plan.v1.PrepareResponse
-	(*CommitRequest)(nil),         // 14: plan.v1.CommitRequest
-	(*CommitResponse)(nil),        // 15: plan.v1.CommitResponse
-	(*AbortRequest)(nil),          // 16: plan.v1.AbortRequest
-	(*AbortResponse)(nil),         // 17: plan.v1.AbortResponse
-	(*SettleRequest)(nil),         // 18: plan.v1.SettleRequest
-	(*SettleResponse)(nil),        // 19: plan.v1.SettleResponse
-	(*AgentMessage)(nil),          // 20: plan.v1.AgentMessage
-	(*Hello)(nil),                 // 21: plan.v1.Hello
-	(*ScopeDigest)(nil),           // 22: plan.v1.ScopeDigest
-	(*Facts)(nil),                 // 23: plan.v1.Facts
-	(*Applied)(nil),               // 24: plan.v1.Applied
-	(*ResourceError)(nil),         // 25: plan.v1.ResourceError
-	(*Report)(nil),                // 26: plan.v1.Report
-	(*SilentVtep)(nil),            // 27: plan.v1.SilentVtep
-	(*Capability)(nil),            // 28: plan.v1.Capability
-	(*ProgramBooks)(nil),          // 29: plan.v1.ProgramBooks
-	(*LaneCount)(nil),             // 30: plan.v1.LaneCount
-	(*PortReport)(nil),            // 31: plan.v1.PortReport
-	(*ServiceCounts)(nil),         // 32: plan.v1.ServiceCounts
-	(*Drop)(nil),                  // 33: plan.v1.Drop
-	(*Condition)(nil),             // 34: plan.v1.Condition
-	(*ServerMessage)(nil),         // 35: plan.v1.ServerMessage
-	(*Update)(nil),                // 36: plan.v1.Update
-	(*Resource)(nil),              // 37: plan.v1.Resource
-	(*Removal)(nil),               // 38: plan.v1.Removal
-	(*Host)(nil),                  // 39: plan.v1.Host
-	(*Network)(nil),               // 40: plan.v1.Network
-	(*Dhcp)(nil),                  // 41: plan.v1.Dhcp
-	(*Route)(nil),                 // 42: plan.v1.Route
-	(*ExternalVtep)(nil),          // 43: plan.v1.ExternalVtep
-	(*Port)(nil),                  // 44: plan.v1.Port
-	(*AddressPair)(nil),           // 45: plan.v1.AddressPair
-	(*Vtep)(nil),                  // 46: plan.v1.Vtep
-	(*Snapshot)(nil),              // 47: plan.v1.Snapshot
-	nil,                           // 48: plan.v1.Snapshot.EpochsEntry
-	(*timestamppb.Timestamp)(nil), // 49: google.protobuf.Timestamp
+	(Neighbours)(0),               // 3: plan.v1.Neighbours
+	(UnknownUnicast)(0),           // 4: plan.v1.UnknownUnicast
+	(*JoinRequest)(nil),           // 5: plan.v1.JoinRequest
+	(*JoinResponse)(nil),          // 6: plan.v1.JoinResponse
+	(*RenewRequest)(nil),          // 7: plan.v1.RenewRequest
+	(*RenewResponse)(nil),         // 8: plan.v1.RenewResponse
+	(*BindRequest)(nil),           // 9: plan.v1.BindRequest
+	(*BindResponse)(nil),          // 10: plan.v1.BindResponse
+	(*UnbindRequest)(nil),         // 11: plan.v1.UnbindRequest
+	(*UnbindResponse)(nil),        // 12: plan.v1.UnbindResponse
+	(*PrepareRequest)(nil),        // 13: plan.v1.PrepareRequest
+	(*PrepareResponse)(nil),       // 14: plan.v1.PrepareResponse
+	(*CommitRequest)(nil),         // 15: plan.v1.CommitRequest
+	(*CommitResponse)(nil),        // 16: plan.v1.CommitResponse
+	(*AbortRequest)(nil),          // 17: plan.v1.AbortRequest
+	(*AbortResponse)(nil),         // 18: plan.v1.AbortResponse
+	(*SettleRequest)(nil),         // 19: plan.v1.SettleRequest
+	(*SettleResponse)(nil),        // 20: plan.v1.SettleResponse
+	(*AgentMessage)(nil),          // 21: plan.v1.AgentMessage
+	(*Hello)(nil),                 // 22: plan.v1.Hello
+	(*ScopeDigest)(nil),           // 23: plan.v1.ScopeDigest
+	(*Facts)(nil),                 // 24: plan.v1.Facts
+	(*Applied)(nil),               // 25: plan.v1.Applied
+	(*ResourceError)(nil),         // 26: plan.v1.ResourceError
+	(*Report)(nil),                // 27: plan.v1.Report
+	(*SilentVtep)(nil),            // 28: plan.v1.SilentVtep
+	(*Capability)(nil),            // 29: plan.v1.Capability
+	(*ProgramBooks)(nil),          // 30: plan.v1.ProgramBooks
+	(*LaneCount)(nil),             // 31: plan.v1.LaneCount
+	(*PortReport)(nil),            // 32: plan.v1.PortReport
+	(*ServiceCounts)(nil),         // 33: plan.v1.ServiceCounts
+	(*Drop)(nil),                  // 34: plan.v1.Drop
+	(*Condition)(nil),             // 35: plan.v1.Condition
+	(*ServerMessage)(nil),         // 36: plan.v1.ServerMessage
+	(*Update)(nil),                // 37: plan.v1.Update
+	(*Resource)(nil),              // 38: plan.v1.Resource
+	(*Removal)(nil),               // 39: plan.v1.Removal
+	(*Host)(nil),                  // 40: plan.v1.Host
+	(*Network)(nil),               // 41: plan.v1.Network
+	(*Dhcp)(nil),                  // 42: plan.v1.Dhcp
+	(*Route)(nil),                 // 43: plan.v1.Route
+	(*ExternalVtep)(nil),          // 44: plan.v1.ExternalVtep
+	(*Port)(nil),                  // 45: plan.v1.Port
+	(*AddressPair)(nil),           // 46: plan.v1.AddressPair
+	(*Vtep)(nil),                  // 47: plan.v1.Vtep
+	(*Snapshot)(nil),              // 48: plan.v1.Snapshot
+	nil,                           // 49: plan.v1.Snapshot.EpochsEntry
+	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
 }
 var file_plan_v1_plan_proto_depIdxs = []int32{
 	0,  // 0: plan.v1.CommitRequest.cause:type_name -> plan.v1.CommitCause
-	21, // 1: plan.v1.AgentMessage.hello:type_name -> plan.v1.Hello
-	24, // 2: plan.v1.AgentMessage.applied:type_name -> plan.v1.Applied
-	26, // 3: plan.v1.AgentMessage.report:type_name -> plan.v1.Report
-	23, // 4: plan.v1.AgentMessage.facts:type_name -> plan.v1.Facts
-	22, // 5: plan.v1.Hello.scopes:type_name -> plan.v1.ScopeDigest
-	23, // 6: plan.v1.Hello.facts:type_name -> plan.v1.Facts
-	25, // 7: plan.v1.Applied.errors:type_name -> plan.v1.ResourceError
+	22, // 1: plan.v1.AgentMessage.hello:type_name -> plan.v1.Hello
+	25, // 2: plan.v1.AgentMessage.applied:type_name -> plan.v1.Applied
+	27, // 3: plan.v1.AgentMessage.report:type_name -> plan.v1.Report
+	24, // 4: plan.v1.AgentMessage.facts:type_name -> plan.v1.Facts
+	23, // 5: plan.v1.Hello.scopes:type_name -> plan.v1.ScopeDigest
+	24, // 6: plan.v1.Hello.facts:type_name -> plan.v1.Facts
+	26, // 7: plan.v1.Applied.errors:type_name -> plan.v1.ResourceError
 	2,  // 8: plan.v1.ResourceError.kind:type_name -> plan.v1.Kind
-	31, // 9: plan.v1.Report.ports:type_name -> plan.v1.PortReport
-	34, // 10: plan.v1.Report.conditions:type_name -> plan.v1.Condition
-	33, // 11: plan.v1.Report.drops:type_name -> plan.v1.Drop
-	29, // 12: plan.v1.Report.books:type_name -> plan.v1.ProgramBooks
-	30, // 13: plan.v1.Report.lanes:type_name -> plan.v1.LaneCount
-	28, // 14: plan.v1.Report.capabilities:type_name -> plan.v1.Capability
-	27, // 15: plan.v1.Report.silent:type_name -> plan.v1.SilentVtep
+	32, // 9: plan.v1.Report.ports:type_name -> plan.v1.PortReport
+	35, // 10: plan.v1.Report.conditions:type_name -> plan.v1.Condition
+	34, // 11: plan.v1.Report.drops:type_name -> plan.v1.Drop
+	30, // 12: plan.v1.Report.books:type_name -> plan.v1.ProgramBooks
+	31, // 13: plan.v1.Report.lanes:type_name -> plan.v1.LaneCount
+	29, // 14: plan.v1.Report.capabilities:type_name -> plan.v1.Capability
+	28, // 15: plan.v1.Report.silent:type_name -> plan.v1.SilentVtep
 	1,  // 16: plan.v1.PortReport.state:type_name -> plan.v1.PortState
-	33, // 17: plan.v1.PortReport.drops:type_name -> plan.v1.Drop
-	32, // 18: plan.v1.PortReport.services:type_name -> plan.v1.ServiceCounts
-	36, // 19: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
-	37, // 20: plan.v1.Update.upserts:type_name -> plan.v1.Resource
-	38, // 21: plan.v1.Update.removals:type_name -> plan.v1.Removal
+	34, // 17: plan.v1.PortReport.drops:type_name -> plan.v1.Drop
+	33, // 18: plan.v1.PortReport.services:type_name -> plan.v1.ServiceCounts
+	37, // 19: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
+	38, // 20: plan.v1.Update.upserts:type_name -> plan.v1.Resource
+	39, // 21: plan.v1.Update.removals:type_name -> plan.v1.Removal
 	2,  // 22: plan.v1.Resource.kind:type_name -> plan.v1.Kind
 	2,  // 23: plan.v1.Removal.kind:type_name -> plan.v1.Kind
-	3,  // 24: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
-	43, // 25: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
-	41, // 26: plan.v1.Network.dhcp:type_name -> plan.v1.Dhcp
-	42, // 27: plan.v1.Dhcp.routes:type_name -> plan.v1.Route
-	45, // 28: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
-	37, // 29: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
-	48, // 30: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
-	49, // 31: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
-	4,  // 32: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
-	6,  // 33: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
-	8,  // 34: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
-	10, // 35: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
-	12, // 36: plan.v1.AgentService.Prepare:input_type -> plan.v1.PrepareRequest
-	14, // 37: plan.v1.AgentService.Commit:input_type -> plan.v1.CommitRequest
-	16, // 38: plan.v1.AgentService.Abort:input_type -> plan.v1.AbortRequest
-	18, // 39: plan.v1.AgentService.Settle:input_type -> plan.v1.SettleRequest
-	20, // 40: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
-	5,  // 41: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
-	7,  // 42: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
-	9,  // 43: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
-	11, // 44: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
-	13, // 45: plan.v1.AgentService.Prepare:output_type -> plan.v1.PrepareResponse
-	15, // 46: plan.v1.AgentService.Commit:output_type -> plan.v1.CommitResponse
-	17, // 47: plan.v1.AgentService.Abort:output_type -> plan.v1.AbortResponse
-	19, // 48: plan.v1.AgentService.Settle:output_type -> plan.v1.SettleResponse
-	35, // 49: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
-	41, // [41:50] is the sub-list for method output_type
-	32, // [32:41] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	4,  // 24: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
+	44, // 25: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
+	42, // 26: plan.v1.Network.dhcp:type_name -> plan.v1.Dhcp
+	3,  // 27: plan.v1.Network.neighbours:type_name -> plan.v1.Neighbours
+	43, // 28: plan.v1.Dhcp.routes:type_name -> plan.v1.Route
+	46, // 29: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
+	38, // 30: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
+	49, // 31: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
+	50, // 32: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
+	5,  // 33: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
+	7,  // 34: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
+	9,  // 35: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
+	11, // 36: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
+	13, // 37: plan.v1.AgentService.Prepare:input_type -> plan.v1.PrepareRequest
+	15, // 38: plan.v1.AgentService.Commit:input_type -> plan.v1.CommitRequest
+	17, // 39: plan.v1.AgentService.Abort:input_type -> plan.v1.AbortRequest
+	19, // 40: plan.v1.AgentService.Settle:input_type -> plan.v1.SettleRequest
+	21, // 41: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
+	6,  // 42: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
+	8,  // 43: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
+	10, // 44: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
+	12, // 45: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
+	14, // 46: plan.v1.AgentService.Prepare:output_type -> plan.v1.PrepareResponse
+	16, // 47: plan.v1.AgentService.Commit:output_type -> plan.v1.CommitResponse
+	18, // 48: plan.v1.AgentService.Abort:output_type -> plan.v1.AbortResponse
+	20, // 49: plan.v1.AgentService.Settle:output_type -> plan.v1.SettleResponse
+	36, // 50: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
+	42, // [42:51] is the sub-list for method output_type
+	33, // [33:42] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_plan_v1_plan_proto_init() }
@@ -3847,7 +3941,7 @@ func file_plan_v1_plan_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plan_v1_plan_proto_rawDesc), len(file_plan_v1_plan_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,

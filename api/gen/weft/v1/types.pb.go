@@ -128,6 +128,55 @@ func (DSCP) EnumDescriptor() ([]byte, []int) {
 	return file_weft_v1_types_proto_rawDescGZIP(), []int{1}
 }
 
+// Neighbours says what becomes of ARP requests and neighbour solicitations of a network's ports.
+type Neighbours int32
+
+const (
+	// The default: the host of the port answers for every address of the network's ports, wherever they are.
+	Neighbours_NEIGHBOURS_ANSWER Neighbours = 0
+	// They go to every member, as in a learning switch.
+	Neighbours_NEIGHBOURS_FLOOD Neighbours = 1
+)
+
+// Enum value maps for Neighbours.
+var (
+	Neighbours_name = map[int32]string{
+		0: "NEIGHBOURS_ANSWER",
+		1: "NEIGHBOURS_FLOOD",
+	}
+	Neighbours_value = map[string]int32{
+		"NEIGHBOURS_ANSWER": 0,
+		"NEIGHBOURS_FLOOD":  1,
+	}
+)
+
+func (x Neighbours) Enum() *Neighbours {
+	p := new(Neighbours)
+	*p = x
+	return p
+}
+
+func (x Neighbours) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Neighbours) Descriptor() protoreflect.EnumDescriptor {
+	return file_weft_v1_types_proto_enumTypes[2].Descriptor()
+}
+
+func (Neighbours) Type() protoreflect.EnumType {
+	return &file_weft_v1_types_proto_enumTypes[2]
+}
+
+func (x Neighbours) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Neighbours.Descriptor instead.
+func (Neighbours) EnumDescriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{2}
+}
+
 // FastPath says by which lane a port's frames go where they can.
 type FastPath int32
 
@@ -161,11 +210,11 @@ func (x FastPath) String() string {
 }
 
 func (FastPath) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[2].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[3].Descriptor()
 }
 
 func (FastPath) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[2]
+	return &file_weft_v1_types_proto_enumTypes[3]
 }
 
 func (x FastPath) Number() protoreflect.EnumNumber {
@@ -174,7 +223,7 @@ func (x FastPath) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FastPath.Descriptor instead.
 func (FastPath) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{2}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{3}
 }
 
 // MovePhase is how far a move is.
@@ -224,11 +273,11 @@ func (x MovePhase) String() string {
 }
 
 func (MovePhase) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[3].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[4].Descriptor()
 }
 
 func (MovePhase) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[3]
+	return &file_weft_v1_types_proto_enumTypes[4]
 }
 
 func (x MovePhase) Number() protoreflect.EnumNumber {
@@ -237,7 +286,7 @@ func (x MovePhase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MovePhase.Descriptor instead.
 func (MovePhase) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{3}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{4}
 }
 
 // CommitCause is what committed a move.
@@ -278,11 +327,11 @@ func (x CommitCause) String() string {
 }
 
 func (CommitCause) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[4].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[5].Descriptor()
 }
 
 func (CommitCause) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[4]
+	return &file_weft_v1_types_proto_enumTypes[5]
 }
 
 func (x CommitCause) Number() protoreflect.EnumNumber {
@@ -291,7 +340,7 @@ func (x CommitCause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CommitCause.Descriptor instead.
 func (CommitCause) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{4}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{5}
 }
 
 type PortState int32
@@ -337,11 +386,11 @@ func (x PortState) String() string {
 }
 
 func (PortState) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[5].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[6].Descriptor()
 }
 
 func (PortState) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[5]
+	return &file_weft_v1_types_proto_enumTypes[6]
 }
 
 func (x PortState) Number() protoreflect.EnumNumber {
@@ -350,7 +399,7 @@ func (x PortState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortState.Descriptor instead.
 func (PortState) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{5}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{6}
 }
 
 type HostState int32
@@ -392,11 +441,11 @@ func (x HostState) String() string {
 }
 
 func (HostState) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[6].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[7].Descriptor()
 }
 
 func (HostState) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[6]
+	return &file_weft_v1_types_proto_enumTypes[7]
 }
 
 func (x HostState) Number() protoreflect.EnumNumber {
@@ -405,7 +454,7 @@ func (x HostState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HostState.Descriptor instead.
 func (HostState) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{6}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{7}
 }
 
 // HostDuty says whether a host is given ports.
@@ -444,11 +493,11 @@ func (x HostDuty) String() string {
 }
 
 func (HostDuty) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[7].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[8].Descriptor()
 }
 
 func (HostDuty) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[7]
+	return &file_weft_v1_types_proto_enumTypes[8]
 }
 
 func (x HostDuty) Number() protoreflect.EnumNumber {
@@ -457,7 +506,7 @@ func (x HostDuty) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HostDuty.Descriptor instead.
 func (HostDuty) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{7}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{8}
 }
 
 // WhenSilent is what is done about a host whose VTEP answers nobody and whose agent has no stream.
@@ -493,11 +542,11 @@ func (x WhenSilent) String() string {
 }
 
 func (WhenSilent) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[8].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[9].Descriptor()
 }
 
 func (WhenSilent) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[8]
+	return &file_weft_v1_types_proto_enumTypes[9]
 }
 
 func (x WhenSilent) Number() protoreflect.EnumNumber {
@@ -506,7 +555,7 @@ func (x WhenSilent) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WhenSilent.Descriptor instead.
 func (WhenSilent) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{8}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{9}
 }
 
 // TokenScope is what an API token may do.
@@ -548,11 +597,11 @@ func (x TokenScope) String() string {
 }
 
 func (TokenScope) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[9].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[10].Descriptor()
 }
 
 func (TokenScope) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[9]
+	return &file_weft_v1_types_proto_enumTypes[10]
 }
 
 func (x TokenScope) Number() protoreflect.EnumNumber {
@@ -561,7 +610,7 @@ func (x TokenScope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TokenScope.Descriptor instead.
 func (TokenScope) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{9}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{10}
 }
 
 // Meta identifies one life of an object: an object re-created under an old name has another uid.
@@ -885,7 +934,11 @@ type NetworkSpec struct {
 	Description string         `protobuf:"bytes,7,opt,name=description,proto3" json:"description,omitempty"`
 	Dscp        DSCP           `protobuf:"varint,8,opt,name=dscp,proto3,enum=weft.v1.DSCP" json:"dscp,omitempty"`
 	// What the hosts tell the network's workloads of it. A network with subnets has it unless it is disabled.
-	Dhcp          *DHCP `protobuf:"bytes,15,opt,name=dhcp,proto3" json:"dhcp,omitempty"`
+	Dhcp *DHCP `protobuf:"bytes,15,opt,name=dhcp,proto3" json:"dhcp,omitempty"`
+	// Broadcast, unknown unicast and multicast frames a second that one host sends for all ports of the network together; 0 is 10000,
+	// 4294967295 no limit.
+	BumLimit      uint32     `protobuf:"varint,13,opt,name=bum_limit,json=bumLimit,proto3" json:"bum_limit,omitempty"`
+	Neighbours    Neighbours `protobuf:"varint,14,opt,name=neighbours,proto3,enum=weft.v1.Neighbours" json:"neighbours,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -981,6 +1034,20 @@ func (x *NetworkSpec) GetDhcp() *DHCP {
 		return x.Dhcp
 	}
 	return nil
+}
+
+func (x *NetworkSpec) GetBumLimit() uint32 {
+	if x != nil {
+		return x.BumLimit
+	}
+	return 0
+}
+
+func (x *NetworkSpec) GetNeighbours() Neighbours {
+	if x != nil {
+		return x.Neighbours
+	}
+	return Neighbours_NEIGHBOURS_ANSWER
 }
 
 // DHCP is what a port's host answers its workload, by DHCPv4, DHCPv6 and router advertisements: the port's addresses, its network's MTU, the
@@ -1365,7 +1432,9 @@ type PortSpec struct {
 	// The workload may advertise itself as a router. Then the hosts advertise nothing in its network.
 	Router bool `protobuf:"varint,11,opt,name=router,proto3" json:"router,omitempty"`
 	// The host name that DHCP gives; empty is the port's name.
-	Hostname      string `protobuf:"bytes,12,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Hostname string `protobuf:"bytes,12,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// Broadcast, unknown unicast and multicast frames a second that the port may send; 0 is 1000, 4294967295 no limit.
+	BumLimit      uint32 `protobuf:"varint,9,opt,name=bum_limit,json=bumLimit,proto3" json:"bum_limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1475,6 +1544,13 @@ func (x *PortSpec) GetHostname() string {
 		return x.Hostname
 	}
 	return ""
+}
+
+func (x *PortSpec) GetBumLimit() uint32 {
+	if x != nil {
+		return x.BumLimit
+	}
+	return 0
 }
 
 type AddressPair struct {
@@ -2473,7 +2549,8 @@ func (x *Capability) GetDetail() string {
 	return ""
 }
 
-// ProgramBooks is what a program of a host did with its packets since they were loaded: in = delivered + encapsulated + passed + dropped.
+// ProgramBooks is what a program of a host did with its packets since they were loaded: in = delivered + encapsulated + passed +
+// answered + dropped.
 type ProgramBooks struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Program      string                 `protobuf:"bytes,1,opt,name=program,proto3" json:"program,omitempty"`
@@ -2486,7 +2563,9 @@ type ProgramBooks struct {
 	// Copies of floods, apart from the sum.
 	Copies uint64 `protobuf:"varint,7,opt,name=copies,proto3" json:"copies,omitempty"`
 	// ICMP messages to the senders of dropped packets, apart from the sum.
-	Answers       uint64 `protobuf:"varint,8,opt,name=answers,proto3" json:"answers,omitempty"`
+	Answers uint64 `protobuf:"varint,8,opt,name=answers,proto3" json:"answers,omitempty"`
+	// ARP requests and neighbour solicitations that were turned into the answer.
+	Answered      uint64 `protobuf:"varint,9,opt,name=answered,proto3" json:"answered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2573,6 +2652,13 @@ func (x *ProgramBooks) GetCopies() uint64 {
 func (x *ProgramBooks) GetAnswers() uint64 {
 	if x != nil {
 		return x.Answers
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetAnswered() uint64 {
+	if x != nil {
+		return x.Answered
 	}
 	return 0
 }
@@ -3158,7 +3244,7 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
 	"\x04meta\x18\x03 \x01(\v2\r.weft.v1.MetaR\x04meta\x12(\n" +
 	"\x04spec\x18\x04 \x01(\v2\x14.weft.v1.NetworkSpecR\x04spec\x12.\n" +
-	"\x06status\x18\x05 \x01(\v2\x16.weft.v1.NetworkStatusR\x06status\"\xbc\x02\n" +
+	"\x06status\x18\x05 \x01(\v2\x16.weft.v1.NetworkStatusR\x06status\"\x8e\x03\n" +
 	"\vNetworkSpec\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x19\n" +
 	"\bvni_pool\x18\x02 \x01(\tR\avniPool\x12\x18\n" +
@@ -3168,7 +3254,11 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x05vteps\x18\x06 \x03(\v2\x14.weft.v1.NetworkVTEPR\x05vteps\x12 \n" +
 	"\vdescription\x18\a \x01(\tR\vdescription\x12!\n" +
 	"\x04dscp\x18\b \x01(\x0e2\r.weft.v1.DSCPR\x04dscp\x12!\n" +
-	"\x04dhcp\x18\x0f \x01(\v2\r.weft.v1.DHCPR\x04dhcp\"\xd9\x01\n" +
+	"\x04dhcp\x18\x0f \x01(\v2\r.weft.v1.DHCPR\x04dhcp\x12\x1b\n" +
+	"\tbum_limit\x18\r \x01(\rR\bbumLimit\x123\n" +
+	"\n" +
+	"neighbours\x18\x0e \x01(\x0e2\x13.weft.v1.NeighboursR\n" +
+	"neighbours\"\xd9\x01\n" +
 	"\x04DHCP\x12\x1a\n" +
 	"\bdisabled\x18\x01 \x01(\bR\bdisabled\x12\x1a\n" +
 	"\bgateways\x18\x02 \x03(\tR\bgateways\x12\x1f\n" +
@@ -3199,7 +3289,7 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
 	"\x04meta\x18\x03 \x01(\v2\r.weft.v1.MetaR\x04meta\x12%\n" +
 	"\x04spec\x18\x04 \x01(\v2\x11.weft.v1.PortSpecR\x04spec\x12+\n" +
-	"\x06status\x18\x05 \x01(\v2\x13.weft.v1.PortStatusR\x06status\"\xf9\x02\n" +
+	"\x06status\x18\x05 \x01(\v2\x13.weft.v1.PortStatusR\x06status\"\x96\x03\n" +
 	"\bPortSpec\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x12\n" +
 	"\x04macs\x18\x02 \x03(\tR\x04macs\x12\x10\n" +
@@ -3215,7 +3305,8 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	" \x01(\bR\n" +
 	"dhcpServer\x12\x16\n" +
 	"\x06router\x18\v \x01(\bR\x06router\x12\x1a\n" +
-	"\bhostname\x18\f \x01(\tR\bhostname\"/\n" +
+	"\bhostname\x18\f \x01(\tR\bhostname\x12\x1b\n" +
+	"\tbum_limit\x18\t \x01(\rR\bbumLimit\"/\n" +
 	"\vAddressPair\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\tR\x03mac\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\"o\n" +
@@ -3307,7 +3398,7 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x18\n" +
 	"\apresent\x18\x03 \x01(\bR\apresent\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail\"\xde\x01\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\"\xfa\x01\n" +
 	"\fProgramBooks\x12\x18\n" +
 	"\aprogram\x18\x01 \x01(\tR\aprogram\x12\x0e\n" +
 	"\x02in\x18\x02 \x01(\x04R\x02in\x12\x1c\n" +
@@ -3316,7 +3407,8 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x06passed\x18\x05 \x01(\x04R\x06passed\x12\x18\n" +
 	"\adropped\x18\x06 \x01(\x04R\adropped\x12\x16\n" +
 	"\x06copies\x18\a \x01(\x04R\x06copies\x12\x18\n" +
-	"\aanswers\x18\b \x01(\x04R\aanswers\"=\n" +
+	"\aanswers\x18\b \x01(\x04R\aanswers\x12\x1a\n" +
+	"\banswered\x18\t \x01(\x04R\banswered\"=\n" +
 	"\tLaneCount\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\apackets\x18\x02 \x01(\x04R\apackets\"9\n" +
@@ -3361,7 +3453,11 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x14UNKNOWN_UNICAST_DROP\x10\x02*'\n" +
 	"\x04DSCP\x12\r\n" +
 	"\tDSCP_PIPE\x10\x00\x12\x10\n" +
-	"\fDSCP_UNIFORM\x10\x01*1\n" +
+	"\fDSCP_UNIFORM\x10\x01*9\n" +
+	"\n" +
+	"Neighbours\x12\x15\n" +
+	"\x11NEIGHBOURS_ANSWER\x10\x00\x12\x14\n" +
+	"\x10NEIGHBOURS_FLOOD\x10\x01*1\n" +
 	"\bFastPath\x12\x12\n" +
 	"\x0eFAST_PATH_NONE\x10\x00\x12\x11\n" +
 	"\rFAST_PATH_XDP\x10\x01*\xa0\x01\n" +
@@ -3415,114 +3511,116 @@ func file_weft_v1_types_proto_rawDescGZIP() []byte {
 	return file_weft_v1_types_proto_rawDescData
 }
 
-var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
 var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_weft_v1_types_proto_goTypes = []any{
 	(UnknownUnicast)(0),           // 0: weft.v1.UnknownUnicast
 	(DSCP)(0),                     // 1: weft.v1.DSCP
-	(FastPath)(0),                 // 2: weft.v1.FastPath
-	(MovePhase)(0),                // 3: weft.v1.MovePhase
-	(CommitCause)(0),              // 4: weft.v1.CommitCause
-	(PortState)(0),                // 5: weft.v1.PortState
-	(HostState)(0),                // 6: weft.v1.HostState
-	(HostDuty)(0),                 // 7: weft.v1.HostDuty
-	(WhenSilent)(0),               // 8: weft.v1.WhenSilent
-	(TokenScope)(0),               // 9: weft.v1.TokenScope
-	(*Meta)(nil),                  // 10: weft.v1.Meta
-	(*Tenant)(nil),                // 11: weft.v1.Tenant
-	(*TenantSpec)(nil),            // 12: weft.v1.TenantSpec
-	(*TenantStatus)(nil),          // 13: weft.v1.TenantStatus
-	(*Network)(nil),               // 14: weft.v1.Network
-	(*NetworkSpec)(nil),           // 15: weft.v1.NetworkSpec
-	(*DHCP)(nil),                  // 16: weft.v1.DHCP
-	(*Route)(nil),                 // 17: weft.v1.Route
-	(*NetworkVTEP)(nil),           // 18: weft.v1.NetworkVTEP
-	(*NetworkStatus)(nil),         // 19: weft.v1.NetworkStatus
-	(*Port)(nil),                  // 20: weft.v1.Port
-	(*PortSpec)(nil),              // 21: weft.v1.PortSpec
-	(*AddressPair)(nil),           // 22: weft.v1.AddressPair
-	(*Binding)(nil),               // 23: weft.v1.Binding
-	(*Move)(nil),                  // 24: weft.v1.Move
-	(*PortStatus)(nil),            // 25: weft.v1.PortStatus
-	(*ServiceCounts)(nil),         // 26: weft.v1.ServiceCounts
-	(*PortCounters)(nil),          // 27: weft.v1.PortCounters
-	(*DropCount)(nil),             // 28: weft.v1.DropCount
-	(*Host)(nil),                  // 29: weft.v1.Host
-	(*HostSpec)(nil),              // 30: weft.v1.HostSpec
-	(*HostStatus)(nil),            // 31: weft.v1.HostStatus
-	(*Capability)(nil),            // 32: weft.v1.Capability
-	(*ProgramBooks)(nil),          // 33: weft.v1.ProgramBooks
-	(*LaneCount)(nil),             // 34: weft.v1.LaneCount
-	(*Condition)(nil),             // 35: weft.v1.Condition
-	(*VTEP)(nil),                  // 36: weft.v1.VTEP
-	(*VTEPSpec)(nil),              // 37: weft.v1.VTEPSpec
-	(*VTEPStatus)(nil),            // 38: weft.v1.VTEPStatus
-	(*VNIPool)(nil),               // 39: weft.v1.VNIPool
-	(*VNIPoolSpec)(nil),           // 40: weft.v1.VNIPoolSpec
-	(*VNIPoolStatus)(nil),         // 41: weft.v1.VNIPoolStatus
-	(*APIToken)(nil),              // 42: weft.v1.APIToken
-	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 44: google.protobuf.Duration
+	(Neighbours)(0),               // 2: weft.v1.Neighbours
+	(FastPath)(0),                 // 3: weft.v1.FastPath
+	(MovePhase)(0),                // 4: weft.v1.MovePhase
+	(CommitCause)(0),              // 5: weft.v1.CommitCause
+	(PortState)(0),                // 6: weft.v1.PortState
+	(HostState)(0),                // 7: weft.v1.HostState
+	(HostDuty)(0),                 // 8: weft.v1.HostDuty
+	(WhenSilent)(0),               // 9: weft.v1.WhenSilent
+	(TokenScope)(0),               // 10: weft.v1.TokenScope
+	(*Meta)(nil),                  // 11: weft.v1.Meta
+	(*Tenant)(nil),                // 12: weft.v1.Tenant
+	(*TenantSpec)(nil),            // 13: weft.v1.TenantSpec
+	(*TenantStatus)(nil),          // 14: weft.v1.TenantStatus
+	(*Network)(nil),               // 15: weft.v1.Network
+	(*NetworkSpec)(nil),           // 16: weft.v1.NetworkSpec
+	(*DHCP)(nil),                  // 17: weft.v1.DHCP
+	(*Route)(nil),                 // 18: weft.v1.Route
+	(*NetworkVTEP)(nil),           // 19: weft.v1.NetworkVTEP
+	(*NetworkStatus)(nil),         // 20: weft.v1.NetworkStatus
+	(*Port)(nil),                  // 21: weft.v1.Port
+	(*PortSpec)(nil),              // 22: weft.v1.PortSpec
+	(*AddressPair)(nil),           // 23: weft.v1.AddressPair
+	(*Binding)(nil),               // 24: weft.v1.Binding
+	(*Move)(nil),                  // 25: weft.v1.Move
+	(*PortStatus)(nil),            // 26: weft.v1.PortStatus
+	(*ServiceCounts)(nil),         // 27: weft.v1.ServiceCounts
+	(*PortCounters)(nil),          // 28: weft.v1.PortCounters
+	(*DropCount)(nil),             // 29: weft.v1.DropCount
+	(*Host)(nil),                  // 30: weft.v1.Host
+	(*HostSpec)(nil),              // 31: weft.v1.HostSpec
+	(*HostStatus)(nil),            // 32: weft.v1.HostStatus
+	(*Capability)(nil),            // 33: weft.v1.Capability
+	(*ProgramBooks)(nil),          // 34: weft.v1.ProgramBooks
+	(*LaneCount)(nil),             // 35: weft.v1.LaneCount
+	(*Condition)(nil),             // 36: weft.v1.Condition
+	(*VTEP)(nil),                  // 37: weft.v1.VTEP
+	(*VTEPSpec)(nil),              // 38: weft.v1.VTEPSpec
+	(*VTEPStatus)(nil),            // 39: weft.v1.VTEPStatus
+	(*VNIPool)(nil),               // 40: weft.v1.VNIPool
+	(*VNIPoolSpec)(nil),           // 41: weft.v1.VNIPoolSpec
+	(*VNIPoolStatus)(nil),         // 42: weft.v1.VNIPoolStatus
+	(*APIToken)(nil),              // 43: weft.v1.APIToken
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
 }
 var file_weft_v1_types_proto_depIdxs = []int32{
-	43, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	10, // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
-	12, // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
-	13, // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
-	10, // 4: weft.v1.Network.meta:type_name -> weft.v1.Meta
-	15, // 5: weft.v1.Network.spec:type_name -> weft.v1.NetworkSpec
-	19, // 6: weft.v1.Network.status:type_name -> weft.v1.NetworkStatus
+	44, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	11, // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
+	13, // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
+	14, // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
+	11, // 4: weft.v1.Network.meta:type_name -> weft.v1.Meta
+	16, // 5: weft.v1.Network.spec:type_name -> weft.v1.NetworkSpec
+	20, // 6: weft.v1.Network.status:type_name -> weft.v1.NetworkStatus
 	0,  // 7: weft.v1.NetworkSpec.unknown_unicast:type_name -> weft.v1.UnknownUnicast
-	18, // 8: weft.v1.NetworkSpec.vteps:type_name -> weft.v1.NetworkVTEP
+	19, // 8: weft.v1.NetworkSpec.vteps:type_name -> weft.v1.NetworkVTEP
 	1,  // 9: weft.v1.NetworkSpec.dscp:type_name -> weft.v1.DSCP
-	16, // 10: weft.v1.NetworkSpec.dhcp:type_name -> weft.v1.DHCP
-	17, // 11: weft.v1.DHCP.routes:type_name -> weft.v1.Route
-	44, // 12: weft.v1.DHCP.lease_time:type_name -> google.protobuf.Duration
-	35, // 13: weft.v1.NetworkStatus.conditions:type_name -> weft.v1.Condition
-	10, // 14: weft.v1.Port.meta:type_name -> weft.v1.Meta
-	21, // 15: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
-	25, // 16: weft.v1.Port.status:type_name -> weft.v1.PortStatus
-	22, // 17: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
-	2,  // 18: weft.v1.PortSpec.fast_path:type_name -> weft.v1.FastPath
-	3,  // 19: weft.v1.Move.phase:type_name -> weft.v1.MovePhase
-	4,  // 20: weft.v1.Move.commit_cause:type_name -> weft.v1.CommitCause
-	43, // 21: weft.v1.Move.started:type_name -> google.protobuf.Timestamp
-	43, // 22: weft.v1.Move.prepared:type_name -> google.protobuf.Timestamp
-	43, // 23: weft.v1.Move.committed:type_name -> google.protobuf.Timestamp
-	43, // 24: weft.v1.Move.ended:type_name -> google.protobuf.Timestamp
-	44, // 25: weft.v1.Move.dark_time:type_name -> google.protobuf.Duration
-	23, // 26: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
-	5,  // 27: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
-	27, // 28: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
-	28, // 29: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
-	2,  // 30: weft.v1.PortStatus.fast_path:type_name -> weft.v1.FastPath
-	24, // 31: weft.v1.PortStatus.move:type_name -> weft.v1.Move
-	26, // 32: weft.v1.PortStatus.services:type_name -> weft.v1.ServiceCounts
-	10, // 33: weft.v1.Host.meta:type_name -> weft.v1.Meta
-	30, // 34: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
-	31, // 35: weft.v1.Host.status:type_name -> weft.v1.HostStatus
-	8,  // 36: weft.v1.HostSpec.when_silent:type_name -> weft.v1.WhenSilent
-	6,  // 37: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
-	35, // 38: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
-	43, // 39: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
-	33, // 40: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
-	34, // 41: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
-	32, // 42: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
-	7,  // 43: weft.v1.HostStatus.duty:type_name -> weft.v1.HostDuty
-	10, // 44: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
-	37, // 45: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
-	38, // 46: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
-	10, // 47: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
-	40, // 48: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
-	41, // 49: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
-	9,  // 50: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
-	43, // 51: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
-	43, // 52: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	17, // 10: weft.v1.NetworkSpec.dhcp:type_name -> weft.v1.DHCP
+	2,  // 11: weft.v1.NetworkSpec.neighbours:type_name -> weft.v1.Neighbours
+	18, // 12: weft.v1.DHCP.routes:type_name -> weft.v1.Route
+	45, // 13: weft.v1.DHCP.lease_time:type_name -> google.protobuf.Duration
+	36, // 14: weft.v1.NetworkStatus.conditions:type_name -> weft.v1.Condition
+	11, // 15: weft.v1.Port.meta:type_name -> weft.v1.Meta
+	22, // 16: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
+	26, // 17: weft.v1.Port.status:type_name -> weft.v1.PortStatus
+	23, // 18: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
+	3,  // 19: weft.v1.PortSpec.fast_path:type_name -> weft.v1.FastPath
+	4,  // 20: weft.v1.Move.phase:type_name -> weft.v1.MovePhase
+	5,  // 21: weft.v1.Move.commit_cause:type_name -> weft.v1.CommitCause
+	44, // 22: weft.v1.Move.started:type_name -> google.protobuf.Timestamp
+	44, // 23: weft.v1.Move.prepared:type_name -> google.protobuf.Timestamp
+	44, // 24: weft.v1.Move.committed:type_name -> google.protobuf.Timestamp
+	44, // 25: weft.v1.Move.ended:type_name -> google.protobuf.Timestamp
+	45, // 26: weft.v1.Move.dark_time:type_name -> google.protobuf.Duration
+	24, // 27: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
+	6,  // 28: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
+	28, // 29: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
+	29, // 30: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
+	3,  // 31: weft.v1.PortStatus.fast_path:type_name -> weft.v1.FastPath
+	25, // 32: weft.v1.PortStatus.move:type_name -> weft.v1.Move
+	27, // 33: weft.v1.PortStatus.services:type_name -> weft.v1.ServiceCounts
+	11, // 34: weft.v1.Host.meta:type_name -> weft.v1.Meta
+	31, // 35: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
+	32, // 36: weft.v1.Host.status:type_name -> weft.v1.HostStatus
+	9,  // 37: weft.v1.HostSpec.when_silent:type_name -> weft.v1.WhenSilent
+	7,  // 38: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
+	36, // 39: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
+	44, // 40: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
+	34, // 41: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
+	35, // 42: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
+	33, // 43: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
+	8,  // 44: weft.v1.HostStatus.duty:type_name -> weft.v1.HostDuty
+	11, // 45: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
+	38, // 46: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
+	39, // 47: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
+	11, // 48: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
+	41, // 49: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
+	42, // 50: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
+	10, // 51: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
+	44, // 52: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
+	44, // 53: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_types_proto_init() }
@@ -3535,7 +3633,7 @@ func file_weft_v1_types_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_types_proto_rawDesc), len(file_weft_v1_types_proto_rawDesc)),
-			NumEnums:      10,
+			NumEnums:      11,
 			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
