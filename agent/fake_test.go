@@ -497,7 +497,10 @@ func (f *fakeKernel) String() string {
 			state = "held"
 		}
 		add("port %s id %d if %d vni %d %s%s", p.UID, p.ID, p.Ifindex, p.VNI, state, word(p.FastPath, "xdp")+word(p.Watched, "watched")+
-			word(len(p.Claims) > 0, "claims "+claimText(p.Claims))+word(p.BUMLimit > 0, fmt.Sprint("bum ", p.BUMLimit)))
+			word(p.BUMLimit > 0, fmt.Sprint("bum ", p.BUMLimit)))
+		if len(p.Claims) > 0 {
+			add("claims %s %s", p.UID, claimText(p.Claims))
+		}
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n") + "\n"

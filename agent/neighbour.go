@@ -11,8 +11,9 @@ import (
 
 // holders are the ports that may have an address.
 type holders struct {
-	// owner has it in its list; of two, which a bad plan might have, the one that came first.
-	owner string
+	// owner has it in its list, and others that only a bad plan has.
+	owner  string
+	others []string
 	// paired may say that they have it, by an allowed pair.
 	paired map[string]bool
 }
@@ -124,6 +125,8 @@ func (v *view) claimAddresses(n *network, p *port, d *dirty) {
 		key := datapath.NeighbourKey{VNI: n.vni, IP: a}
 		if h := v.holdersOf(key); h.owner == "" {
 			h.owner = p.uid
+		} else if h.owner != p.uid {
+			h.others = append(h.others, p.uid)
 		}
 		d.neighbours[key] = true
 	}
@@ -148,6 +151,10 @@ func (v *view) unclaimAddresses(n *network, p *port, d *dirty) {
 		}
 		if h.owner == p.uid {
 			h.owner = ""
+		}
+		h.others = slices.DeleteFunc(h.others, func(uid string) bool { return uid == p.uid })
+		if h.owner == "" && len(h.others) > 0 {
+			h.owner, h.others = h.others[0], h.others[1:]
 		}
 		if delete(h.paired, p.uid); h.owner == "" && len(h.paired) == 0 {
 			delete(v.addresses, key)
@@ -177,7 +184,7 @@ func (r *Reconciler) wantNeighbour(key datapath.NeighbourKey) (datapath.Neighbou
 		return want, false
 	}
 	p := r.view.ports[h.owner]
-	if p == nil || len(h.paired) > 0 || len(p.macs) != 1 {
+	if p == nil || len(h.others)+len(h.paired) > 0 || len(p.macs) != 1 {
 		want.Ask = true
 		return want, true
 	}

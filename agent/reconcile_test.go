@@ -157,8 +157,9 @@ func (w *world) members(network string, hosts []string) {
 
 // memberOf is a port that makes a host a member, and has no entry in any table.
 func memberOf(network, host string) *plan.Resource {
+	last := host[len(host)-1]
 	return plan.NewPort(1, &planv1.Port{Uid: host + " in " + network, Network: network, Macs: [][]byte{{2, 0xff, 0, 0, 0, 1}}, Epoch: 1, Draining: host,
-		Ips: []string{"192.0.2.200/24", "2001:db8::200/64"}})
+		Ips: []string{fmt.Sprintf("192.0.2.%d/24", last), fmt.Sprintf("2001:db8::%d/64", last)}})
 }
 
 func macsOf(t testing.TB, list []string) [][]byte {

@@ -134,6 +134,21 @@ func fixIP(b []byte) []byte {
 }
 
 var portDrops = []dropCase{
+	{"another's address in ARP", DropNeighbourClaim, (*scene).guardClaims, fromPort(arpAsk("10.0.0.3", from4(wire.MAC{2, 0, 0, 0, 0, 1}, "10.0.0.2")))},
+	{"an unknown address, again", DropNeighbourAsked, func(s *scene) {
+		s.neighbours(closed)
+		s.fromPort(arpAsk("10.0.0.77")(s), nil)
+	}, fromPort(arpAsk("10.0.0.77"))},
+	{"more floods than the port may send", DropBumPortLimit, func(s *scene) {
+		p := s.w1.port()
+		p.BUMLimit = 1
+		must(s.a.t, s.a.dp.UpdatePort(p))
+		s.fromPort(out(macAll)(s), nil)
+	}, fromPort(out(macAll))},
+	{"more floods than the network may send", DropBumNetworkLimit, func(s *scene) {
+		putNetwork(func(n *Network) { n.BUMLimit = 1 })(s)
+		s.fromPort(out(macAll)(s), nil)
+	}, fromPort(out(macAll))},
 	{"from a held port", DropPortHeld, hold, fromPort(out(macRemote))},
 	{"to a held port", DropPortHeld, nil, fromPort(out(wire.MAC{2, 0, 0, 0, 0, 4}))},
 	{"from the tunnel to a held port", DropPortHeld, hold, fromUplink(in, nil)},

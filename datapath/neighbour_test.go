@@ -162,6 +162,8 @@ func (s *scene) neighbours(mode Neighbours) {
 	}
 }
 
+func (s *scene) guardClaims() { s.neighbours(closed) }
+
 // checkARPReply reads an answer octet by octet.
 func checkARPReply(t *testing.T, name string, got, asked []byte, mac wire.MAC) {
 	t.Helper()
