@@ -12,7 +12,7 @@ import (
 
 // programBooks are a program's books in `weft drops --books`.
 type programBooks struct {
-	Program                                                       string
+	Program                                                                 string
 	In, Delivered, Encapsulated, Passed, Dropped, Copies, Answers, Answered uint64 `json:",string"`
 }
 
