@@ -2,17 +2,21 @@ package accept_test
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/internal/testenv"
 	"github.com/weftnet/weft/lab"
+	"github.com/weftnet/weft/wire"
 )
 
 // Real clients in the namespaces of workloads. Each has a mount namespace with an /etc and a /run of its own, so that the machine's
@@ -112,4 +116,148 @@ func TestUdhcpc(t *testing.T) {
 		out := show()
 		return strings.Contains(out, "Asked its host") && strings.Contains(out, " 0 refused"), out
 	})
+}
+
+// TestDhclient: ISC's client with Debian's own script, over IPv4 and, as the router advertisement says, over IPv6; the kernel takes the advertisement:
+// the prefix is on the link, the router is the network's, no address is made.
+//
+// Red when from_port has no serve stage; when advertisement leaves Managed out, or the prefix; when lease6 gives no address.
+func TestDhclient(t *testing.T) {
+	testenv.RequireTool(t, "dhclient")
+	f := sharedLab(t)
+	f.dhcpNetwork(t, "dhclient")
+	w := f.workload(t, lab.WorkloadSpec{Name: "isc", Host: "h1", Tenant: "dhclient", Network: "blue"})
+	v4, v6 := w.v4(), w.v6()
+	w.bare(t)
+	const script = `
+ip link set eth0 down; ip link set eth0 up
+until [ -n "$(ip -6 route show default dev eth0)" ] && ip -6 addr show dev eth0 scope link | grep -q "inet6 fe80" && ! ip -6 addr show dev eth0 | grep -q tentative; do sleep 0.1; done
+ip -6 addr show dev eth0 scope global >"$0/before"
+dhclient -4 -1 -lf "$0/4.leases" -pf "$0/4.pid" eth0
+cp /etc/resolv.conf "$0/resolv.conf"
+dhclient -6 -1 -lf "$0/6.leases" -pf "$0/6.pid" eth0
+ip -o addr show dev eth0 scope global >"$0/addresses"
+{ ip route show dev eth0; ip -6 route show dev eth0; } >"$0/routes"
+dhclient -4 -x -lf "$0/4.leases" -pf "$0/4.pid" eth0
+dhclient -6 -x -lf "$0/6.leases" -pf "$0/6.pid" eth0
+`
+	dir := t.TempDir()
+	if r := finish(t, w.inMounts(t, dir, script), w.ns.Start); r.status != 0 {
+		t.Fatalf("dhclient: status %d\n%s%s", r.status, r.out, r.err)
+	}
+	for file, wants := range map[string][]string{
+		"addresses":   {" " + v4.String() + "/24 ", " " + v6.String() + "/"},
+		"resolv.conf": {"nameserver 10.1.0.53", "blue.example.org"},
+		"routes":      {"169.254.73.48", "10.9.0.0/16 via 10.1.0.9", "default via 10.1.0.1", "default via fe80::1 proto ra", "fd00:1::/64 proto kernel"},
+		"4.leases":    {"option host-name \"isc\"", "option interface-mtu 1380"},
+		"6.leases":    {"option dhcp6.name-servers fd00:1::53", "option dhcp6.domain-search \"blue.example.org"},
+	} {
+		b, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range wants {
+			if !strings.Contains(string(b), want) {
+				t.Errorf("%s has no %q:\n%s", file, want, b)
+			}
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "before")); err != nil || len(b) > 0 {
+		t.Errorf("before DHCPv6 there is an address: %s %v", b, err)
+	}
+}
+
+// TestDHCPWithoutServer: with the server killed a workload gets its lease from the agent, from one that is new, and from one on a host that comes back
+// with nothing but its disk.
+//
+// Red when load takes the snapshot without the networks' Dhcp (plan.Snapshot), or startServant asks the server for anything.
+func TestDHCPWithoutServer(t *testing.T) {
+	testenv.RequireTool(t, "busybox")
+	f := ownLab(t, lab.Config{Name: "dhcpalone", Spines: 1})
+	f.dhcpNetwork(t, "acme")
+	w := f.workload(t, lab.WorkloadSpec{Name: "alone", Host: "h1", Tenant: "acme", Network: "blue"})
+	want := w.v4().String()
+	w.bare(t)
+	if err := f.KillServer(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	leased := func(when string) {
+		t.Helper()
+		if told := w.udhcpc(t); told["ip"] != want || told["dns"] != "10.1.0.53" {
+			t.Errorf("%s: the workload gets %q, wants %s", when, told["ip"], want)
+		}
+	}
+	leased("the server is killed")
+	restartHeadless(t, f, "h1")
+	leased("the agent is new")
+	f.wipe(t, "h1")
+	restartHeadless(t, f, "h1")
+	leased("the kernel is new")
+	if err := f.StartServer(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRogueServices: a workload that answers as a DHCP server, and one that is a router, are heard when their ports may, and else not.
+//
+// Red when serve_slow lets SERVICE_FROM_SERVER or SERVICE_FROM_ROUTER pass.
+func TestRogueServices(t *testing.T) {
+	f := sharedLab(t)
+	f.tenant(t, "rogue")
+	f.network(t, "rogue", "blue", &weftv1.NetworkSpec{Subnets: []string{"10.1.0.0/24"}, Dhcp: &weftv1.DHCP{Disabled: true}})
+	bad := f.workload(t, lab.WorkloadSpec{Name: "rogue1", Host: "h1", Tenant: "rogue", Network: "blue"})
+	f.workload(t, lab.WorkloadSpec{Name: "victim", Host: "h2", Tenant: "rogue", Network: "blue"})
+	mac, err := wire.ParseMAC(bad.MACs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	offer := wire.Flow{SrcMAC: mac, DstMAC: wire.BroadcastMAC, Src: bad.v4(), Dst: netip.MustParseAddr("255.255.255.255")}.UDP(67, 68, make([]byte, 300))
+	advert := wire.RouterAdvertisement{}.Frame(wire.Flow{SrcMAC: mac, DstMAC: wire.MAC{0x33, 0x33, 0, 0, 0, 1}, Src: netip.MustParseAddr("fe80::66"), Dst: netip.MustParseAddr("ff02::1")})
+	for _, s := range []struct {
+		reason string
+		frame  []byte
+	}{{"dhcp_server", offer}, {"router_advertisement", advert}} {
+		sendRaw(t, bad.ns, s.frame)
+		eventually(t, s.reason+" is counted", func() (bool, string) {
+			out := f.must(t, "port", "show", "rogue1", "--tenant", "rogue")
+			return strings.Contains(out, s.reason+": "), out
+		})
+	}
+	f.must(t, "port", "set", "rogue1", "--tenant", "rogue", "--dhcp-server", "--router", "--wait")
+	before := f.must(t, "port", "show", "rogue1", "--tenant", "rogue", "-o", "json")
+	sendRaw(t, bad.ns, offer)
+	sendRaw(t, bad.ns, advert)
+	eventually(t, "the frames are counted", func() (bool, string) {
+		out := f.must(t, "port", "show", "rogue1", "--tenant", "rogue", "-o", "json")
+		return field(out, "egressPackets") != field(before, "egressPackets"), out
+	})
+	if after := f.must(t, "port", "show", "rogue1", "--tenant", "rogue"); strings.Contains(after, "dhcp_server: 2") || strings.Contains(after, "router_advertisement: 2") {
+		t.Errorf("a port that may is not heard:\n%s", after)
+	}
+}
+
+// field is what a JSON text says first of a key.
+func field(text, key string) string {
+	_, rest, _ := strings.Cut(text, `"`+key+`":`)
+	value, _, _ := strings.Cut(rest, "\n")
+	return strings.TrimSpace(value)
+}
+
+// sendRaw puts a frame on a workload's eth0 as it is.
+func sendRaw(t testing.TB, ns *netdev.Handle, frame []byte) {
+	t.Helper()
+	l, err := ns.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ns.Run(func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: l.Index, Halen: 6})
+	}); err != nil {
+		t.Fatal(err)
+	}
 }
