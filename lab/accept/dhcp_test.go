@@ -28,7 +28,7 @@ func (w *workload) inMounts(t testing.TB, dir, script string) *exec.Cmd {
 	const mounts = `set -e
 mkdir -p "$0/etc/dhcp" "$0/run"
 for f in passwd group nsswitch.conf hosts dhcp alternatives systemd; do [ ! -e /etc/$f ] || cp -a /etc/$f "$0/etc/"; done
-: >"$0/etc/resolv.conf"
+: >"$0/etc/resolv.conf"; : >"$0/etc/fstab"
 mount --bind "$0/etc" /etc
 mount --bind "$0/run" /run
 `
