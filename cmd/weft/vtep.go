@@ -11,9 +11,11 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/weftnet/weft/agent"
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/cli"
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/vtep"
 )
@@ -23,7 +25,22 @@ const vtepFile = "/etc/weft/vtep.yaml"
 
 // vtepCommands are the verbs of `weft vtep` that run a VTEP with no server.
 func vtepCommands() []*cobra.Command {
-	return []*cobra.Command{vtepRun(), vtepCheck(), vtepLeave()}
+	list := []*cobra.Command{vtepRun(), vtepCheck(), vtepLeave()}
+	for _, cmd := range list {
+		cmd.PreRunE = asksNobody
+	}
+	return list
+}
+
+// asksNobody refuses the flags that the other verbs of `weft vtep` share: they say which server is asked.
+func asksNobody(cmd *cobra.Command, _ []string) (err error) {
+	cmd.InheritedFlags().VisitAll(func(f *pflag.Flag) {
+		if !f.Changed {
+			return
+		}
+		err = cli.Usagef("leave it out", "--%s names whom to ask, and `%s` asks no server", f.Name, cmd.CommandPath())
+	})
+	return err
 }
 
 func vtepRun() *cobra.Command {

@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weftnet/weft/internal/testenv"
 )
@@ -64,18 +66,25 @@ func buildWeft(t testing.TB, b *bed, v *vtep, f flood) *exec.Cmd {
 	file := filepath.Join(v.dir, "vtep.yaml")
 	must(t, os.WriteFile(file, []byte(y.String()), 0o600))
 	bin := weft(t)
-	pins := filepath.Join(pinRoot, fmt.Sprintf("v%d", v.number))
-	instance := fmt.Sprintf("%sv%d", prefix, v.number)
 	t.Cleanup(func() {
-		if _, err := try(v.ns, nil, bin, "vtep", "leave", "--dir", filepath.Join(v.dir, "state"), "--instance", instance, "--pin-root", pins); err != nil {
+		if _, err := try(v.ns, nil, bin, "vtep", "leave", "--dir", filepath.Join(v.dir, "state"), "--instance", instanceOf(v), "--pin-root", pinsOf(v)); err != nil {
 			t.Error(err)
 		}
-		os.Remove(pins)
+		os.Remove(pinsOf(v))
 		os.Remove(pinRoot) // the last takes it away
 	})
-	socket := filepath.Join(v.dir, "s")
-	cmd := launch(t, v.ns, filepath.Join(v.dir, "weft.log"), nil, bin, "vtep", "run", "-f", file, "--dir", filepath.Join(v.dir, "state"),
-		"--agent-socket", socket, "--instance", instance, "--pin-root", pins, "--tables", "lab")
+	return startWeft(t, v)
+}
+
+func instanceOf(v *vtep) string { return fmt.Sprintf("%sv%d", prefix, v.number) }
+func pinsOf(v *vtep) string     { return filepath.Join(pinRoot, fmt.Sprintf("v%d", v.number)) }
+
+// startWeft starts one with the file that is there, and waits for its ports.
+func startWeft(t testing.TB, v *vtep) *exec.Cmd {
+	t.Helper()
+	began := time.Now()
+	cmd := launch(t, v.ns, filepath.Join(v.dir, fmt.Sprintf("weft-%d.log", began.UnixNano())), nil, weft(t), "vtep", "run", "-f", filepath.Join(v.dir, "vtep.yaml"),
+		"--dir", filepath.Join(v.dir, "state"), "--agent-socket", filepath.Join(v.dir, "s"), "--instance", instanceOf(v), "--pin-root", pinsOf(v), "--tables", "lab")
 	await(t, "both ports of a weft VTEP to be active", func(context.Context) error {
 		held, err := show(v)
 		if err != nil {
@@ -92,6 +101,16 @@ func buildWeft(t testing.TB, b *bed, v *vtep, f flood) *exec.Cmd {
 		return nil
 	})
 	return cmd
+}
+
+// logOf is what the last process said.
+func logOf(t testing.TB, v *vtep) string {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(v.dir, "weft-*.log"))
+	must(t, err)
+	octets, err := os.ReadFile(slices.Max(all))
+	must(t, err)
+	return string(octets)
 }
 
 // held is what `weft vtep show` says.

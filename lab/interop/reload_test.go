@@ -15,14 +15,14 @@ import (
 )
 
 // TestReload changes the file of a VTEP twenty times under traffic of a network that the changes do not concern: nothing of it is lost, and no change writes
-// more than it is about. It turns red when a reload holds all ports (agent.take with rec.dirty.all set).
+// more than it is about; then it is killed and started again. It turns red when a reload holds all ports (agent.take with rec.dirty.all set).
 func TestReload(t *testing.T) {
 	b := newBed(t)
 	one, two := b.vteps[0], b.vteps[1]
 	cmd := buildWeft(t, b, one, flood{})
 	buildWeft(t, b, two, flood{})
 	answered(t, "before", one, two.ip())
-	file, log := filepath.Join(one.dir, "vtep.yaml"), filepath.Join(one.dir, "weft.log")
+	file := filepath.Join(one.dir, "vtep.yaml")
 	octets, err := os.ReadFile(file)
 	must(t, err)
 	text := string(octets)
@@ -38,13 +38,10 @@ func TestReload(t *testing.T) {
 	reload := func(what, next, want string) {
 		t.Helper()
 		must(t, os.WriteFile(file, []byte(next), 0o600))
-		said, err := os.ReadFile(log)
-		must(t, err)
+		said := logOf(t, one)
 		must(t, cmd.Process.Signal(syscall.SIGHUP))
 		await(t, "the log to say of "+what+": "+want, func(context.Context) error {
-			now, err := os.ReadFile(log)
-			must(t, err)
-			if fresh := string(now[len(said):]); !strings.Contains(fresh, want) {
+			if fresh := logOf(t, one)[len(said):]; !strings.Contains(fresh, want) {
 				return fmt.Errorf("it says %q", fresh)
 			}
 			return nil
@@ -58,6 +55,13 @@ func TestReload(t *testing.T) {
 		reload("a mistake", text+fmt.Sprintf(green, 99999999, "port9"), "the last good one stays")
 		reload("another MTU", text+fmt.Sprintf(green, 1300, "port9"), "resources=8 writes=1")
 		reload("a network less", text, "resources=6 writes=3") // its port held and let go, itself
+	}
+	// Killed, away for the time of some pings, and started again: nothing is written.
+	must(t, cmd.Process.Kill())
+	answered(t, "while it is away", one, two.ip())
+	startWeft(t, one)
+	if said := logOf(t, one); !strings.Contains(said, "the kernel was compared with the plan\" revision=13 writes=0") {
+		t.Errorf("started again it said\n%s", said)
 	}
 	for way, s := range map[string]*probe.Sequence{"there": there, "back": back} {
 		r, err := s.Stop()
