@@ -123,8 +123,9 @@ func remoteOf(r Remote) *planv1.Vtep {
 }
 
 func networkOf(n Network, mtu int) *planv1.Network {
+	// No address of anybody is known: nobody is answered for, and no request is held back.
 	m := &planv1.Network{Uid: NetworkUID(n.Name), Vni: uint32(n.VNI), Mtu: uint32(mtu), Display: n.Name, DscpUniform: n.DSCPUniform,
-		UnknownUnicast: planv1.UnknownUnicast_UNKNOWN_UNICAST_FLOOD}
+		UnknownUnicast: planv1.UnknownUnicast_UNKNOWN_UNICAST_FLOOD, Neighbours: planv1.Neighbours_NEIGHBOURS_FLOOD}
 	if n.DropUnknown {
 		m.UnknownUnicast = planv1.UnknownUnicast_UNKNOWN_UNICAST_DROP
 	}
