@@ -28,7 +28,7 @@ func (w *workload) inMounts(t testing.TB, dir, script string) *exec.Cmd {
 	const mounts = `set -e
 mkdir -p "$0/etc/dhcp" "$0/run"
 for f in passwd group nsswitch.conf hosts dhcp alternatives systemd; do [ ! -e /etc/$f ] || cp -a /etc/$f "$0/etc/"; done
-: >"$0/etc/resolv.conf"; : >"$0/etc/fstab"
+: >"$0/etc/resolv.conf"; : >"$0/etc/fstab"; echo 0123456789abcdef0123456789abcdef >"$0/etc/machine-id"
 mount --bind "$0/etc" /etc
 mount --bind "$0/run" /run
 `
@@ -259,5 +259,56 @@ func sendRaw(t testing.TB, ns *netdev.Handle, frame []byte) {
 		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: l.Index, Halen: 6})
 	}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestNetworkd: systemd-networkd in the workload's namespaces takes both addresses, the routes and the router, as DHCP and the advertisement say. There
+// is no udev in a namespace: networkd looks for none where /sys is read-only.
+//
+// Red for the reasons of TestDhclient.
+func TestNetworkd(t *testing.T) {
+	const networkd = "/lib/systemd/systemd-networkd"
+	if _, err := os.Stat(networkd); err != nil {
+		testenv.Missing(t, testenv.Peers, networkd+" is not installed")
+	}
+	f := sharedLab(t)
+	f.dhcpNetwork(t, "networkd")
+	w := f.workload(t, lab.WorkloadSpec{Name: "sysd", Host: "h2", Tenant: "networkd", Network: "blue"})
+	v4, v6 := w.v4(), w.v6()
+	w.bare(t)
+	const script = `
+mount -t sysfs -o ro sysfs /sys
+mkdir -p /run/systemd/network /run/systemd/netif
+chmod 755 "$0" /run /run/systemd /run/systemd/network; chown systemd-network /run/systemd/netif
+printf '[Match]\nName=eth0\n[Network]\nDHCP=yes\n' >/run/systemd/network/eth0.network
+ip link set eth0 down
+SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console ` + networkd + ` >"$0/log" 2>&1 &
+echo $! >"$0/pid"
+trap 'kill $!' EXIT
+n=0
+until ip -o addr show dev eth0 scope global >"$0/addresses" && [ $(wc -l <"$0/addresses") -ge 2 ] && ip -6 route show default | grep -q fe80::1; do
+	n=$((n+1)); [ $n -lt 150 ] || break
+	sleep 0.1
+done
+{ ip route show dev eth0; ip -6 route show dev eth0; } >"$0/routes"
+`
+	dir := t.TempDir()
+	if r := finish(t, w.inMounts(t, dir, script), w.ns.Start); r.status != 0 {
+		t.Fatalf("networkd: status %d\n%s%s", r.status, r.out, r.err)
+	}
+	for file, wants := range map[string][]string{
+		"addresses": {" " + v4.String() + "/24 ", " " + v6.String() + "/128 "},
+		"routes":    {"169.254.73.48", "10.9.0.0/16 via 10.1.0.9", "default via 10.1.0.1", "default via fe80::1", "fd00:1::/64"},
+	} {
+		b, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range wants {
+			if !strings.Contains(string(b), want) {
+				log, _ := os.ReadFile(filepath.Join(dir, "log"))
+				t.Fatalf("%s has no %q:\n%s\nthe log ends:\n%s", file, want, b, log[max(0, len(log)-12000):])
+			}
+		}
 	}
 }
