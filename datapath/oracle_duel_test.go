@@ -153,7 +153,7 @@ func (d *duel) plan() *oracle.Plan {
 	r := d.rng
 	p := &oracle.Plan{Addr4: duelOwn4, Addr6: duelOwn6, UDPPort: 4789, UplinkMTU: []int{1600, 1600, 1550, 700, 600}[r.IntN(5)],
 		UplinkMAC: d.mac, NextHops: d.hops, VTEPs: map[uint32]oracle.VTEP{}, Networks: map[wire.VNI]oracle.Network{},
-		FDB: map[oracle.FDBKey]oracle.FDBEntry{}, Accepts: map[oracle.Accept]bool{}, Ports: map[uint32]oracle.Port{}, Reserved: ReservedMAC}
+		FDB: map[oracle.FDBKey]oracle.FDBEntry{}, Neighbours: map[oracle.NeighbourKey]oracle.Neighbour{}, Accepts: map[oracle.Accept]bool{}, Ports: map[uint32]oracle.Port{}, Reserved: ReservedMAC}
 	switch r.IntN(4) {
 	case 0:
 		p.Addr4 = netip.Addr{}
@@ -179,6 +179,14 @@ func (d *duel) plan() *oracle.Plan {
 		for range r.IntN(3) {
 			o.MACs = append(o.MACs, d.macOf(i+10))
 		}
+		for _, ip6 := range []bool{false, true} {
+			if r.IntN(4) > 0 {
+				o.Claims = append(o.Claims, oracle.Claim{IP: talkAddr(i+1, ip6)}, oracle.Claim{IP: talkAddr(6, ip6), MAC: d.macOf(i + 10)})
+			}
+		}
+		if r.IntN(4) == 0 {
+			o.Claims = append(o.Claims, oracle.Claim{MAC: d.macOf(i + 10)})
+		}
 		p.Ports[w.ifindex] = o
 	}
 	for _, vni := range duelVNIs {
@@ -200,6 +208,12 @@ func (d *duel) plan() *oracle.Plan {
 			}
 		}
 		n.Uniform = r.IntN(3) == 0
+		n.Answers = r.IntN(4) > 0
+		for i := range 16 {
+			if r.IntN(3) > 0 {
+				p.Neighbours[oracle.NeighbourKey{VNI: vni, IP: talkAddr(i%8, i >= 8)}] = oracle.Neighbour{MAC: d.macOf(r.IntN(8)), Router: r.IntN(2) == 0, Ask: r.IntN(5) == 0}
+			}
+		}
 		if len(n.Remotes) > 0 {
 			n.External = r.IntN(len(n.Remotes) + 1)
 		}
@@ -272,6 +286,9 @@ func (d *duel) apply(p *oracle.Plan) {
 			continue
 		}
 		e := Network{VNI: vni, MTU: n.MTU, Unknown: UnknownUnicast(n.Unknown), LocalPorts: n.LocalPorts, External: n.External, DSCPUniform: n.Uniform}
+		if n.Answers {
+			e.Neighbours = NeighboursAnswer
+		}
 		for _, id := range n.Remotes {
 			e.Remotes = append(e.Remotes, VTEPID(id))
 		}
@@ -284,6 +301,9 @@ func (d *duel) apply(p *oracle.Plan) {
 			continue
 		}
 		port := Port{Ifindex: w.ifindex, ID: w.id, UID: "uid", VNI: o.VNI, Held: o.Held, Unguarded: o.Unguarded, MACs: o.MACs, Services: servicesOf(o.Services)}
+		for _, c := range o.Claims {
+			port.Claims = append(port.Claims, Claim(c))
+		}
 		must(t, dp.maps["punt_times"].Put(uint32(w.id), uint64(0)))
 		must(t, dp.AttachPort(port))
 		if port.FastPath = d.xdp && w != d.ports[3]; port.FastPath { // the entry alone: nothing is attached
@@ -323,6 +343,18 @@ func (d *duel) applyKeys(p *oracle.Plan) {
 	}
 	must(t, dp.DeleteFDB(deleted))
 	must(t, dp.PutFDB(entries))
+	var lost []NeighbourKey
+	var found []Neighbour
+	neighbours, err := dp.Neighbours()
+	must(t, err)
+	for _, n := range neighbours {
+		lost = append(lost, n.NeighbourKey)
+	}
+	for k, n := range p.Neighbours {
+		found = append(found, Neighbour{NeighbourKey: NeighbourKey(k), MAC: n.MAC, Router: n.Router, Ask: n.Ask})
+	}
+	must(t, dp.DeleteNeighbours(lost))
+	must(t, dp.PutNeighbours(found))
 	accepts, err := dp.Accepts()
 	must(t, err)
 	must(t, dp.DeleteAccepts(slices.DeleteFunc(accepts, func(a Accept) bool { return p.Accepts[oracle.Accept(a)] })))

@@ -46,9 +46,66 @@ func (d *duel) someMAC() wire.MAC {
 	return d.macOf(r.IntN(16))
 }
 
+// talkAddr is an address of plans and packets.
+func talkAddr(i int, ip6 bool) netip.Addr {
+	if ip6 {
+		return netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(i)})
+	}
+	return netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
+}
+
+// talk is ARP or neighbour discovery, often true.
+func (d *duel) talk(src wire.MAC) []byte {
+	r := d.rng
+	ip6 := r.IntN(2) == 0
+	own := int(src[5]) // a port's first MAC ends as its address does
+	if r.IntN(3) == 0 {
+		own = r.IntN(8)
+	}
+	from, target, mac := talkAddr(own, ip6), talkAddr(r.IntN(8), ip6), src
+	switch r.IntN(8) {
+	case 0:
+		from = map[bool]netip.Addr{false: netip.IPv4Unspecified(), true: netip.IPv6Unspecified()}[ip6]
+	case 1:
+		mac = d.someMAC()
+	case 2:
+		if ip6 {
+			from = netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: byte(r.IntN(2)), 11: 0xff, 12: 0xfe, 15: byte(r.IntN(8))})
+		}
+	}
+	if !ip6 {
+		a := wire.ARP{Op: wire.ARPOp(1 + r.IntN(2)), SenderMAC: mac, SenderIP: from, TargetIP: target}
+		h := wire.Ethernet{Dst: wire.BroadcastMAC, Src: src, Type: wire.TypeARP}
+		if r.IntN(4) == 0 {
+			h.Dst = d.someMAC()
+		}
+		return a.Append(h.Append(nil))
+	}
+	n := wire.Neighbour{Advertisement: r.IntN(3) == 0, Override: true, Target: target, MAC: mac}
+	if r.IntN(4) == 0 {
+		n.MAC = wire.MAC{}
+	}
+	f := wire.Flow{SrcMAC: src, DstMAC: wire.MAC{0x33, 0x33, 0xff, 0, 0, 1}, Src: from, Dst: wire.SolicitedNode(target), TTL: 255}
+	if n.Advertisement {
+		n.Target = from
+	}
+	if r.IntN(4) == 0 {
+		f.DstMAC = d.someMAC()
+	}
+	b := n.Frame(f)
+	if r.IntN(6) == 0 && len(b) > 54 { // behind an extension header
+		b[20] = []byte{0, 60, 44, 43}[r.IntN(4)]
+		b = slices.Insert(b, 54, 58, 0, 0, 0, 0, 0, 0, 0)
+	}
+	return b
+}
+
 // inner is a workload's frame.
 func (d *duel) inner(src wire.MAC) []byte {
 	r := d.rng
+	if r.IntN(6) == 0 {
+		return d.talk(src)
+	}
 	dst := d.someMAC()
 	if r.IntN(6) == 0 {
 		dst = wire.BroadcastMAC

@@ -79,6 +79,7 @@ func (d *duel) onTheWire(p *oracle.Plan, s shot) string {
 		return ""
 	}
 	d.drain()
+	d.forgetAsked(s)
 	drops, before := d.allDrops(), d.seen()
 	if err := unix.Sendto(d.taps[s.ifindex].fd, s.Data, 0, &unix.SockaddrLinklayer{Ifindex: d.taps[s.ifindex].index, Halen: 6}); err != nil {
 		return fmt.Sprintf("send: %v", err)
@@ -103,6 +104,11 @@ func (d *duel) onTheWire(p *oracle.Plan, s shot) string {
 	for _, to := range want.Deliveries {
 		if b := d.taps[to.Ifindex].waitNext(); !bytes.Equal(b, to.Frame) {
 			return fmt.Sprintf("oracle: for interface %d\n%x\ndatapath:\n%x", to.Ifindex, to.Frame, b)
+		}
+	}
+	if want.Verdict == oracle.Answered {
+		if b := d.taps[s.ifindex].waitNext(); !bytes.Equal(b, want.Data) {
+			return fmt.Sprintf("oracle: answered\n%x\ndatapath:\n%x", want.Data, b)
 		}
 	}
 	left := slices.Clone(want.Tunnels)

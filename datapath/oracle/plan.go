@@ -22,6 +22,8 @@ type Plan struct {
 	Networks map[wire.VNI]Network
 	FDB      map[FDBKey]FDBEntry
 	Accepts  map[Accept]bool
+	// Neighbours are the addresses that ports are answered for.
+	Neighbours map[NeighbourKey]Neighbour
 	// Ports by interface index.
 	Ports map[uint32]Port
 	// Reserved is the MAC of the kernel lane's device.
@@ -56,6 +58,8 @@ type Network struct {
 	External int
 	// Uniform: the outer DSCP is the inner one, both ways (RFC 2983); else it is 0, and ignored.
 	Uniform bool
+	// Answers: ARP requests and neighbour solicitations are answered. How often an address that is not known may be asked for is not modelled.
+	Answers bool
 }
 
 // FDBKey is a MAC in a network.
@@ -84,5 +88,7 @@ type Port struct {
 	VNI             wire.VNI
 	Held, Unguarded bool
 	MACs            []wire.MAC
-	Services        Services
+	// Claims are what the port may say of itself in ARP and neighbour discovery.
+	Claims   []Claim
+	Services Services
 }

@@ -42,6 +42,9 @@ func (p *Plan) FromPort(ifindex uint32, in Packet, choose Choose) Result {
 			return r
 		}
 	}
+	if r, ok := p.talk(port, in.Data); ok {
+		return r
+	}
 	if entry, ok := p.FDB[FDBKey{port.VNI, dst}]; ok && !dst.IsMulticast() {
 		return p.unicast(ifindex, port.VNI, entry, in, choose)
 	}

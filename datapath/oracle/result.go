@@ -24,10 +24,12 @@ const (
 	Flooded
 	// Handed to the agent. In the books it is passed.
 	Handed
+	// Answered: turned into the answer, which goes back to the port.
+	Answered
 )
 
 func (v Verdict) String() string {
-	return [...]string{"passed", "dropped", "delivered", "encapsulated", "flooded", "handed"}[v]
+	return [...]string{"passed", "dropped", "delivered", "encapsulated", "flooded", "handed", "answered"}[v]
 }
 
 // Result is what must become of a packet.
