@@ -1,6 +1,7 @@
 package accept_test
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
 
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/lab"
@@ -88,22 +90,43 @@ func TestAThousandAsk(t *testing.T) {
 	n := f.network(t, "thousand", "blue", &weftv1.NetworkSpec{Subnets: []string{"10.32.0.0/16", "fd00:32::/64"}})
 	asker := f.workload(t, lab.WorkloadSpec{Name: "thousand-1", Host: "h1", Tenant: "thousand", Network: "blue"})
 	const many = 1000
-	c, ctx := f.api(t), limited(t)
-	var manifest strings.Builder
-	for i := range many {
-		fmt.Fprintf(&manifest, "---\nkind: Port\ntenant: thousand\nname: p%d\nspec: {network: blue}\n", i)
-	}
-	if r := f.weftWith(t, manifest.String(), "apply", "-f", "-"); r.status != 0 {
-		t.Fatalf("weft apply: %s", r.err)
-	}
-	for i := range many {
-		_, err := c.Ports.BindPort(ctx, connect.NewRequest(&weftv1.BindPortRequest{Tenant: "thousand", Name: fmt.Sprintf("p%d", i), Host: fmt.Sprintf("h%d", 2+i%2)}))
-		if err != nil {
-			t.Fatal(err)
+	c := f.api(t)
+	// each of the ports, several at a time, with the test's patience for each.
+	eachPort := func(do func(ctx context.Context, name string) error) {
+		var several errgroup.Group
+		several.SetLimit(8)
+		for i := range many {
+			several.Go(func() error {
+				ctx, cancel := context.WithTimeout(context.Background(), inTime)
+				defer cancel()
+				return do(ctx, fmt.Sprintf("p%d", i))
+			})
+		}
+		if err := several.Wait(); err != nil {
+			t.Error(err)
 		}
 	}
+	t.Cleanup(func() {
+		eachPort(func(ctx context.Context, name string) error {
+			_, _ = c.Ports.UnbindPort(ctx, connect.NewRequest(&weftv1.UnbindPortRequest{Tenant: "thousand", Name: name}))
+			_, err := c.Ports.DeletePort(ctx, connect.NewRequest(&weftv1.DeletePortRequest{Tenant: "thousand", Name: name}))
+			return err
+		})
+	})
+	eachPort(func(ctx context.Context, name string) error {
+		_, err := c.Ports.CreatePort(ctx, connect.NewRequest(&weftv1.CreatePortRequest{Tenant: "thousand", Name: name, Spec: &weftv1.PortSpec{Network: "blue"}}))
+		if err != nil {
+			return err
+		}
+		host := "h" + string('2'+name[len(name)-1]%2)
+		_, err = c.Ports.BindPort(ctx, connect.NewRequest(&weftv1.BindPortRequest{Tenant: "thousand", Name: name, Host: host}))
+		return err
+	})
+	if t.Failed() {
+		return
+	}
 	f.caughtUp(t, "h1")
-	ports, err := c.Ports.ListPorts(ctx, connect.NewRequest(&weftv1.ListPortsRequest{Tenant: "thousand"}))
+	ports, err := c.Ports.ListPorts(limited(t), connect.NewRequest(&weftv1.ListPortsRequest{Tenant: "thousand"}))
 	if err != nil {
 		t.Fatal(err)
 	}
