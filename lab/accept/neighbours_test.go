@@ -137,7 +137,7 @@ func TestAThousandAsk(t *testing.T) {
 			continue
 		}
 		for _, ip := range p.GetStatus().GetIps() {
-			if target := netip.MustParsePrefix(ip).Addr(); target.Is4() {
+			if target := netip.MustParseAddr(ip); target.Is4() {
 				questions = append(questions, wire.ARP{Op: wire.ARPRequest, SenderMAC: mine, SenderIP: asker.v4(), TargetIP: target}.Frame())
 			} else {
 				questions = append(questions, wire.Solicitation(mine, asker.v6(), target))
