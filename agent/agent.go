@@ -97,6 +97,7 @@ type Agent struct {
 	snapshotAt, reportAt, uplinkAt time.Time
 	lastApplied                    *planv1.Applied
 	conditions                     map[string]string
+	learned                        learned
 }
 
 // Datapath is Kernel and what is only read of it.
@@ -119,6 +120,12 @@ type Datapath interface {
 	FirstFrames(context.Context) (<-chan datapath.PortID, error)
 	// Punts gives what workloads ask their host for to a function, until the context ends.
 	Punts(context.Context, func(datapath.Punt)) error
+	// Learners says who taught how many MACs, and Learned which; Forget takes some out.
+	Learners() ([]datapath.Learner, error)
+	Learned() ([]datapath.LearnedMAC, error)
+	Forget([]datapath.FDBKey) (int, error)
+	// Strangers tells of unlisted addresses that sent into networks that take them, until the context ends.
+	Strangers(context.Context) (<-chan datapath.Accept, error)
 	// Publish puts new tables in the place of those of another layout; else it does nothing.
 	Publish() error
 }
@@ -227,6 +234,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.startServant(ctx, &tasks); err != nil {
 		return err
 	}
+	told, err := a.kernel.Strangers(ctx)
+	if err != nil {
+		return err
+	}
+	tasks.Go(func() { a.meetStrangers(ctx, told) })
 	a.log.Info("the agent is ready", "host", a.cfg.Name, "plan", a.known, "ports", len(a.atts.byUID))
 	return a.loop(ctx, events)
 }
@@ -361,6 +373,7 @@ func (a *Agent) loop(ctx context.Context, events <-chan netdev.Event) error {
 		case <-retry.C:
 			a.lookAround()
 			a.removeTAPs()
+			a.ageUnlisted()
 			if a.rec.anyFailed() || a.rec.Dirty() {
 				a.rec.Retry()
 				a.reconcile()

@@ -106,6 +106,11 @@ func (r *rig) start() {
 		r.t.Fatal(err)
 	}
 	loop.Go(func() { a.firstFrames(ctx, frames) })
+	told, err := r.kernel.Strangers(ctx)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	loop.Go(func() { a.meetStrangers(ctx, told) })
 	loop.Go(func() {
 		if err := a.loop(ctx, r.links.events); err != nil {
 			r.t.Error(err)
@@ -594,7 +599,7 @@ func TestAudit(t *testing.T) {
 		for a := range r.kernel.accepts {
 			delete(r.kernel.accepts, a)
 		}
-		r.kernel.accepts[datapath.Accept{VNI: 77, Addr: addrs[1]}] = true
+		r.kernel.accepts[datapath.Accept{VNI: 77, Addr: addrs[1]}] = 0
 		r.agent.audit()
 	}); err != nil {
 		t.Fatal(err)

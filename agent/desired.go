@@ -73,7 +73,7 @@ func (r *Reconciler) wantNetwork(vni wire.VNI) (datapath.Network, bool) {
 		return datapath.Network{}, false
 	}
 	want := datapath.Network{VNI: vni, MTU: n.mtu, Unknown: n.unknown, DSCPUniform: n.dscpUniform, LocalPorts: r.floodPorts(n),
-		Neighbours: r.view.answers(n), BUMLimit: n.bumLimit}
+		Neighbours: r.view.answers(n), BUMLimit: n.bumLimit, Learning: n.learning, Open: len(n.sources) > 0}
 	for m := range r.view.members.in[n.uid] {
 		if id, ok := r.vtepID(m); ok && !r.own(m) {
 			want.Remotes = append(want.Remotes, id)
@@ -83,6 +83,11 @@ func (r *Reconciler) wantNetwork(vni wire.VNI) (datapath.Network, bool) {
 	members := len(want.Remotes)
 	for _, e := range n.external {
 		if id, ok := r.vtepID(e.vtep); ok && !slices.Contains(want.Remotes, id) {
+			want.Remotes = append(want.Remotes, id)
+		}
+	}
+	for _, addr := range r.unlisted[n.uid].addrs() {
+		if id, ok := r.vtepID(unlistedUID(addr)); ok && !slices.Contains(want.Remotes, id) {
 			want.Remotes = append(want.Remotes, id)
 		}
 	}
@@ -163,17 +168,22 @@ func (r *Reconciler) claimed(key datapath.FDBKey, c *claim) (datapath.FDBEntry, 
 }
 
 // wantAccepts is who may send packets of a VNI: its members but this host, its externals, and for the OAM network
-// every host.
-func (r *Reconciler) wantAccepts(vni wire.VNI) map[datapath.Accept]bool {
-	want := map[datapath.Accept]bool{}
+// every host. Where the network learns, it is with the VTEP's number.
+func (r *Reconciler) wantAccepts(vni wire.VNI) map[datapath.Accept]datapath.VTEPID {
+	want := map[datapath.Accept]datapath.VTEPID{}
+	n := r.view.nets[r.view.byVNI[vni]]
 	add := func(uid string) {
 		v := r.view.vteps[uid]
 		if v == nil || r.own(uid) {
 			return
 		}
+		teacher := datapath.VTEPID(0)
+		if n != nil && n.learning.Ageing != 0 {
+			teacher, _ = r.vtepID(uid)
+		}
 		for _, a := range v.addrs {
 			if a.Is4() && r.local.Addr4.IsValid() || a.Is6() && r.local.Addr6.IsValid() {
-				want[datapath.Accept{VNI: vni, Addr: a}] = true
+				want[datapath.Accept{VNI: vni, Addr: a}] = teacher
 			}
 		}
 	}
@@ -187,7 +197,10 @@ func (r *Reconciler) wantAccepts(vni wire.VNI) map[datapath.Accept]bool {
 		}
 		return want
 	}
-	if n := r.view.nets[r.view.byVNI[vni]]; n != nil {
+	if n != nil {
+		for _, addr := range r.unlisted[n.uid].addrs() {
+			add(unlistedUID(addr))
+		}
 		for m := range r.view.members.in[n.uid] {
 			add(m)
 		}
@@ -259,6 +272,7 @@ func (r *Reconciler) heldFor(p *port, n *network) string {
 
 func sameNetwork(a, b datapath.Network) bool {
 	return a.VNI == b.VNI && a.MTU == b.MTU && a.Unknown == b.Unknown && a.DSCPUniform == b.DSCPUniform && a.External == b.External && a.Neighbours == b.Neighbours && a.BUMLimit == b.BUMLimit &&
+		a.Learning == b.Learning && a.Open == b.Open &&
 		slices.Equal(a.LocalPorts, b.LocalPorts) && slices.Equal(a.Remotes, b.Remotes)
 }
 

@@ -23,11 +23,16 @@ type fakeKernel struct {
 	fdb   map[datapath.FDBKey]datapath.FDBEntry
 	// neighbours are addresses whose MACs are in the FDB.
 	neighbours map[datapath.NeighbourKey]datapath.Neighbour
-	accepts    map[datapath.Accept]bool
+	accepts    map[datapath.Accept]datapath.VTEPID
 	ports      map[uint32]datapath.Port
 	links      map[uint32]bool // interfaces that exist; nil: all
 	hops       map[datapath.VTEPID][]datapath.Hop
 	noXDP      bool // no interface takes an XDP program
+	sources    map[datapath.Source]bool
+	// learners and learned are what frames have taught; strangers who is told.
+	learners  []datapath.Learner
+	learned   []datapath.LearnedMAC
+	strangers chan datapath.Accept
 	// frames are the first frames of watched ports.
 	frames chan datapath.PortID
 
@@ -49,9 +54,9 @@ var errFull = errors.New("table is full")
 
 func newFakeKernel() *fakeKernel {
 	return &fakeKernel{
-		mu: &sync.Mutex{}, frames: make(chan datapath.PortID, 10),
+		mu: &sync.Mutex{}, frames: make(chan datapath.PortID, 10), strangers: make(chan datapath.Accept, 10),
 		vteps: map[datapath.VTEPID]datapath.VTEP{}, nets: map[wire.VNI]datapath.Network{},
-		fdb: map[datapath.FDBKey]datapath.FDBEntry{}, accepts: map[datapath.Accept]bool{}, ports: map[uint32]datapath.Port{},
+		fdb: map[datapath.FDBKey]datapath.FDBEntry{}, accepts: map[datapath.Accept]datapath.VTEPID{}, sources: map[datapath.Source]bool{}, ports: map[uint32]datapath.Port{},
 		hops: map[datapath.VTEPID][]datapath.Hop{}, neighbours: map[datapath.NeighbourKey]datapath.Neighbour{},
 	}
 }
@@ -237,12 +242,15 @@ func (f *fakeKernel) Neighbours() ([]datapath.Neighbour, error) {
 	return slices.Collect(maps.Values(f.neighbours)), nil
 }
 
-func (f *fakeKernel) PutAccepts(list []datapath.Accept) error {
+func (f *fakeKernel) PutTeachers(list []datapath.Teacher) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, a := range list {
 		f.write()
-		f.accepts[a] = true
+		if a.VTEP != 0 && !f.vteps[a.VTEP].Addr.IsValid() {
+			f.unsafe = append(f.unsafe, fmt.Sprintf("MACs are learned at VTEP %d, which is not there", a.VTEP))
+		}
+		f.accepts[a.Accept] = a.VTEP
 	}
 	return nil
 }
@@ -257,10 +265,72 @@ func (f *fakeKernel) DeleteAccepts(list []datapath.Accept) error {
 	return nil
 }
 
-func (f *fakeKernel) Accepts() ([]datapath.Accept, error) {
+func (f *fakeKernel) Teachers() (list []datapath.Teacher, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Collect(maps.Keys(f.accepts)), nil
+	for a, id := range f.accepts {
+		list = append(list, datapath.Teacher{Accept: a, VTEP: id})
+	}
+	return list, nil
+}
+
+func (f *fakeKernel) PutSources(list []datapath.Source) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range list {
+		f.write()
+		f.sources[s] = true
+	}
+	return nil
+}
+
+func (f *fakeKernel) DeleteSources(list []datapath.Source) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range list {
+		f.write()
+		if f.nets[s.VNI].Open {
+			f.unsafe = append(f.unsafe, fmt.Sprintf("prefix %s of network %d goes while that says it has it", s.Prefix, s.VNI))
+		}
+		delete(f.sources, s)
+	}
+	return nil
+}
+
+func (f *fakeKernel) Sources() ([]datapath.Source, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.sources)), nil
+}
+
+func (f *fakeKernel) Learners() ([]datapath.Learner, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.learners), nil
+}
+
+func (f *fakeKernel) Learned() ([]datapath.LearnedMAC, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.learned), nil
+}
+
+func (f *fakeKernel) Forget(keys []datapath.FDBKey) (n int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.learned = slices.DeleteFunc(f.learned, func(m datapath.LearnedMAC) bool {
+		if slices.Contains(keys, m.FDBKey) {
+			n++
+			return true
+		}
+		return false
+	})
+	return n, nil
+}
+
+// Strangers passes what tests put into strangers on.
+func (f *fakeKernel) Strangers(ctx context.Context) (<-chan datapath.Accept, error) {
+	return relay(ctx, f.strangers), nil
 }
 
 func (f *fakeKernel) AttachPort(p datapath.Port) error {
@@ -313,7 +383,7 @@ func (f *fakeKernel) mayOpen(p datapath.Port) error {
 		return f.bad("port %s is opened without its network", p.UID)
 	}
 	for _, id := range n.Remotes {
-		if !f.accepts[datapath.Accept{VNI: p.VNI, Addr: f.vteps[id].Addr}] {
+		if _, ok := f.accepts[datapath.Accept{VNI: p.VNI, Addr: f.vteps[id].Addr}]; !ok {
 			return f.bad("port %s is opened while VTEP %d is not accepted", p.UID, id)
 		}
 	}
@@ -420,20 +490,23 @@ func (f *fakeKernel) Punts(context.Context, func(datapath.Punt)) error { return 
 
 // FirstFrames passes what tests put into frames on.
 func (f *fakeKernel) FirstFrames(ctx context.Context) (<-chan datapath.PortID, error) {
-	out := make(chan datapath.PortID)
-	in := f.frames
+	return relay(ctx, f.frames), nil
+}
+
+func relay[T any](ctx context.Context, in <-chan T) <-chan T {
+	out := make(chan T)
 	go func() {
 		defer close(out)
 		for {
 			select {
 			case <-ctx.Done():
 				return
-			case id := <-in:
-				out <- id
+			case v := <-in:
+				out <- v
 			}
 		}
 	}()
-	return out, nil
+	return out
 }
 
 // word is a setting that differs from the usual, at the end of a line.
@@ -447,6 +520,7 @@ func word(on bool, w string) string {
 // settings are those of a network that differ from what is said of nothing.
 func settings(n datapath.Network) string {
 	s := word(n.DSCPUniform, "uniform") + word(n.BUMLimit > 0, fmt.Sprint("bum ", n.BUMLimit)) + word(n.Neighbours == 0, "floods")
+	s += word(n.Learning.Ageing != 0, fmt.Sprintf("learns %s %d %d", n.Learning.Ageing, n.Learning.VTEPLimit, n.Learning.PortLimit)) + word(n.Open, "open")
 	return s + word(n.Neighbours&datapath.NeighboursClosed4 != 0, "closed4") + word(n.Neighbours&datapath.NeighboursClosed6 != 0, "closed6")
 }
 
@@ -488,8 +562,11 @@ func (f *fakeKernel) String() string {
 	for _, n := range f.neighbours {
 		add("neighbour %d %s %s%s", n.VNI, n.IP, n.MAC, word(n.Ask, "ask")+word(n.Router, "router"))
 	}
-	for a := range f.accepts {
-		add("accept %d %s", a.VNI, a.Addr)
+	for a, id := range f.accepts {
+		add("accept %d %s%s", a.VNI, a.Addr, word(id != 0, fmt.Sprintf("vtep %d", id)))
+	}
+	for s := range f.sources {
+		add("source %d %s", s.VNI, s.Prefix)
 	}
 	for _, p := range f.ports {
 		state := "open"

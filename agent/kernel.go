@@ -27,9 +27,14 @@ type Kernel interface {
 	DeleteNeighbours([]datapath.NeighbourKey) error
 	Neighbours() ([]datapath.Neighbour, error)
 
-	PutAccepts([]datapath.Accept) error
+	// The accept table, with the VTEPs that MACs are learned at.
+	PutTeachers([]datapath.Teacher) error
 	DeleteAccepts([]datapath.Accept) error
-	Accepts() ([]datapath.Accept, error)
+	Teachers() ([]datapath.Teacher, error)
+
+	PutSources([]datapath.Source) error
+	DeleteSources([]datapath.Source) error
+	Sources() ([]datapath.Source, error)
 
 	AttachPort(datapath.Port) error
 	UpdatePort(datapath.Port) error
@@ -48,8 +53,9 @@ type tables struct {
 	fdb   byMAC[spot]
 	// neighbours are the addresses that are answered for.
 	neighbours map[datapath.NeighbourKey]datapath.Neighbour
-	accepts    map[wire.VNI]map[datapath.Accept]bool
+	accepts    map[wire.VNI]map[datapath.Accept]datapath.VTEPID
 	ports      map[uint32]datapath.Port
+	sources    map[datapath.Source]bool
 }
 
 // dump reads every table.
@@ -59,8 +65,9 @@ func dump(k Kernel) (*tables, error) {
 		nets:       map[wire.VNI]datapath.Network{},
 		fdb:        byMAC[spot]{},
 		neighbours: map[datapath.NeighbourKey]datapath.Neighbour{},
-		accepts:    map[wire.VNI]map[datapath.Accept]bool{},
+		accepts:    map[wire.VNI]map[datapath.Accept]datapath.VTEPID{},
 		ports:      map[uint32]datapath.Port{},
+		sources:    map[datapath.Source]bool{},
 	}
 	vteps, err := k.VTEPs()
 	if err != nil {
@@ -90,12 +97,19 @@ func dump(k Kernel) (*tables, error) {
 	for _, n := range neighbours {
 		t.neighbours[n.NeighbourKey] = n
 	}
-	accepts, err := k.Accepts()
+	accepts, err := k.Teachers()
 	if err != nil {
 		return nil, err
 	}
 	for _, a := range accepts {
 		t.accept(a)
+	}
+	sources, err := k.Sources()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range sources {
+		t.sources[s] = true
 	}
 	ports, err := k.Ports()
 	if err != nil {
@@ -107,13 +121,13 @@ func dump(k Kernel) (*tables, error) {
 	return t, nil
 }
 
-func (t *tables) accept(a datapath.Accept) {
+func (t *tables) accept(a datapath.Teacher) {
 	of := t.accepts[a.VNI]
 	if of == nil {
-		of = map[datapath.Accept]bool{}
+		of = map[datapath.Accept]datapath.VTEPID{}
 		t.accepts[a.VNI] = of
 	}
-	of[a] = true
+	of[a.Accept] = a.VTEP
 }
 
 func (t *tables) refuse(a datapath.Accept) {

@@ -165,7 +165,7 @@ func TestStaleBindingsMembers(t *testing.T) {
 		w.tell(line)
 	}
 	for _, host := range []string{"192.0.2.2", "192.0.2.3"} {
-		if !w.kernel.accepts[datapath.Accept{VNI: 5001, Addr: netip.MustParseAddr(host)}] {
+		if _, ok := w.kernel.accepts[datapath.Accept{VNI: 5001, Addr: netip.MustParseAddr(host)}]; !ok {
 			t.Errorf("%s is not accepted:\n%s", host, w.kernel)
 		}
 	}

@@ -211,7 +211,7 @@ func TestOAMMACs(t *testing.T) {
 	if got := w.kernel.fdb[datapath.FDBKey{MAC: oamMAC(addrs[0], kernelLane)}]; got.Flags != datapath.FDBAllByKernel || got.Ifindex != 5 {
 		t.Errorf("own kernel lane entry: %+v", got)
 	}
-	if !w.kernel.accepts[datapath.Accept{Addr: addrs[1]}] || len(w.kernel.accepts) != 2 {
+	if _, ok := w.kernel.accepts[datapath.Accept{Addr: addrs[1]}]; !ok || len(w.kernel.accepts) != 2 {
 		t.Errorf("accepted: %v", w.kernel.accepts)
 	}
 	w.check()

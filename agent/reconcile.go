@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/datapath"
@@ -16,8 +17,8 @@ import (
 //
 // Flush writes in an order that is safe to stop after any write (rules 2 and 3):
 //
-//	hold -> VTEPs -> accepts -> attach, held -> networks -> FDB -> neighbours -> open ->
-//	delete neighbours -> delete FDB -> delete networks -> detach -> delete accepts -> delete VTEPs
+//	hold -> VTEPs -> accepts -> attach, held -> sources -> networks -> FDB -> neighbours -> open ->
+//	delete neighbours -> delete FDB -> delete networks -> delete sources -> detach -> delete accepts -> delete VTEPs
 type Reconciler struct {
 	kernel Kernel
 	self   string
@@ -34,6 +35,9 @@ type Reconciler struct {
 	// fast says of the ports that are to be in the XDP lane whether their interfaces are fit for it.
 	fast map[string]fastPath
 	oam  oam
+
+	// unlisted are VTEPs that no plan names, by the network that they came to.
+	unlisted map[string]*unlisted
 
 	ids     map[string]datapath.VTEPID
 	uids    map[datapath.VTEPID]string
@@ -55,6 +59,7 @@ type failures struct {
 	vteps   map[string]error
 	nets    map[wire.VNI]error
 	accepts map[datapath.Accept]error
+	sources map[wire.VNI]error
 	fdb     map[datapath.FDBKey]error
 	// neighbours that are not there are asked for, as addresses that nobody knows.
 	neighbours map[datapath.NeighbourKey]error
@@ -69,10 +74,10 @@ func NewReconciler(k Kernel, self string, end datapath.Local, log *slog.Logger) 
 	return &Reconciler{
 		kernel: k, self: self, local: end, view: newView(), locals: map[string]*local{}, fast: map[string]fastPath{}, log: log,
 		checker: plan.NewChecker(self, plan.Features()), contested: map[string]change{}, doubts: map[plan.Key]string{},
-		ids: map[string]datapath.VTEPID{}, uids: map[datapath.VTEPID]string{}, portIDs: map[string]datapath.PortID{},
+		unlisted: map[string]*unlisted{}, ids: map[string]datapath.VTEPID{}, uids: map[datapath.VTEPID]string{}, portIDs: map[string]datapath.PortID{},
 		dirty: newDirty(), ended: func(string, datapath.PortID) {},
 		failed: failures{
-			vteps: map[string]error{}, nets: map[wire.VNI]error{}, accepts: map[datapath.Accept]error{},
+			vteps: map[string]error{}, nets: map[wire.VNI]error{}, accepts: map[datapath.Accept]error{}, sources: map[wire.VNI]error{},
 			fdb: map[datapath.FDBKey]error{}, neighbours: map[datapath.NeighbourKey]error{}, ports: map[string]error{},
 		},
 	}
@@ -179,6 +184,7 @@ func (r *Reconciler) Load() error {
 		return fmt.Errorf("read the kernel's tables: %w", err)
 	}
 	r.tables = t
+	r.recallUnlisted(time.Now())
 	for _, p := range t.ports {
 		if r.portIDs[p.UID] == 0 {
 			r.portIDs[p.UID] = p.ID
@@ -216,6 +222,9 @@ func (r *Reconciler) Retry() {
 		r.dirty.nets[vni] = true
 		r.touchPortsOf(vni)
 	}
+	for vni := range r.failed.sources {
+		r.dirty.nets[vni] = true
+	}
 	for a := range r.failed.accepts {
 		r.dirty.accepts[a.VNI] = true
 		r.touchPortsOf(a.VNI)
@@ -242,7 +251,7 @@ func (r *Reconciler) touchPortsOf(vni wire.VNI) {
 
 func (r *Reconciler) anyFailed() bool {
 	f := &r.failed
-	return len(f.vteps)+len(f.nets)+len(f.accepts)+len(f.fdb)+len(f.neighbours)+len(f.ports) > 0
+	return len(f.vteps)+len(f.nets)+len(f.accepts)+len(f.sources)+len(f.fdb)+len(f.neighbours)+len(f.ports) > 0
 }
 
 // pass is one way through the stages.
@@ -254,6 +263,7 @@ func (r *Reconciler) pass() {
 	r.putVTEPs(d)
 	r.putAccepts(d)
 	r.attachPorts(d)
+	r.putSources(d)
 	r.putNetworks(d)
 	gone := r.putFDB(d)
 	lost := r.putNeighbours(d)
@@ -261,6 +271,7 @@ func (r *Reconciler) pass() {
 	r.deleteNeighbours(lost)
 	r.deleteFDB(gone)
 	r.deleteNetworks(d)
+	r.deleteSources(d)
 	r.detachPorts(d)
 	r.deleteAccepts(d)
 	r.deleteVTEPs(d)
@@ -315,6 +326,9 @@ func (r *Reconciler) expandAll(d *dirty) {
 	for vni := range r.tables.accepts {
 		d.accepts[vni] = true
 	}
+	for s := range r.tables.sources {
+		d.nets[s.VNI] = true
+	}
 	d.nets[wire.OAMVNI], d.accepts[wire.OAMVNI] = true, true
 	for vni := range r.view.claims {
 		d.touchAll(vni)
@@ -361,6 +375,9 @@ func (r *Reconciler) Errors() []*planv1.ResourceError {
 	}
 	for vni, err := range r.failed.nets {
 		add(planv1.Kind_KIND_NETWORK, r.view.byVNI[vni], "network table: %v", err)
+	}
+	for vni, err := range r.failed.sources {
+		add(planv1.Kind_KIND_NETWORK, r.view.byVNI[vni], "table of sources: %v", err)
 	}
 	for a, err := range r.failed.accepts {
 		add(planv1.Kind_KIND_NETWORK, r.view.byVNI[a.VNI], "accept table, VTEP %s: %v", a.Addr, err)

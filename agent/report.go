@@ -20,7 +20,8 @@ func (a *Agent) report() {
 	if a.connected == "" {
 		return
 	}
-	rep := &planv1.Report{Conditions: a.conditionList(), Silent: a.silentList(time.Now())}
+	a.lookAtLearned()
+	rep := &planv1.Report{Conditions: a.conditionList(), Learned: a.learned.list, Silent: a.silentList(time.Now())}
 	drops, err := a.kernel.Drops()
 	if err != nil {
 		a.log.Error("the drop counters cannot be read", "err", err)
@@ -219,5 +220,5 @@ func (a *Agent) conditionList() []*planv1.Condition {
 	for _, name := range slices.Sorted(maps.Keys(a.conditions)) {
 		list = append(list, &planv1.Condition{Name: name, Message: a.conditions[name]})
 	}
-	return list
+	return append(list, a.learnedConditions()...)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/weftnet/weft/datapath"
@@ -105,29 +106,71 @@ func (r *Reconciler) number(uid string, want datapath.VTEP) datapath.VTEPID {
 }
 
 func (r *Reconciler) putAccepts(d *dirty) {
-	var put []datapath.Accept
+	var put []datapath.Teacher
 	for vni := range d.accepts {
 		want := r.wantAccepts(vni)
-		for a := range want {
-			if !r.tables.accepts[vni][a] {
-				put = append(put, a)
+		for a, id := range want {
+			if have, there := r.tables.accepts[vni][a]; !there || have != id {
+				put = append(put, datapath.Teacher{Accept: a, VTEP: id})
 			}
 		}
 		for a := range r.failed.accepts {
-			if a.VNI == vni && !want[a] {
+			if _, ok := want[a]; a.VNI == vni && !ok {
 				delete(r.failed.accepts, a)
 			}
 		}
 	}
-	batch(put, r.kernel.PutAccepts, func(a datapath.Accept, err error) {
+	batch(put, r.kernel.PutTeachers, func(a datapath.Teacher, err error) {
 		if err != nil {
-			r.failed.accepts[a] = err
+			r.failed.accepts[a.Accept] = err
 			return
 		}
-		delete(r.failed.accepts, a)
+		delete(r.failed.accepts, a.Accept)
 		r.tables.accept(a)
 		r.writes++
 	})
+}
+
+// wantSources are the prefixes from which a network takes unlisted VTEPs.
+func (r *Reconciler) wantSources(vni wire.VNI) []netip.Prefix {
+	if n := r.view.nets[r.view.byVNI[vni]]; n != nil {
+		return n.sources
+	}
+	return nil
+}
+
+// putSources writes prefixes before the network says that it has some. One that does not fit is the network's error, until the next pass writes it.
+func (r *Reconciler) putSources(d *dirty) {
+	for vni := range d.nets {
+		for _, p := range r.wantSources(vni) {
+			s := datapath.Source{VNI: vni, Prefix: p}
+			if r.tables.sources[s] {
+				continue
+			}
+			if err := r.kernel.PutSources([]datapath.Source{s}); err != nil {
+				r.failed.sources[vni] = err
+				return
+			}
+			r.tables.sources[s] = true
+			r.writes++
+		}
+		delete(r.failed.sources, vni)
+	}
+}
+
+func (r *Reconciler) deleteSources(d *dirty) {
+	for s := range r.tables.sources {
+		if !d.nets[s.VNI] || slices.Contains(r.wantSources(s.VNI), s.Prefix) {
+			continue
+		}
+		if err := r.kernel.DeleteSources([]datapath.Source{s}); err != nil {
+			r.failed.sources[s.VNI] = err
+			continue
+		}
+		r.deleted++
+		r.writes++
+		delete(r.tables.sources, s)
+	}
 }
 
 // attachPorts brings entries up to date, without opening any.
@@ -296,7 +339,7 @@ func (r *Reconciler) deleteAccepts(d *dirty) {
 	for vni := range d.accepts {
 		want := r.wantAccepts(vni)
 		for a := range r.tables.accepts[vni] {
-			if !want[a] {
+			if _, ok := want[a]; !ok {
 				gone = append(gone, a)
 			}
 		}

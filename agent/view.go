@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/datapath"
@@ -57,6 +58,8 @@ type network struct {
 	mtu          int
 	unknown      datapath.UnknownUnicast
 	dscpUniform  bool
+	learning     datapath.Learning
+	sources      []netip.Prefix
 	external     []external
 	dhcp         *dhcp // nil: nothing is answered
 	// floods: nobody is answered.
@@ -211,6 +214,19 @@ func decodeNetwork(uid string, m *planv1.Network) (*network, error) {
 	var err error
 	if n.dhcp, err = decodeDHCP(m.Dhcp); err != nil {
 		return nil, err
+	}
+	if l := m.Learning; l != nil {
+		n.learning = datapath.Learning{Ageing: time.Duration(l.AgeingSeconds) * time.Second, VTEPLimit: int(l.VtepLimit), PortLimit: int(l.PortLimit)}
+		if n.learning.Ageing <= 0 || n.learning.Ageing > datapath.MaxAgeing {
+			return nil, fmt.Errorf("learned MACs are to age after %s", n.learning.Ageing)
+		}
+		for _, s := range l.Sources {
+			p, err := netip.ParsePrefix(s)
+			if err != nil {
+				return nil, err
+			}
+			n.sources = append(n.sources, p.Masked())
+		}
 	}
 	for _, e := range m.External {
 		macs, err := decodeMACs(e.Macs)

@@ -22,6 +22,7 @@ spec:
   dscp: uniform
   neighbours: flood
   %s: 500
+  learning: {ageing: 90s, vtep_limit: 100, port_limit: 10, sources: [198.51.100.0/24]}
   vteps: [{vtep: ext1, macs: ["02:00:00:00:00:01"]}]
   dhcp:
     disabled: true

@@ -14,7 +14,7 @@ import (
 
 func networkCommand(a *app) *cobra.Command {
 	return a.owned(a.asking(group("network", "a tenant's segments: one broadcast domain and one VNI each",
-		networkCreate(a), networkList(a), networkShow(a), networkSet(a), networkDelete(a), networkVTEPCommand(a))))
+		networkCreate(a), networkList(a), networkShow(a), networkSet(a), networkDelete(a), networkLearned(a), networkForget(a), networkVTEPCommand(a))))
 }
 
 const unknownUnicastHelp = "where frames to unknown MACs go, `WHERE`: external (VTEPs), flood or drop"
@@ -97,7 +97,7 @@ func networkCreate(a *app) *cobra.Command {
 	f.StringSliceVar(&spec.Subnets, "subnet", nil, "IPv4 or IPv6 `PREFIX`, any number of times")
 	f.Int64Var(&mtu, "mtu", 0, "`OCTETS` of an inner IP packet; 0 is whatever fits")
 	f.StringVar(&spec.Description, "description", "", "what it is for")
-	unknown, dscp, neighbours := unknownUnicastFlag(cmd), dscpFlag(cmd), neighboursFlag(cmd)
+	unknown, dscp, neighbours, learning := unknownUnicastFlag(cmd), dscpFlag(cmd), neighboursFlag(cmd), newLearningFlags(cmd)
 	bum := bumLimitFlag(cmd, "for all its ports on one host together", defaultNetworkBUM)
 	var dhcp dhcpFlags
 	dhcp.register(cmd, "")
@@ -122,6 +122,9 @@ func networkCreate(a *app) *cobra.Command {
 			return err
 		}
 		if err := dhcp.edit(cmd, spec); err != nil {
+			return err
+		}
+		if err = learning.apply(spec); err != nil {
 			return err
 		}
 		tenant, err := a.tenant()
@@ -226,6 +229,7 @@ func (s *sheet) network(n *weftv1.Network) {
 	s.row("MTU", mtu)
 	s.row("Unknown unicast", enum("UNKNOWN_UNICAST_", spec.GetUnknownUnicast()))
 	s.row("DSCP", enum("DSCP_", spec.GetDscp()))
+	s.learning(spec.GetLearning(), status.GetLearned())
 	s.dhcp(spec)
 	s.row("Neighbours", enum("NEIGHBOURS_", spec.GetNeighbours()))
 	s.row("BUM limit", bumLimit(spec.GetBumLimit(), defaultNetworkBUM)+" on each host")
@@ -250,21 +254,21 @@ func (s *sheet) network(n *weftv1.Network) {
 func networkSet(a *app) *cobra.Command {
 	var next weftv1.NetworkSpec
 	var mtu int64
-	cmd := &cobra.Command{Use: "set NAME", Short: "change a network: mtu, subnets, unknown-unicast, dscp, neighbours, bum-limit, dhcp and what it says, description", Args: names("NAME"),
+	cmd := &cobra.Command{Use: "set NAME", Short: "change a network: mtu, subnets, unknown-unicast, dscp, neighbours, bum-limit, learning, dhcp and what it says, description", Args: names("NAME"),
 		Long:              "Changes what is named and leaves the rest. VNI and pool of a network never change; its VTEPs are changed with `weft network vtep`.",
 		ValidArgsFunction: a.complete(a.networkNames)}
 	f := cmd.Flags()
 	f.StringSliceVar(&next.Subnets, "subnet", nil, "IPv4 or IPv6 `PREFIX`, any number of times: they replace all that were there")
 	f.Int64Var(&mtu, "mtu", 0, "`OCTETS` of an inner IP packet; 0 is whatever fits")
 	f.StringVar(&next.Description, "description", "", "what it is for")
-	unknown, dscp, neighbours := unknownUnicastFlag(cmd), dscpFlag(cmd), neighboursFlag(cmd)
+	unknown, dscp, neighbours, learning := unknownUnicastFlag(cmd), dscpFlag(cmd), neighboursFlag(cmd), newLearningFlags(cmd)
 	bum := bumLimitFlag(cmd, "for all its ports on one host together", defaultNetworkBUM)
 	var dhcp dhcpFlags
 	dhcp.register(cmd, ": they replace all that were there")
 	based := revisionFlag(cmd)
 	a.waiting(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if err := somethingToSet(cmd, append([]string{"mtu", "subnet", "unknown-unicast", "dscp", "neighbours", "bum-limit", "description"}, dhcpFlagNames...)...); err != nil {
+		if err := somethingToSet(cmd, slices.Concat([]string{"mtu", "subnet", "unknown-unicast", "dscp", "neighbours", "bum-limit", "description"}, learningNames, dhcpFlagNames)...); err != nil {
 			return err
 		}
 		if next.Mtu, err = mtuFlag(mtu); err != nil {
@@ -285,7 +289,7 @@ func networkSet(a *app) *cobra.Command {
 		if next.BumLimit, err = parseBUMLimit(*bum); err != nil {
 			return err
 		}
-		n, err := a.changeNetwork(cmd.Context(), args[0], *based, func(spec *weftv1.NetworkSpec) {
+		n, err := a.changeNetwork(cmd.Context(), args[0], *based, func(spec *weftv1.NetworkSpec) error {
 			_ = dhcp.edit(cmd, spec)
 			if f.Changed("subnet") {
 				spec.Subnets = slices.DeleteFunc(next.Subnets, func(s string) bool { return s == "" })
@@ -308,6 +312,7 @@ func networkSet(a *app) *cobra.Command {
 			if f.Changed("description") {
 				spec.Description = next.Description
 			}
+			return learning.apply(spec)
 		})
 		if err != nil {
 			return err
@@ -320,7 +325,7 @@ func networkSet(a *app) *cobra.Command {
 	return a.formatted(cmd)
 }
 
-func (a *app) changeNetwork(ctx context.Context, name string, based int64, edit func(*weftv1.NetworkSpec)) (*weftv1.Network, error) {
+func (a *app) changeNetwork(ctx context.Context, name string, based int64, edit func(*weftv1.NetworkSpec) error) (*weftv1.Network, error) {
 	tenant, err := a.tenant()
 	if err != nil {
 		return nil, err
@@ -338,8 +343,7 @@ func (a *app) changeNetwork(ctx context.Context, name string, based int64, edit 
 			if n.Spec == nil {
 				n.Spec = &weftv1.NetworkSpec{}
 			}
-			edit(n.Spec)
-			return nil
+			return edit(n.Spec)
 		},
 		func(ctx context.Context, n *weftv1.Network, revision int64) (*weftv1.Network, error) {
 			return call(ctx, c.Networks.UpdateNetwork,

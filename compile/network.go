@@ -94,7 +94,20 @@ func (r *run) buildNetwork(uid model.UID) *plan.Resource {
 		}
 	}
 	m.Dhcp = dhcp(n.Spec.EffectiveDHCP())
-	return plan.NewNetwork(int64(r.w.Revision), m, plan.FeatureMembers)
+	requires := []string{plan.FeatureMembers}
+	if n.Spec.Learning != nil {
+		m.Learning = learning(n.Spec.Learning.Effective())
+		requires = append(requires, plan.FeatureLearning)
+	}
+	return plan.NewNetwork(int64(r.w.Revision), m, requires...)
+}
+
+func learning(l model.Learning) *planv1.Learning {
+	out := &planv1.Learning{AgeingSeconds: uint32(l.Ageing.Seconds()), VtepLimit: uint32(l.VTEPLimit), PortLimit: uint32(l.PortLimit)}
+	for _, p := range l.Sources {
+		out.Sources = append(out.Sources, p.String())
+	}
+	return out
 }
 
 func unknownUnicast(u model.UnknownUnicast) planv1.UnknownUnicast {

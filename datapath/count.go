@@ -143,6 +143,7 @@ type TableUse struct {
 func (d *Datapath) Tables() []TableUse {
 	return []TableUse{
 		use(d.fdb, func(bpf.TCFdbEntry) bool { return true }),
+		use(d.learned, func(m bpf.TCLearnedMac) bool { return m.Place != 0 }),
 		use(d.accepts, func(uint32) bool { return true }),
 		use(d.neighbours, func(bpf.TCNeighbour) bool { return true }),
 		use(d.claims, func(uint32) bool { return true }),

@@ -56,6 +56,9 @@ type Datapath struct {
 	ofNetworks *table.Table[uint32, bpf.TCBudget]
 	neighbours *table.Table[bpf.TCNeighbourKey, bpf.TCNeighbour]
 	claims     *table.Table[bpf.TCClaimKey, uint32]
+	learned    *table.Table[bpf.TCFdbKey, bpf.TCLearnedMac]
+	learners   *table.Table[bpf.TCLearnerKey, bpf.TCLearner]
+	prefixes   *table.Table[bpf.TCSourceKey, uint32]
 	portIDs    *table.Table[uint32, uint32]
 	ports      *table.Table[uint32, bpf.TCPort]
 	dropCounts *table.Table[bpf.TCDropKey, uint64]
@@ -73,8 +76,9 @@ type Datapath struct {
 	retired []retiredList
 	sweeper *sweeper
 
-	firsts firstFrames
-	punts  punts
+	firsts    firstFrames
+	punts     punts
+	strangers strangers
 }
 
 // portRef is what the process remembers of a port.
@@ -179,6 +183,9 @@ func (d *Datapath) openMaps(spec *ebpf.CollectionSpec) error {
 	d.ofNetworks = table.New[uint32, bpf.TCBudget]("network budgets", d.maps["network_budgets"], l.Networks)
 	d.neighbours = table.New[bpf.TCNeighbourKey, bpf.TCNeighbour]("neighbours", d.maps["neighbours"], l.Neighbours)
 	d.claims = table.New[bpf.TCClaimKey, uint32]("claims", d.maps["claims"], l.Claims)
+	d.learned = table.New[bpf.TCFdbKey, bpf.TCLearnedMac]("learned MACs", d.maps["learned"], l.Learned)
+	d.learners = table.New[bpf.TCLearnerKey, bpf.TCLearner]("learners", d.maps["learners"], l.Accepts+l.Ports)
+	d.prefixes = table.New[bpf.TCSourceKey, uint32]("sources", d.maps["sources"], l.Sources)
 	d.portIDs = table.New[uint32, uint32]("interfaces", d.maps["port_ids"], l.Ports)
 	d.ports = table.New[uint32, bpf.TCPort]("ports", d.maps["ports"], l.Ports)
 	d.dropCounts = table.New[bpf.TCDropKey, uint64]("drop counters", d.maps["drops"], l.DropKeys)
@@ -233,6 +240,7 @@ func (d *Datapath) Close() error {
 	d.sweeper.stop()
 	d.firsts.stop()
 	d.punts.stop()
+	d.strangers.stop()
 	for _, p := range d.progs {
 		errs = append(errs, p.Close())
 	}

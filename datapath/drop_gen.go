@@ -218,8 +218,10 @@ const (
 	LaneXDPService LaneReason = 22
 	// LaneXDPNeighbour: it is ARP or neighbour discovery.
 	LaneXDPNeighbour LaneReason = 23
+	// LaneXDPLearn: the frame's source MAC is to be learned, or has moved.
+	LaneXDPLearn LaneReason = 24
 
-	laneReasons LaneReason = 24
+	laneReasons LaneReason = 25
 )
 
 var laneTexts = [...]struct{ name, text string }{
@@ -246,6 +248,7 @@ var laneTexts = [...]struct{ name, text string }{
 	21: {"forward", "it came by the tunnel for a port that has moved on, and follows it"},
 	22: {"xdp_service", "it may be DHCP or router discovery, which the tc lane looks at"},
 	23: {"xdp_neighbour", "it is ARP or neighbour discovery"},
+	24: {"xdp_learn", "the frame's source MAC is to be learned, or has moved"},
 }
 
 // String is the reason's name, as in docs/drops.md.

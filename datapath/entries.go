@@ -66,6 +66,10 @@ type Network struct {
 	Neighbours Neighbours
 	// BUMLimit is how many frames a second its ports here may have flooded together, with a second's worth in reserve; 0 is any number.
 	BUMLimit uint32
+	// Learning, if the network does.
+	Learning Learning
+	// Open: the network has entries in the table of sources.
+	Open bool
 }
 
 // UnknownUnicast is the datapath's form of the network setting.

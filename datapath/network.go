@@ -22,6 +22,7 @@ func (d *Datapath) PutNetwork(n Network) error {
 	}
 	want := bpf.TCNetwork{Local: uint32(len(n.LocalPorts)), Remote: uint32(len(n.Remotes)), External: uint32(n.External),
 		Mtu: uint32(n.MTU), Unknown: bpf.TCUnknownUnicast(n.Unknown), TosMask: n.tosMask(), Neighbours: bpf.TCNetworkNeighbours(n.Neighbours)}
+	d.teach(&want, n)
 	if had && d.sameList(old, n) {
 		want.List = old.List
 	} else if want.List, err = d.putList(n); err != nil {
@@ -36,7 +37,13 @@ func (d *Datapath) PutNetwork(n Network) error {
 	if had && old.List != want.List {
 		d.retire(old)
 	}
-	return errors.Join(putBudget(d.ofNetworks, uint32(n.VNI), n.BUMLimit), d.followNetwork(n.VNI, want))
+	if err := errors.Join(putBudget(d.ofNetworks, uint32(n.VNI), n.BUMLimit), d.followNetwork(n.VNI, want)); err != nil {
+		return err
+	}
+	if had && old.Ageing != 0 && want.Ageing == 0 {
+		return d.forgetNetwork(n.VNI)
+	}
+	return nil
 }
 
 // TOS_PIPE and TOS_UNIFORM of layout.h.
@@ -68,7 +75,7 @@ func (n Network) validate() error {
 	case n.MTU < 0 || n.MTU > 65535:
 		return fmt.Errorf("network with VNI %d: MTU %d", n.VNI, n.MTU)
 	}
-	return nil
+	return n.Learning.validate(n.VNI)
 }
 
 // DeleteNetwork removes a network; an absent one is fine.
@@ -83,6 +90,9 @@ func (d *Datapath) DeleteNetwork(vni wire.VNI) error {
 		return err
 	}
 	d.retire(old)
+	if old.Ageing != 0 {
+		return d.forgetNetwork(vni)
+	}
 	return nil
 }
 
@@ -98,7 +108,8 @@ func (d *Datapath) Networks() ([]Network, error) {
 	var heads []bpf.TCNetwork
 	err := d.networks.All(func(vni uint32, v bpf.TCNetwork) {
 		n := &Network{VNI: wire.VNI(vni), MTU: int(v.Mtu), Unknown: UnknownUnicast(v.Unknown), External: int(v.External),
-			DSCPUniform: v.TosMask == tosUniform, Neighbours: Neighbours(v.Neighbours), BUMLimit: limits[vni]}
+			DSCPUniform: v.TosMask == tosUniform, Neighbours: Neighbours(v.Neighbours), BUMLimit: limits[vni],
+			Learning: learningOf(v), Open: v.Flags&bpf.TCNetworkFlagsNETWORK_SOURCES != 0}
 		n.LocalPorts, n.Remotes = make([]uint32, v.Local), make([]VTEPID, v.Remote)
 		lists[v.List] = n
 		heads = append(heads, v)

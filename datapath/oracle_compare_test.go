@@ -31,12 +31,14 @@ func (s shot) String() string {
 func (d *duel) compare(p *oracle.Plan, s shot) string {
 	choose := func([]byte) (uint16, uint32) { return 49152, 0 } // checked apart
 	var want oracle.Result
+	before := maps.Clone(p.Learned)
 	if s.hook == "from_port" {
 		want = p.FromPort(s.ifindex, s.Packet, choose)
 	} else {
 		want = p.FromUplink(s.Packet)
 	}
 	if s.SegmentSize > 0 && (want.Verdict == oracle.Flooded || len(want.CopyDrops) > 0 || s.hook == "from_port" && want.Verdict == oracle.Encapsulated) {
+		p.Learned = before
 		return "" // the test run's aggregates have no GSO type, and the kernel sends, lengthens and shortens none such
 	}
 	var o outcome
@@ -45,6 +47,7 @@ func (d *duel) compare(p *oracle.Plan, s shot) string {
 		d.forgetAsked(s)
 		var err error
 		if o, err = d.shoot(s); err != nil {
+			p.Learned = before
 			return "" // BPF_PROG_TEST_RUN refuses frames that are shorter than their protocol's header
 		}
 		for _, reason := range want.CopyDrops {
@@ -99,6 +102,34 @@ func (d *duel) settle() string {
 	defer func() { d.copies = now }()
 	if !maps.Equal(now, d.copies) {
 		return fmt.Sprintf("oracle: copies dropped are %v; datapath: %v", d.copies, now)
+	}
+	return ""
+}
+
+// sameLearned compares what the packets since the last apply have taught.
+func (d *duel) sameLearned(p *oracle.Plan) string {
+	list, err := d.a.dp.Learned()
+	must(d.t, err)
+	have := map[oracle.FDBKey]oracle.Place{}
+	for _, m := range list {
+		at := oracle.Place{VTEP: uint32(m.VTEP), Moves: m.Moves}
+		for _, w := range d.ports {
+			if w.id == m.Port {
+				at.Ifindex = w.ifindex
+			}
+		}
+		have[oracle.FDBKey(m.FDBKey)] = at
+		switch {
+		case m.Moves > 0:
+			d.covered["learned and moved"]++
+		case m.Port != 0:
+			d.covered["learned at a port"]++
+		default:
+			d.covered["learned at a VTEP"]++
+		}
+	}
+	if !maps.Equal(have, p.Learned) {
+		return fmt.Sprintf("oracle: learned %v; datapath: %v", p.Learned, have)
 	}
 	return ""
 }

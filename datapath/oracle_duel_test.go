@@ -153,7 +153,8 @@ func (d *duel) plan() *oracle.Plan {
 	r := d.rng
 	p := &oracle.Plan{Addr4: duelOwn4, Addr6: duelOwn6, UDPPort: 4789, UplinkMTU: []int{1600, 1600, 1550, 700, 600}[r.IntN(5)],
 		UplinkMAC: d.mac, NextHops: d.hops, VTEPs: map[uint32]oracle.VTEP{}, Networks: map[wire.VNI]oracle.Network{},
-		FDB: map[oracle.FDBKey]oracle.FDBEntry{}, Neighbours: map[oracle.NeighbourKey]oracle.Neighbour{}, Accepts: map[oracle.Accept]bool{}, Ports: map[uint32]oracle.Port{}, Reserved: ReservedMAC}
+		FDB: map[oracle.FDBKey]oracle.FDBEntry{}, Neighbours: map[oracle.NeighbourKey]oracle.Neighbour{}, Accepts: map[oracle.Accept]bool{}, Sources: map[oracle.Source]bool{},
+		Teachers: map[oracle.Accept]uint32{}, Ports: map[uint32]oracle.Port{}, Reserved: ReservedMAC}
 	switch r.IntN(4) {
 	case 0:
 		p.Addr4 = netip.Addr{}
@@ -217,15 +218,28 @@ func (d *duel) plan() *oracle.Plan {
 		if len(n.Remotes) > 0 {
 			n.External = r.IntN(len(n.Remotes) + 1)
 		}
+		if n.Learns = r.IntN(2) == 0; n.Learns {
+			n.VTEPLimit, n.PortLimit = []int{1, 3, 100}[r.IntN(3)], []int{0, 2, 100}[r.IntN(3)]
+		}
 		p.Networks[vni] = n
+		if r.IntN(4) == 0 {
+			addr := duelAddrs[r.IntN(len(duelAddrs))]
+			p.Sources[oracle.Source{VNI: vni, Prefix: netip.PrefixFrom(addr, addr.BitLen()-r.IntN(2)).Masked()}] = true
+		}
 		for _, addr := range append(slices.Clone(duelAddrs), duelOwn4, duelOwn6) {
 			if r.IntN(3) > 0 {
 				p.Accepts[oracle.Accept{VNI: vni, Addr: addr}] = true
+				if n.Learns {
+					p.Teachers[oracle.Accept{VNI: vni, Addr: addr}] = uint32(1 + r.IntN(9))
+				}
 			}
 		}
 		for i := range 16 {
 			k := oracle.FDBKey{VNI: vni, MAC: d.macOf(i)}
 			e := oracle.FDBEntry{}
+			if n.Learns && r.IntN(2) == 0 {
+				continue // for frames to teach
+			}
 			switch r.IntN(5) {
 			case 0:
 				continue
@@ -288,6 +302,12 @@ func (d *duel) apply(p *oracle.Plan) {
 		e := Network{VNI: vni, MTU: n.MTU, Unknown: UnknownUnicast(n.Unknown), LocalPorts: n.LocalPorts, External: n.External, DSCPUniform: n.Uniform}
 		if n.Answers {
 			e.Neighbours = NeighboursAnswer
+		}
+		if n.Learns {
+			e.Learning = Learning{Ageing: time.Hour, VTEPLimit: n.VTEPLimit, PortLimit: n.PortLimit}
+		}
+		for s := range p.Sources {
+			e.Open = e.Open || s.VNI == vni
 		}
 		for _, id := range n.Remotes {
 			e.Remotes = append(e.Remotes, VTEPID(id))
@@ -358,11 +378,19 @@ func (d *duel) applyKeys(p *oracle.Plan) {
 	accepts, err := dp.Accepts()
 	must(t, err)
 	must(t, dp.DeleteAccepts(slices.DeleteFunc(accepts, func(a Accept) bool { return p.Accepts[oracle.Accept(a)] })))
-	var wanted []Accept
+	var wanted []Teacher
 	for a := range p.Accepts {
-		wanted = append(wanted, Accept(a))
+		wanted = append(wanted, Teacher{Accept(a), VTEPID(p.Teachers[a])})
 	}
-	must(t, dp.PutAccepts(wanted))
+	must(t, dp.PutTeachers(wanted))
+	sources, err := dp.Sources()
+	must(t, err)
+	must(t, dp.DeleteSources(slices.DeleteFunc(sources, func(s Source) bool { return p.Sources[oracle.Source(s)] })))
+	for s := range p.Sources {
+		must(t, dp.PutSources([]Source{Source(s)}))
+	}
+	must(t, dp.forgetPlaces(func(bpf.TCLearnerKey) bool { return true }))
+	p.Learned = map[oracle.FDBKey]oracle.Place{}
 	d.nextJiffy()
 }
 

@@ -64,6 +64,10 @@ func TestOracle(t *testing.T) {
 				break
 			}
 		}
+		if why := d.sameLearned(p); why != "" {
+			failures++
+			t.Errorf("packets %d to %d: %s\nplan: %s", n, n+len(shots), why, planText(p))
+		}
 		if why := d.settle(); why != "" {
 			failures++
 			t.Errorf("packets %d to %d: %s", n, n+len(shots), d.explain(p, d.culprit(p, shots), why))
@@ -74,6 +78,9 @@ func TestOracle(t *testing.T) {
 	d.a.balanced()
 	if *oraclePackets >= 10_000 {
 		d.fairXDP(t)
+	}
+	if *oraclePackets >= 10_000 && (d.covered["learned at a port"] == 0 || d.covered["learned at a VTEP"] == 0 || d.covered["learned and moved"] == 0) {
+		t.Error("nothing was learned at a port, or at a VTEP, or nothing moved: the generator is broken")
 	}
 	for _, k := range []string{"delivered", "encapsulated", "flooded", "passed checksum", "handed", "dropped dhcp_server", "dropped router_advertisement"} {
 		if *oraclePackets >= 10_000 && d.covered[k] == 0 {
@@ -126,9 +133,11 @@ func (d *duel) explain(p *oracle.Plan, s shot, why string) string {
 func shrinkPlan(p *oracle.Plan, differs func(*oracle.Plan) bool) *oracle.Plan {
 	q := *p
 	q.VTEPs, q.FDB, q.Networks = maps.Clone(p.VTEPs), maps.Clone(p.FDB), maps.Clone(p.Networks)
+	q.Sources = maps.Clone(p.Sources)
 	q.Accepts, q.Ports = maps.Clone(p.Accepts), maps.Clone(p.Ports)
 	shrinkMap(q.FDB, func() bool { return differs(&q) })
 	shrinkMap(q.Accepts, func() bool { return differs(&q) })
+	shrinkMap(q.Sources, func() bool { return differs(&q) })
 	shrinkMap(q.Networks, func() bool {
 		for k := range q.FDB {
 			if _, ok := q.Networks[k.VNI]; !ok {
@@ -179,6 +188,6 @@ func shrinkPacket(s shot, differs func(shot) bool) shot {
 }
 
 func planText(p *oracle.Plan) string {
-	return fmt.Sprintf("local %s %s mtu %d\n vteps %v\n networks %+v\n fdb %v\n accepts %v\n ports %+v", p.Addr4, p.Addr6, p.UplinkMTU, p.VTEPs,
-		p.Networks, p.FDB, p.Accepts, p.Ports)
+	return fmt.Sprintf("local %s %s mtu %d\n vteps %v\n networks %+v\n fdb %v\n accepts %v\n sources %v, teachers %v\n ports %+v", p.Addr4, p.Addr6, p.UplinkMTU, p.VTEPs,
+		p.Networks, p.FDB, p.Accepts, p.Sources, p.Teachers, p.Ports)
 }

@@ -152,7 +152,7 @@ func (d *Datapath) removePort(ifindex uint32) error {
 		return err
 	}
 	delete(d.byIndex, ifindex)
-	return nil
+	return d.forgetPort(ref.id)
 }
 
 // Ports reads the table, in no order. An entry whose interface does not have the program (a kill between the two, an interface that
@@ -214,6 +214,9 @@ func (d *Datapath) erasePort(id uint32) error {
 // follow gives a port what it needs of its network, so that from_port needs no look at that.
 func follow(e *bpf.TCPort, n bpf.TCNetwork) {
 	e.Mtu, e.TosMask = n.Mtu, max(n.TosMask, tosPipe)
+	if e.Flags &^= bpf.TCPortFlagsPORT_LEARNS; n.Ageing != 0 {
+		e.Flags |= bpf.TCPortFlagsPORT_LEARNS
+	}
 }
 
 // followNetwork gives a changed network to its ports. d.mu is held.

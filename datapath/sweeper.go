@@ -69,10 +69,17 @@ func (s *sweeper) stop() {
 }
 
 func (s *sweeper) run() {
+	age := time.NewTicker(sweepEvery)
+	defer age.Stop()
 	for {
 		select {
 		case <-s.quit:
 			return
+		case <-age.C:
+			if _, err := s.d.sweepLearned(); err != nil {
+				s.d.log.Error("could not forget old MACs", "err", err)
+			}
+			continue
 		case <-s.bell:
 		}
 		s.d.mu.Lock()

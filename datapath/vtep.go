@@ -46,7 +46,14 @@ func (d *Datapath) DeleteVTEPs(ids []VTEPID) error {
 			keys = append(keys, uint32(id))
 		}
 	}
-	return d.vteps.Put(keys, make([]bpf.TCVtep, len(keys))) // an array has no absent entries, only zero ones
+	if err := d.vteps.Put(keys, make([]bpf.TCVtep, len(keys))); err != nil { // an array has no absent entries, only zero ones
+		return err
+	}
+	gone := map[uint32]bool{}
+	for _, id := range keys {
+		gone[id] = true
+	}
+	return d.forgetPlaces(func(k bpf.TCLearnerKey) bool { return gone[k.Place] })
 }
 
 // SetHops says which next hops to a VTEP are equal, so that flows are spread over them: in the order given, which should not change without

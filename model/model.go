@@ -92,6 +92,8 @@ type NetworkSpec struct {
 	Description string        `json:"description,omitempty"`
 	// DHCP nil is the default: see EffectiveDHCP.
 	DHCP *DHCP `json:"dhcp,omitempty"`
+	// Learning is nil where none is.
+	Learning *Learning `json:"learning,omitempty"`
 }
 
 // NetworkVTEP is an external VTEP's part in a network.

@@ -58,6 +58,7 @@ func (n *Network) Validate() error {
 		r.add(Errorf(Invalid, "spec.neighbours", "choose answer or flood", "%q is not a setting", clip(string(n.Spec.Neighbours))))
 	}
 	r.add(validateBUM(n.Spec.BUMLimit))
+	n.Spec.Learning.validate(&r)
 	n.validateVTEPs(&r)
 	n.validateDHCP(&r)
 	r.add(validateDescription(n.Spec.Description))
@@ -141,7 +142,7 @@ func (n *Network) validateVTEPs(r *refusals) {
 	}
 }
 
-// ValidateUpdate is Validate, and refuses a change of name, tenant, VNI or pool. Subnets, MTU, unknown unicast, DSCP, neighbours, BUM limit, VTEPs and
+// ValidateUpdate is Validate, and refuses a change of name, tenant, VNI or pool. Subnets, MTU, unknown unicast, DSCP, neighbours, BUM limit, learning, VTEPs and
 // description may change; ValidateWith says whether the network's ports allow it.
 func (n *Network) ValidateUpdate(old *Network) error {
 	var r refusals

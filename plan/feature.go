@@ -9,9 +9,12 @@ const FeatureMoves = "moves"
 // FeatureMembers: the agent finds the members of a network in its ports. Every network requires it, as no list of them is sent.
 const FeatureMembers = "members"
 
+// FeatureLearning: the agent learns MACs from frames in networks that ask for it, and takes unlisted VTEPs where they may come.
+const FeatureLearning = "learning"
+
 // Features are what agents of this version understand beyond the resources of the first version, which need none. A
 // resource that changes what an older agent would do names a feature in Requires; see Checker for what that agent does.
-func Features() []string { return []string{FeatureMoves, FeatureMembers} }
+func Features() []string { return []string{FeatureMoves, FeatureMembers, FeatureLearning} }
 
 // Missing is the first feature that a resource requires and is not among those known, or "".
 func Missing(r *Resource, known []string) string {

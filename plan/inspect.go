@@ -75,11 +75,31 @@ func inspectNetwork(n *planv1.Network) error {
 	if _, known := planv1.Neighbours_name[int32(n.GetNeighbours())]; !known {
 		return fmt.Errorf("unknown setting %d for neighbours", n.GetNeighbours())
 	}
+	if l := n.GetLearning(); l != nil {
+		if err := inspectLearning(l); err != nil {
+			return err
+		}
+	}
 	for _, e := range n.GetExternal() {
 		for _, m := range e.GetMacs() {
 			if err := inspectMAC(m); err != nil {
 				return fmt.Errorf("behind external VTEP %s: %w", e.GetVtep(), err)
 			}
+		}
+	}
+	return nil
+}
+
+// maxAgeing is what a kernel table can tell apart from the past.
+const maxAgeing = 7 * 24 * 3600
+
+func inspectLearning(l *planv1.Learning) error {
+	if a := l.GetAgeingSeconds(); a == 0 || a > maxAgeing {
+		return fmt.Errorf("learned MACs are to age after %d s, which is outside 1..%d", a, maxAgeing)
+	}
+	for _, s := range l.GetSources() {
+		if _, err := netip.ParsePrefix(s); err != nil {
+			return fmt.Errorf("source %q is not an IP prefix", s)
 		}
 	}
 	return nil

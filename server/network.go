@@ -250,7 +250,14 @@ func (a *api) networkStatus(w *model.World, n *model.Network) *weftv1.NetworkSta
 	}
 	slices.Sort(out.Hosts)
 	for uid := range hosts {
-		if said, ok := a.heard.host(uid); ok && said.live() && len(said.errors) > 0 {
+		said, ok := a.heard.host(uid)
+		if !ok || !said.live() {
+			continue
+		}
+		if n.Spec.Learning != nil {
+			learnedOn(out, n.UID, w.HostName(uid), said)
+		}
+		if len(said.errors) > 0 {
 			out.Conditions = append(out.Conditions, networkConditions(w, n, w.HostName(uid), said.errors)...)
 		}
 	}

@@ -31,6 +31,9 @@ func networkSpecIn(s *weftv1.NetworkSpec) (model.NetworkSpec, error) {
 	if out.Neighbours, err = neighboursIn(s.GetNeighbours()); err != nil {
 		return out, err
 	}
+	if out.Learning, err = learningIn(s.GetLearning()); err != nil {
+		return out, err
+	}
 	for i, v := range s.GetVteps() {
 		part, err := networkVTEPIn(item("spec.vteps", i), v)
 		if err != nil {
@@ -44,7 +47,7 @@ func networkSpecIn(s *weftv1.NetworkSpec) (model.NetworkSpec, error) {
 func networkSpecOut(s model.NetworkSpec) *weftv1.NetworkSpec {
 	out := &weftv1.NetworkSpec{
 		Vni: uint32(s.VNI), VniPool: s.VNIPool, Mtu: uint32(s.MTU), Description: s.Description,
-		UnknownUnicast: unknownUnicastOut(s.UnknownUnicast), Dscp: dscpOut(s.DSCP), Dhcp: dhcpOut(s.DHCP),
+		UnknownUnicast: unknownUnicastOut(s.UnknownUnicast), Dscp: dscpOut(s.DSCP), Dhcp: dhcpOut(s.DHCP), Learning: learningOut(s.Learning),
 		Neighbours: neighboursOut(s.Neighbours), BumLimit: s.BUMLimit,
 	}
 	for _, p := range s.Subnets {

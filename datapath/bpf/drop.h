@@ -79,7 +79,8 @@
 	X(XDP_ASKED, xdp_asked, "the FDB entry asks for the kernel lane") \
 	X(FORWARD, forward, "it came by the tunnel for a port that has moved on, and follows it") \
 	X(XDP_SERVICE, xdp_service, "it may be DHCP or router discovery, which the tc lane looks at") \
-	X(XDP_NEIGHBOUR, xdp_neighbour, "it is ARP or neighbour discovery")
+	X(XDP_NEIGHBOUR, xdp_neighbour, "it is ARP or neighbour discovery") \
+	X(XDP_LEARN, xdp_learn, "the frame's source MAC is to be learned, or has moved")
 /* clang-format on */
 
 #define DROP_ENUM(NAME, name, source, text) DROP_##NAME,

@@ -6,6 +6,7 @@
 #include "flood.h"
 #include "punt.h"
 #include "neighbour.h"
+#include "learn.h"
 
 SEC("tcx/ingress")
 int from_port(struct __sk_buff *skb)
@@ -23,9 +24,13 @@ int from_port(struct __sk_buff *skb)
 	STAGE(check_identity(&p));
 	STAGE(check_network_mtu(skb, &p));
 	STAGE(serve(skb, &p));
+	if (unlikely(p.port->flags & PORT_LEARNS))
+		learn_at_port(&p);
 	if (unlikely(is_talk(skb, &p)))
 		STAGE(talk(skb, &p));
 	e = is_group(p.dst) ? NULL : find_fdb(&p);
+	if (!e && p.port->flags & PORT_LEARNS && !is_group(p.dst))
+		e = find_learned(&p);
 	if (!e) {
 		v = flood_from_port(skb, &p);
 		goto out;

@@ -20,8 +20,11 @@ int from_uplink(struct __sk_buff *skb)
 	STAGE(parse_tunnel(skb, &p));
 	STAGE(check_source(&p));
 	STAGE(check_inner(&p));
+	learn_at_vtep(&p, p.lane || must_verify(skb, &p));
 	if (!is_group(p.dst)) {
 		e = find_fdb(&p);
+		if (!e && unlikely(p.vtep))
+			e = find_learned(&p);
 		STAGE(e ? check_entry(&p, e, &id) : check_unknown(&p));
 	}
 	if (unlikely((p.tos & ECN_MASK) == ECN_CE))

@@ -38,7 +38,10 @@ int from_vxlan(struct __sk_buff *skb)
 	STAGE(check_seal(skb, &p));
 	STAGE(check_source(&p));
 	STAGE(parse_frame(skb, &p));
+	learn_at_vtep(&p, 0);
 	e = is_group(p.dst) ? NULL : find_fdb(&p);
+	if (!e && unlikely(p.vtep) && !is_group(p.dst))
+		e = find_learned(&p);
 	if (!e) {
 		STAGE(check_unknown(&p));
 		v = flood_from_tunnel(skb, &p);

@@ -42,7 +42,8 @@ enum port_flags {
 	PORT_XDP = 4,
 	PORT_WATCHED = 8,
 	PORT_CLAIMS4 = 16,
-	PORT_CLAIMS6 = 32
+	PORT_CLAIMS6 = 32,
+	PORT_LEARNS = 64 /* its network does */
 } __attribute__((packed));
 
 /* What the agent answers the port, and what its workload may answer others: punt.h. */
@@ -107,6 +108,7 @@ enum network_neighbours {
 	NEIGHBOURS_CLOSED4 = 2,
 	NEIGHBOURS_CLOSED6 = 4
 } __attribute__((packed));
+enum network_flags { NETWORK_SOURCES = 1 } __attribute__((packed)); /* unlisted VTEPs may come: look in sources */
 
 /* A network's flood list is blocks of receivers: first those of interfaces, `local` of them, then those of VTEPs, `remote` of them, the
  * last `external` run by others. What is left of a block is 0. A changed list is a new list number. */
@@ -119,7 +121,10 @@ struct network {
 	enum unknown_unicast unknown;
 	__u8 tos_mask;
 	enum network_neighbours neighbours;
-	__u8 pad;
+	enum network_flags flags;
+	__u32 ageing;	  /* ticks that a learned MAC is good for after its last frame; 0: the network learns none */
+	__u32 vtep_limit; /* MACs learned behind one VTEP */
+	__u32 port_limit; /* and behind one port */
 };
 
 struct neighbour_key {
@@ -219,6 +224,60 @@ static __always_inline __u32 flood_blocks(__u32 receivers)
 }
 
 struct accept_key {
+	__u32 vni;
+	struct addr source;
+};
+
+/* What learning counts time in: 2^20 ns of the kernel's coarse clock, which costs next to nothing to read. They wrap after 52 days, and
+ * nothing is learned for more than half of that. */
+enum { TICK_BITS = 20 };
+
+/* Where a MAC was learned: a VTEP's id, or a port's with this bit. One word, so that a move is one compare-and-swap. */
+enum { PLACE_PORT = 1u << 31 };
+
+enum learned_flags { LEARNED_FROZEN = 1 };
+struct learned_mac {
+	__u32 place;  /* 0: it is being forgotten */
+	__u32 until;  /* tick */
+	__u32 seen;   /* tick, behind by up to REFRESH_TICKS */
+	__u32 window; /* tick of the first of the moves; of a frozen one of the last */
+	__u32 moves;
+	__u32 flags;
+};
+
+/* Who has taught: what is learned at one place of one network. */
+struct learner_key {
+	__u32 vni;
+	__u32 place;
+};
+struct learner {
+	__u32 macs;
+	__u32 pad;
+	__u64 refused; /* frames that taught nothing as `macs` was at the network's limit */
+	__u64 full;    /* frames that taught nothing as the table was full */
+	__u64 moves;   /* MACs that came from another place */
+	__u64 freezes; /* of these, that moved too often */
+	__u64 frozen;  /* frames that taught nothing as their MAC was frozen elsewhere */
+};
+
+/* Is what was learned at this key to go? See forget. */
+enum forget_why { FORGET_STALE, FORGET_PLACE, FORGET_ANY };
+struct forget_args {
+	struct fdb_key key;
+	__u32 place; /* for FORGET_PLACE */
+	enum forget_why why;
+	__u32 now; /* tick, for FORGET_STALE: not every kind of program may read the clock */
+};
+
+/* Addresses from which a network accepts VTEPs that it does not list. The VNI is in network order, as a trie compares bits. */
+struct source_key {
+	__u32 prefix;
+	__be32 vni;
+	struct addr source;
+};
+
+/* A tunnel packet came from such an address. */
+struct stranger {
 	__u32 vni;
 	struct addr source;
 };
@@ -339,7 +398,11 @@ _Static_assert(offsetof(struct port, flags) % 4 == 0, "told changes flags as a p
 _Static_assert(sizeof(struct fdb_key) == 12, "fdb_key");
 _Static_assert(sizeof(struct fdb_entry) == 16, "fdb_entry");
 _Static_assert(sizeof(struct vtep) == 24, "vtep");
-_Static_assert(sizeof(struct network) == 24, "network");
+_Static_assert(sizeof(struct network) == 36, "network");
+_Static_assert(sizeof(struct learned_mac) == 24, "learned_mac");
+_Static_assert(sizeof(struct learner) == 48, "learner");
+_Static_assert(sizeof(struct forget_args) == 24, "forget_args");
+_Static_assert(sizeof(struct source_key) == 24, "source_key");
 _Static_assert(sizeof(struct accept_key) == 20, "accept_key");
 _Static_assert(sizeof(struct neighbour_key) == 20, "neighbour_key");
 _Static_assert(sizeof(struct neighbour) == 8, "neighbour");

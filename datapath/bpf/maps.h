@@ -71,7 +71,7 @@ struct {
 	__uint(max_entries, 131072);
 } floods SEC(".maps");
 
-/* (VNI, outer source) -> 1. Writer: Go. Reader: from_uplink, from_vxlan. Full: Go refuses the entry. */
+/* (VNI, outer source) -> the VTEP that its MACs are learned at, or 0. Writer: Go. Reader: from_uplink, from_vxlan. Full: Go refuses the entry. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -132,6 +132,58 @@ struct {
 	__type(value, struct talk);
 	__uint(max_entries, 1);
 } talks SEC(".maps");
+
+/* Writer: the programs, where a network learns; Go forgets (`forget`). Reader: the programs, where fdb has no entry, so that a static one
+ * wins. Full: the frame teaches nothing, and its learner counts it; what is learned already works on. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct fdb_key);
+	__type(value, struct learned_mac);
+	__uint(max_entries, 1048576);
+} learned SEC(".maps");
+
+/* Writer: the programs, for a place's first MAC; Go deletes. Reader: learning. Full: nothing is learned at the place; it has room for all
+ * accepts and ports. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct learner_key);
+	__type(value, struct learner);
+	__uint(max_entries, 272384);
+} learners SEC(".maps");
+
+/* What find_learned has found, as the FDB would say it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct fdb_entry);
+	__uint(max_entries, 1);
+} found SEC(".maps");
+
+/* (VNI, prefix) -> 1. Writer: Go. Reader: from_uplink, from_vxlan, xdp_from_uplink, for packets from nobody in accepts. Full: Go refuses the
+ * network's prefixes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct source_key);
+	__type(value, __u32);
+	__uint(max_entries, 4096);
+} sources SEC(".maps");
+
+/* Who sent such packets. Writer: the programs. Reader: Go. Full: the sender's next packet tells. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 65536); /* octets, 32 an event; rounded up to whole pages when it is made */
+} strangers SEC(".maps");
+
+/* The tick in which this CPU last told of one: one a tick is told, whoever sends how much. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 1);
+} told SEC(".maps");
 
 /* VTEP id -> the equal ways to it. Writer: Go. Reader: from_port, once a jiffy and bucket. What is not in it is not chosen, and the kernel's own
  * choice holds. */

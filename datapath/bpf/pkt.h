@@ -15,6 +15,7 @@ struct pkt {
 	__u32 ifindex; /* where it came from: a flood does not go back there */
 	__u32 vni;
 	__u32 hash;
+	__u32 vtep;	/* of a tunnel packet: the VTEP that its source MAC is learned at, or 0 */
 	__u32 seg;	/* octets of the inner IP packet, or of the longest segment of it */
 	__u64 dst, src; /* inner MACs, octet 0 lowest */
 	__be16 proto;	/* inner ethertype */

@@ -9,5 +9,6 @@
 #include "from_uplink.c"
 #include "from_vxlan.c"
 #include "to_uplink.c"
+#include "forget.c"
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -148,6 +148,22 @@ type TCFloodKey struct {
 	Block uint32
 }
 
+type TCForgetArgs struct {
+	_     structs.HostLayout
+	Key   TCFdbKey
+	Place uint32
+	Why   TCForgetWhy
+	Now   uint32
+}
+
+type TCForgetWhy uint32
+
+const (
+	TCForgetWhyFORGET_STALE TCForgetWhy = 0
+	TCForgetWhyFORGET_PLACE TCForgetWhy = 1
+	TCForgetWhyFORGET_ANY   TCForgetWhy = 2
+)
+
 type TCHop struct {
 	_       structs.HostLayout
 	Gateway TCAddr
@@ -196,8 +212,36 @@ const (
 	TCLaneReasonLANE_FORWARD            TCLaneReason = 21
 	TCLaneReasonLANE_XDP_SERVICE        TCLaneReason = 22
 	TCLaneReasonLANE_XDP_NEIGHBOUR      TCLaneReason = 23
-	TCLaneReasonLANE_MAX                TCLaneReason = 24
+	TCLaneReasonLANE_XDP_LEARN          TCLaneReason = 24
+	TCLaneReasonLANE_MAX                TCLaneReason = 25
 )
+
+type TCLearnedMac struct {
+	_      structs.HostLayout
+	Place  uint32
+	Until  uint32
+	Seen   uint32
+	Window uint32
+	Moves  uint32
+	Flags  uint32
+}
+
+type TCLearner struct {
+	_       structs.HostLayout
+	Macs    uint32
+	Pad     uint32
+	Refused uint64
+	Full    uint64
+	Moves   uint64
+	Freezes uint64
+	Frozen  uint64
+}
+
+type TCLearnerKey struct {
+	_     structs.HostLayout
+	Vni   uint32
+	Place uint32
+}
 
 type TCLocal struct {
 	_            structs.HostLayout
@@ -241,8 +285,17 @@ type TCNetwork struct {
 	Unknown    TCUnknownUnicast
 	TosMask    uint8
 	Neighbours TCNetworkNeighbours
-	Pad        uint8
+	Flags      TCNetworkFlags
+	Ageing     uint32
+	VtepLimit  uint32
+	PortLimit  uint32
 }
+
+type TCNetworkFlags uint8
+
+const (
+	TCNetworkFlagsNETWORK_SOURCES TCNetworkFlags = 1
+)
 
 type TCNetworkNeighbours uint8
 
@@ -300,6 +353,7 @@ const (
 	TCPortFlagsPORT_WATCHED   TCPortFlags = 8
 	TCPortFlagsPORT_CLAIMS4   TCPortFlags = 16
 	TCPortFlagsPORT_CLAIMS6   TCPortFlags = 32
+	TCPortFlagsPORT_LEARNS    TCPortFlags = 64
 )
 
 type TCPortServices uint8
@@ -346,6 +400,13 @@ type TCPunt struct {
 	Service uint32
 	Frame   [1514]uint8
 	Pad     [6]uint8
+}
+
+type TCSourceKey struct {
+	_      structs.HostLayout
+	Prefix uint32
+	Vni    uint32
+	Source TCAddr
 }
 
 type TCUnknownUnicast uint8
@@ -425,7 +486,10 @@ const (
 	TCMapFdb            = "fdb"
 	TCMapFirstFrames    = "first_frames"
 	TCMapFloods         = "floods"
+	TCMapFound          = "found"
 	TCMapLanes          = "lanes"
+	TCMapLearned        = "learned"
+	TCMapLearners       = "learners"
 	TCMapLocals         = "locals"
 	TCMapNeighbours     = "neighbours"
 	TCMapNetworkBudgets = "network_budgets"
@@ -439,9 +503,13 @@ const (
 	TCMapPuntTimes      = "punt_times"
 	TCMapPunts          = "punts"
 	TCMapScratches      = "scratches"
+	TCMapSources        = "sources"
+	TCMapStrangers      = "strangers"
 	TCMapTalks          = "talks"
+	TCMapTold           = "told"
 	TCMapVerdicts       = "verdicts"
 	TCMapVteps          = "vteps"
+	TCProgForget        = "forget"
 	TCProgFromPort      = "from_port"
 	TCProgFromUplink    = "from_uplink"
 	TCProgFromVxlan     = "from_vxlan"
@@ -492,6 +560,7 @@ type TCSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TCProgramSpecs struct {
+	Forget     *ebpf.ProgramSpec `ebpf:"forget"`
 	FromPort   *ebpf.ProgramSpec `ebpf:"from_port"`
 	FromUplink *ebpf.ProgramSpec `ebpf:"from_uplink"`
 	FromVxlan  *ebpf.ProgramSpec `ebpf:"from_vxlan"`
@@ -514,7 +583,10 @@ type TCMapSpecs struct {
 	Fdb            *ebpf.MapSpec `ebpf:"fdb"`
 	FirstFrames    *ebpf.MapSpec `ebpf:"first_frames"`
 	Floods         *ebpf.MapSpec `ebpf:"floods"`
+	Found          *ebpf.MapSpec `ebpf:"found"`
 	Lanes          *ebpf.MapSpec `ebpf:"lanes"`
+	Learned        *ebpf.MapSpec `ebpf:"learned"`
+	Learners       *ebpf.MapSpec `ebpf:"learners"`
 	Locals         *ebpf.MapSpec `ebpf:"locals"`
 	Neighbours     *ebpf.MapSpec `ebpf:"neighbours"`
 	NetworkBudgets *ebpf.MapSpec `ebpf:"network_budgets"`
@@ -528,7 +600,10 @@ type TCMapSpecs struct {
 	PuntTimes      *ebpf.MapSpec `ebpf:"punt_times"`
 	Punts          *ebpf.MapSpec `ebpf:"punts"`
 	Scratches      *ebpf.MapSpec `ebpf:"scratches"`
+	Sources        *ebpf.MapSpec `ebpf:"sources"`
+	Strangers      *ebpf.MapSpec `ebpf:"strangers"`
 	Talks          *ebpf.MapSpec `ebpf:"talks"`
+	Told           *ebpf.MapSpec `ebpf:"told"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 	Vteps          *ebpf.MapSpec `ebpf:"vteps"`
 }
@@ -573,7 +648,10 @@ type TCMaps struct {
 	Fdb            *ebpf.Map `ebpf:"fdb"`
 	FirstFrames    *ebpf.Map `ebpf:"first_frames"`
 	Floods         *ebpf.Map `ebpf:"floods"`
+	Found          *ebpf.Map `ebpf:"found"`
 	Lanes          *ebpf.Map `ebpf:"lanes"`
+	Learned        *ebpf.Map `ebpf:"learned"`
+	Learners       *ebpf.Map `ebpf:"learners"`
 	Locals         *ebpf.Map `ebpf:"locals"`
 	Neighbours     *ebpf.Map `ebpf:"neighbours"`
 	NetworkBudgets *ebpf.Map `ebpf:"network_budgets"`
@@ -587,7 +665,10 @@ type TCMaps struct {
 	PuntTimes      *ebpf.Map `ebpf:"punt_times"`
 	Punts          *ebpf.Map `ebpf:"punts"`
 	Scratches      *ebpf.Map `ebpf:"scratches"`
+	Sources        *ebpf.Map `ebpf:"sources"`
+	Strangers      *ebpf.Map `ebpf:"strangers"`
 	Talks          *ebpf.Map `ebpf:"talks"`
+	Told           *ebpf.Map `ebpf:"told"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 	Vteps          *ebpf.Map `ebpf:"vteps"`
 }
@@ -606,7 +687,10 @@ func (m *TCMaps) Close() error {
 		m.Fdb,
 		m.FirstFrames,
 		m.Floods,
+		m.Found,
 		m.Lanes,
+		m.Learned,
+		m.Learners,
 		m.Locals,
 		m.Neighbours,
 		m.NetworkBudgets,
@@ -620,7 +704,10 @@ func (m *TCMaps) Close() error {
 		m.PuntTimes,
 		m.Punts,
 		m.Scratches,
+		m.Sources,
+		m.Strangers,
 		m.Talks,
+		m.Told,
 		m.Verdicts,
 		m.Vteps,
 	)
@@ -638,6 +725,7 @@ type TCVariables struct {
 //
 // It can be passed to LoadTCObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TCPrograms struct {
+	Forget     *ebpf.Program `ebpf:"forget"`
 	FromPort   *ebpf.Program `ebpf:"from_port"`
 	FromUplink *ebpf.Program `ebpf:"from_uplink"`
 	FromVxlan  *ebpf.Program `ebpf:"from_vxlan"`
@@ -646,6 +734,7 @@ type TCPrograms struct {
 
 func (p *TCPrograms) Close() error {
 	return _TCClose(
+		p.Forget,
 		p.FromPort,
 		p.FromUplink,
 		p.FromVxlan,

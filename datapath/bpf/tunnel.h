@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Tunnel packets that arrive: are they ours, are they right, may their sender send, and stripping. */
 #pragma once
+#include "learn.h"
 #include "outer.h"
 
 static __always_inline int same_addr(struct addr *a, struct addr *b)
@@ -145,7 +146,7 @@ static __always_inline int parse_tunnel(ctx_t *ctx, struct pkt *p)
 	return V_NEXT;
 }
 
-/* Only from a VTEP that the plan lists for the VNI. */
+/* Only from a VTEP that the plan lists for the VNI, or from where the network lets others come. */
 static __always_inline int check_source(struct pkt *p)
 {
 	struct accept_key k = { .vni = p->vni, .source = p->source };
@@ -153,9 +154,11 @@ static __always_inline int check_source(struct pkt *p)
 		return V_NEXT;
 	if (unlikely(same_addr(&p->source, p->ip6 ? &p->local->addr6 : &p->local->addr4)))
 		return -DROP_OWN_SOURCE;
-	if (likely(bpf_map_lookup_elem(&accepts, &k)))
-		return V_NEXT;
-	return bpf_map_lookup_elem(&networks, &p->vni) ? -DROP_SOURCE_NOT_ACCEPTED : -DROP_UNKNOWN_VNI;
+	__u32 *vtep = bpf_map_lookup_elem(&accepts, &k);
+	if (unlikely(!vtep))
+		return admit(p);
+	p->vtep = *vtep;
+	return V_NEXT;
 }
 
 /* A MAC that is not in the FDB: under the setting flood every member's ports get it, wherever the sender is. */

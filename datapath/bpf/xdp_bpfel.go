@@ -28,7 +28,10 @@ const (
 	XDPMapFdb            = "fdb"
 	XDPMapFirstFrames    = "first_frames"
 	XDPMapFloods         = "floods"
+	XDPMapFound          = "found"
 	XDPMapLanes          = "lanes"
+	XDPMapLearned        = "learned"
+	XDPMapLearners       = "learners"
 	XDPMapLocals         = "locals"
 	XDPMapNeighbours     = "neighbours"
 	XDPMapNetworkBudgets = "network_budgets"
@@ -42,7 +45,10 @@ const (
 	XDPMapPuntTimes      = "punt_times"
 	XDPMapPunts          = "punts"
 	XDPMapScratches      = "scratches"
+	XDPMapSources        = "sources"
+	XDPMapStrangers      = "strangers"
 	XDPMapTalks          = "talks"
+	XDPMapTold           = "told"
 	XDPMapVerdicts       = "verdicts"
 	XDPMapVteps          = "vteps"
 	XDPProgXdpFromPort   = "xdp_from_port"
@@ -113,7 +119,10 @@ type XDPMapSpecs struct {
 	Fdb            *ebpf.MapSpec `ebpf:"fdb"`
 	FirstFrames    *ebpf.MapSpec `ebpf:"first_frames"`
 	Floods         *ebpf.MapSpec `ebpf:"floods"`
+	Found          *ebpf.MapSpec `ebpf:"found"`
 	Lanes          *ebpf.MapSpec `ebpf:"lanes"`
+	Learned        *ebpf.MapSpec `ebpf:"learned"`
+	Learners       *ebpf.MapSpec `ebpf:"learners"`
 	Locals         *ebpf.MapSpec `ebpf:"locals"`
 	Neighbours     *ebpf.MapSpec `ebpf:"neighbours"`
 	NetworkBudgets *ebpf.MapSpec `ebpf:"network_budgets"`
@@ -127,7 +136,10 @@ type XDPMapSpecs struct {
 	PuntTimes      *ebpf.MapSpec `ebpf:"punt_times"`
 	Punts          *ebpf.MapSpec `ebpf:"punts"`
 	Scratches      *ebpf.MapSpec `ebpf:"scratches"`
+	Sources        *ebpf.MapSpec `ebpf:"sources"`
+	Strangers      *ebpf.MapSpec `ebpf:"strangers"`
 	Talks          *ebpf.MapSpec `ebpf:"talks"`
+	Told           *ebpf.MapSpec `ebpf:"told"`
 	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 	Vteps          *ebpf.MapSpec `ebpf:"vteps"`
 }
@@ -172,7 +184,10 @@ type XDPMaps struct {
 	Fdb            *ebpf.Map `ebpf:"fdb"`
 	FirstFrames    *ebpf.Map `ebpf:"first_frames"`
 	Floods         *ebpf.Map `ebpf:"floods"`
+	Found          *ebpf.Map `ebpf:"found"`
 	Lanes          *ebpf.Map `ebpf:"lanes"`
+	Learned        *ebpf.Map `ebpf:"learned"`
+	Learners       *ebpf.Map `ebpf:"learners"`
 	Locals         *ebpf.Map `ebpf:"locals"`
 	Neighbours     *ebpf.Map `ebpf:"neighbours"`
 	NetworkBudgets *ebpf.Map `ebpf:"network_budgets"`
@@ -186,7 +201,10 @@ type XDPMaps struct {
 	PuntTimes      *ebpf.Map `ebpf:"punt_times"`
 	Punts          *ebpf.Map `ebpf:"punts"`
 	Scratches      *ebpf.Map `ebpf:"scratches"`
+	Sources        *ebpf.Map `ebpf:"sources"`
+	Strangers      *ebpf.Map `ebpf:"strangers"`
 	Talks          *ebpf.Map `ebpf:"talks"`
+	Told           *ebpf.Map `ebpf:"told"`
 	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 	Vteps          *ebpf.Map `ebpf:"vteps"`
 }
@@ -205,7 +223,10 @@ func (m *XDPMaps) Close() error {
 		m.Fdb,
 		m.FirstFrames,
 		m.Floods,
+		m.Found,
 		m.Lanes,
+		m.Learned,
+		m.Learners,
 		m.Locals,
 		m.Neighbours,
 		m.NetworkBudgets,
@@ -219,7 +240,10 @@ func (m *XDPMaps) Close() error {
 		m.PuntTimes,
 		m.Punts,
 		m.Scratches,
+		m.Sources,
+		m.Strangers,
 		m.Talks,
+		m.Told,
 		m.Verdicts,
 		m.Vteps,
 	)

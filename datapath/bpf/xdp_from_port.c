@@ -29,7 +29,13 @@ int xdp_from_port(struct xdp_md *ctx)
 	}
 	if (unlikely(is_talk(ctx, &p)))
 		STAGE(pass_on(&p, LANE_XDP_NEIGHBOUR));
+	if (unlikely(p.port->flags & PORT_LEARNS) && !learn_at_port(&p)) {
+		v = pass_on(&p, LANE_XDP_LEARN);
+		goto out;
+	}
 	e = is_group(p.dst) ? NULL : find_fdb(&p);
+	if (!e && p.port->flags & PORT_LEARNS && !is_group(p.dst))
+		e = find_learned(&p);
 	if (!e) {
 		v = pass_on(&p, LANE_XDP_SEVERAL);
 		goto out;

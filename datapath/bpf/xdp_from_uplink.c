@@ -18,7 +18,13 @@ int xdp_from_uplink(struct xdp_md *ctx)
 	STAGE(parse_tunnel(ctx, &p));
 	STAGE(check_source(&p));
 	STAGE(check_inner(&p));
+	if (!learn_at_vtep(&p, p.lane || p.check)) {
+		v = pass_on(&p, LANE_XDP_LEARN);
+		goto out;
+	}
 	e = is_group(p.dst) ? NULL : find_fdb(&p);
+	if (!e && unlikely(p.vtep) && !is_group(p.dst))
+		e = find_learned(&p);
 	if (!e) {
 		v = pass_on(&p, LANE_XDP_SEVERAL);
 		goto out;

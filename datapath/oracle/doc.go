@@ -20,6 +20,9 @@
 //
 // too_big is too_big_no_df where the packet is IPv4 without DF. The ICMP messages about the others are not modelled.
 //
+// What a frame teaches in a network that learns is part of the plan from then on. A frame teaches when its source is known to be right: from a
+// port behind too_big, out of a tunnel behind truncated (inner IP header), or in from_vxlan where the kernel has to look at the outer headers first.
+//
 // A plan is consistent: entries of the FDB and of the accept table are of networks that are there. What the programs do with
 // others is not modelled.
 //

@@ -26,6 +26,12 @@ type Plan struct {
 	Neighbours map[NeighbourKey]Neighbour
 	// Ports by interface index.
 	Ports map[uint32]Port
+	// Sources are prefixes from which networks accept tunnel packets, listed or not.
+	Sources map[Source]bool
+	// Teachers are the VTEPs at whose ids MACs are learned from accepted packets; an address without one teaches nothing.
+	Teachers map[Accept]uint32
+	// Learned is what the frames so far have taught: the one part of a plan that packets change.
+	Learned map[FDBKey]Place
 	// Reserved is the MAC of the kernel lane's device.
 	Reserved wire.MAC
 }
@@ -60,6 +66,9 @@ type Network struct {
 	Uniform bool
 	// Answers: ARP requests and neighbour solicitations are answered. How often an address that is not known may be asked for is not modelled.
 	Answers bool
+	// Learns, and how many MACs from one VTEP and one port.
+	Learns               bool
+	VTEPLimit, PortLimit int
 }
 
 // FDBKey is a MAC in a network.
@@ -81,6 +90,19 @@ type FDBEntry struct {
 type Accept struct {
 	VNI  wire.VNI
 	Addr netip.Addr
+}
+
+// Source admits tunnel packets of a VNI from a prefix.
+type Source struct {
+	VNI    wire.VNI
+	Prefix netip.Prefix
+}
+
+// Place is where a MAC was learned: a VTEP, or a port's interface.
+type Place struct {
+	VTEP, Ifindex uint32
+	// Moves so far, all of them within the time in which five are too many.
+	Moves int
 }
 
 // Port is a local interface with a port's identity.

@@ -42,10 +42,13 @@ func (p *Plan) FromPort(ifindex uint32, in Packet, choose Choose) Result {
 			return r
 		}
 	}
+	if src := wire.MAC(in.Data[6:12]); len(port.MACs) == 0 || src != port.MACs[0] { // that one the plan knows
+		p.learn(port.VNI, src, Place{Ifindex: ifindex})
+	}
 	if r, ok := p.talk(port, in.Data); ok {
 		return r
 	}
-	if entry, ok := p.FDB[FDBKey{port.VNI, dst}]; ok && !dst.IsMulticast() {
+	if entry, ok := p.find(port.VNI, dst); ok {
 		return p.unicast(ifindex, port.VNI, entry, in, choose)
 	}
 	if !held {

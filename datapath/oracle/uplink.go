@@ -50,18 +50,22 @@ func (p *Plan) FromUplink(in Packet) Result {
 		return drop("own_source")
 	case !known:
 		return drop("unknown_vni")
-	case !p.Accepts[Accept{vni, a.src}]:
+	case !p.accepted(Accept{vni, a.src}):
 		return drop("source_not_accepted")
 	}
 	if reason := p.badFrame(inner, false, func(wire.MAC) bool { return true }); reason != "" {
 		return drop(reason)
+	}
+	if a.udp[6] == 0 && a.udp[7] == 0 && !a.options { // else the kernel lane verifies first
+		p.learnAt(Accept{vni, a.src}, wire.MAC(inner[6:12]))
 	}
 	return p.arrive(in, a, vni, network, inner)
 }
 
 // arrive is the end of a tunnel packet that may come in. What goes by the kernel lane comes back as an inner frame, at FromVXLAN.
 func (p *Plan) arrive(in Packet, a arrival, vni wire.VNI, network Network, inner []byte) Result {
-	e, original := p.FDB[FDBKey{vni, wire.MAC(inner[:6])}], inner
+	e, _ := p.find(vni, wire.MAC(inner[:6]))
+	original := inner
 	frame := leaveTunnel(inner, a.tos, network.Uniform)
 	r := p.inside(vni, network, inner)
 	if r.Verdict == Dropped {
@@ -126,8 +130,7 @@ func isTCP(frame []byte) bool {
 // fit: see forward.
 func (p *Plan) inside(vni wire.VNI, network Network, inner []byte) Result {
 	dst := wire.MAC(inner[:6])
-	e, hit := p.FDB[FDBKey{vni, dst}]
-	if hit && !dst.IsMulticast() {
+	if e, hit := p.find(vni, dst); hit {
 		to, ok := p.Ports[e.Ifindex]
 		switch {
 		case e.Ifindex == 0 && e.Forward:
@@ -171,12 +174,13 @@ func (p *Plan) FromVXLAN(in Packet, k Key) Result {
 		return drop("own_source")
 	case !known:
 		return drop("unknown_vni")
-	case !p.Accepts[Accept{k.VNI, k.Src}]:
+	case !p.accepted(Accept{k.VNI, k.Src}):
 		return drop("source_not_accepted")
 	}
 	if reason := p.badFrame(in.Data, in.Tagged, func(wire.MAC) bool { return true }); reason != "" {
 		return drop(reason)
 	}
+	p.learnAt(Accept{k.VNI, k.Src}, wire.MAC(in.Data[6:12]))
 	in.Data = leaveTunnel(in.Data, k.TOS&^maskECN, network.Uniform)
 	r := p.inside(k.VNI, network, in.Data)
 	switch r.Verdict {

@@ -1659,6 +1659,310 @@ func (x *FdbEntry) GetVtep() string {
 	return ""
 }
 
+type ListLearnedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLearnedRequest) Reset() {
+	*x = ListLearnedRequest{}
+	mi := &file_local_v1_local_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLearnedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLearnedRequest) ProtoMessage() {}
+
+func (x *ListLearnedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLearnedRequest.ProtoReflect.Descriptor instead.
+func (*ListLearnedRequest) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListLearnedRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ListLearnedRequest) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+type ListLearnedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By MAC; the first 10,000.
+	Macs []*LearnedMac `protobuf:"bytes,1,rep,name=macs,proto3" json:"macs,omitempty"`
+	// How many there are.
+	Total         uint32 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLearnedResponse) Reset() {
+	*x = ListLearnedResponse{}
+	mi := &file_local_v1_local_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLearnedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLearnedResponse) ProtoMessage() {}
+
+func (x *ListLearnedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLearnedResponse.ProtoReflect.Descriptor instead.
+func (*ListLearnedResponse) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListLearnedResponse) GetMacs() []*LearnedMac {
+	if x != nil {
+		return x.Macs
+	}
+	return nil
+}
+
+func (x *ListLearnedResponse) GetTotal() uint32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+type LearnedMac struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Mac   string                 `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"`
+	// Address of the VTEP, or "tenant/name" of the port.
+	Vtep string `protobuf:"bytes,2,opt,name=vtep,proto3" json:"vtep,omitempty"`
+	Port string `protobuf:"bytes,3,opt,name=port,proto3" json:"port,omitempty"`
+	// Since its last frame, to about a second, and until it is too old.
+	AgeNanoseconds  int64  `protobuf:"varint,4,opt,name=age_nanoseconds,json=ageNanoseconds,proto3" json:"age_nanoseconds,omitempty"`
+	LeftNanoseconds int64  `protobuf:"varint,5,opt,name=left_nanoseconds,json=leftNanoseconds,proto3" json:"left_nanoseconds,omitempty"`
+	Moves           uint32 `protobuf:"varint,6,opt,name=moves,proto3" json:"moves,omitempty"`
+	Frozen          bool   `protobuf:"varint,7,opt,name=frozen,proto3" json:"frozen,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *LearnedMac) Reset() {
+	*x = LearnedMac{}
+	mi := &file_local_v1_local_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LearnedMac) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LearnedMac) ProtoMessage() {}
+
+func (x *LearnedMac) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LearnedMac.ProtoReflect.Descriptor instead.
+func (*LearnedMac) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *LearnedMac) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *LearnedMac) GetVtep() string {
+	if x != nil {
+		return x.Vtep
+	}
+	return ""
+}
+
+func (x *LearnedMac) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *LearnedMac) GetAgeNanoseconds() int64 {
+	if x != nil {
+		return x.AgeNanoseconds
+	}
+	return 0
+}
+
+func (x *LearnedMac) GetLeftNanoseconds() int64 {
+	if x != nil {
+		return x.LeftNanoseconds
+	}
+	return 0
+}
+
+func (x *LearnedMac) GetMoves() uint32 {
+	if x != nil {
+		return x.Moves
+	}
+	return 0
+}
+
+func (x *LearnedMac) GetFrozen() bool {
+	if x != nil {
+		return x.Frozen
+	}
+	return false
+}
+
+type ForgetLearnedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`
+	Macs          []string               `protobuf:"bytes,3,rep,name=macs,proto3" json:"macs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetLearnedRequest) Reset() {
+	*x = ForgetLearnedRequest{}
+	mi := &file_local_v1_local_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetLearnedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetLearnedRequest) ProtoMessage() {}
+
+func (x *ForgetLearnedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetLearnedRequest.ProtoReflect.Descriptor instead.
+func (*ForgetLearnedRequest) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ForgetLearnedRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ForgetLearnedRequest) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *ForgetLearnedRequest) GetMacs() []string {
+	if x != nil {
+		return x.Macs
+	}
+	return nil
+}
+
+type ForgetLearnedResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Forgotten     uint32                 `protobuf:"varint,1,opt,name=forgotten,proto3" json:"forgotten,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetLearnedResponse) Reset() {
+	*x = ForgetLearnedResponse{}
+	mi := &file_local_v1_local_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetLearnedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetLearnedResponse) ProtoMessage() {}
+
+func (x *ForgetLearnedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetLearnedResponse.ProtoReflect.Descriptor instead.
+func (*ForgetLearnedResponse) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ForgetLearnedResponse) GetForgotten() uint32 {
+	if x != nil {
+		return x.Forgotten
+	}
+	return 0
+}
+
 var File_local_v1_local_proto protoreflect.FileDescriptor
 
 const file_local_v1_local_proto_rawDesc = "" +
@@ -1784,11 +2088,32 @@ const file_local_v1_local_proto_rawDesc = "" +
 	"\bFdbEntry\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\tR\x03mac\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\tR\x04port\x12\x12\n" +
-	"\x04vtep\x18\x03 \x01(\tR\x04vtep*S\n" +
+	"\x04vtep\x18\x03 \x01(\tR\x04vtep\"F\n" +
+	"\x12ListLearnedRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\"U\n" +
+	"\x13ListLearnedResponse\x12(\n" +
+	"\x04macs\x18\x01 \x03(\v2\x14.local.v1.LearnedMacR\x04macs\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\rR\x05total\"\xc8\x01\n" +
+	"\n" +
+	"LearnedMac\x12\x10\n" +
+	"\x03mac\x18\x01 \x01(\tR\x03mac\x12\x12\n" +
+	"\x04vtep\x18\x02 \x01(\tR\x04vtep\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\tR\x04port\x12'\n" +
+	"\x0fage_nanoseconds\x18\x04 \x01(\x03R\x0eageNanoseconds\x12)\n" +
+	"\x10left_nanoseconds\x18\x05 \x01(\x03R\x0fleftNanoseconds\x12\x14\n" +
+	"\x05moves\x18\x06 \x01(\rR\x05moves\x12\x16\n" +
+	"\x06frozen\x18\a \x01(\bR\x06frozen\"\\\n" +
+	"\x14ForgetLearnedRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x12\n" +
+	"\x04macs\x18\x03 \x03(\tR\x04macs\"5\n" +
+	"\x15ForgetLearnedResponse\x12\x1c\n" +
+	"\tforgotten\x18\x01 \x01(\rR\tforgotten*S\n" +
 	"\bCommitOn\x12\x15\n" +
 	"\x11COMMIT_ON_DEFAULT\x10\x00\x12\x19\n" +
 	"\x15COMMIT_ON_FIRST_FRAME\x10\x01\x12\x15\n" +
-	"\x11COMMIT_ON_COMMAND\x10\x022\xec\x03\n" +
+	"\x11COMMIT_ON_COMMAND\x10\x022\x8a\x05\n" +
 	"\fLocalService\x12;\n" +
 	"\x06Attach\x12\x17.local.v1.AttachRequest\x1a\x18.local.v1.AttachResponse\x12;\n" +
 	"\x06Detach\x12\x17.local.v1.DetachRequest\x1a\x18.local.v1.DetachResponse\x12;\n" +
@@ -1796,7 +2121,9 @@ const file_local_v1_local_proto_rawDesc = "" +
 	"\x05Abort\x12\x16.local.v1.AbortRequest\x1a\x17.local.v1.AbortResponse\x12V\n" +
 	"\x0fListAttachments\x12 .local.v1.ListAttachmentsRequest\x1a!.local.v1.ListAttachmentsResponse\x12D\n" +
 	"\tGetStatus\x12\x1a.local.v1.GetStatusRequest\x1a\x1b.local.v1.GetStatusResponse\x12M\n" +
-	"\fListNetworks\x12\x1d.local.v1.ListNetworksRequest\x1a\x1e.local.v1.ListNetworksResponseB2Z0github.com/weftnet/weft/api/gen/local/v1;localv1b\x06proto3"
+	"\fListNetworks\x12\x1d.local.v1.ListNetworksRequest\x1a\x1e.local.v1.ListNetworksResponse\x12J\n" +
+	"\vListLearned\x12\x1c.local.v1.ListLearnedRequest\x1a\x1d.local.v1.ListLearnedResponse\x12P\n" +
+	"\rForgetLearned\x12\x1e.local.v1.ForgetLearnedRequest\x1a\x1f.local.v1.ForgetLearnedResponseB2Z0github.com/weftnet/weft/api/gen/local/v1;localv1b\x06proto3"
 
 var (
 	file_local_v1_local_proto_rawDescOnce sync.Once
@@ -1811,7 +2138,7 @@ func file_local_v1_local_proto_rawDescGZIP() []byte {
 }
 
 var file_local_v1_local_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_local_v1_local_proto_goTypes = []any{
 	(CommitOn)(0),                   // 0: local.v1.CommitOn
 	(*AttachRequest)(nil),           // 1: local.v1.AttachRequest
@@ -1837,6 +2164,11 @@ var file_local_v1_local_proto_goTypes = []any{
 	(*HeldNetwork)(nil),             // 21: local.v1.HeldNetwork
 	(*HeldPort)(nil),                // 22: local.v1.HeldPort
 	(*FdbEntry)(nil),                // 23: local.v1.FdbEntry
+	(*ListLearnedRequest)(nil),      // 24: local.v1.ListLearnedRequest
+	(*ListLearnedResponse)(nil),     // 25: local.v1.ListLearnedResponse
+	(*LearnedMac)(nil),              // 26: local.v1.LearnedMac
+	(*ForgetLearnedRequest)(nil),    // 27: local.v1.ForgetLearnedRequest
+	(*ForgetLearnedResponse)(nil),   // 28: local.v1.ForgetLearnedResponse
 }
 var file_local_v1_local_proto_depIdxs = []int32{
 	3,  // 0: local.v1.AttachRequest.netns:type_name -> local.v1.NetnsInterface
@@ -1851,25 +2183,30 @@ var file_local_v1_local_proto_depIdxs = []int32{
 	21, // 9: local.v1.ListNetworksResponse.networks:type_name -> local.v1.HeldNetwork
 	22, // 10: local.v1.HeldNetwork.ports:type_name -> local.v1.HeldPort
 	23, // 11: local.v1.HeldNetwork.fdb:type_name -> local.v1.FdbEntry
-	1,  // 12: local.v1.LocalService.Attach:input_type -> local.v1.AttachRequest
-	10, // 13: local.v1.LocalService.Detach:input_type -> local.v1.DetachRequest
-	6,  // 14: local.v1.LocalService.Commit:input_type -> local.v1.CommitRequest
-	8,  // 15: local.v1.LocalService.Abort:input_type -> local.v1.AbortRequest
-	12, // 16: local.v1.LocalService.ListAttachments:input_type -> local.v1.ListAttachmentsRequest
-	14, // 17: local.v1.LocalService.GetStatus:input_type -> local.v1.GetStatusRequest
-	19, // 18: local.v1.LocalService.ListNetworks:input_type -> local.v1.ListNetworksRequest
-	4,  // 19: local.v1.LocalService.Attach:output_type -> local.v1.AttachResponse
-	11, // 20: local.v1.LocalService.Detach:output_type -> local.v1.DetachResponse
-	7,  // 21: local.v1.LocalService.Commit:output_type -> local.v1.CommitResponse
-	9,  // 22: local.v1.LocalService.Abort:output_type -> local.v1.AbortResponse
-	13, // 23: local.v1.LocalService.ListAttachments:output_type -> local.v1.ListAttachmentsResponse
-	15, // 24: local.v1.LocalService.GetStatus:output_type -> local.v1.GetStatusResponse
-	20, // 25: local.v1.LocalService.ListNetworks:output_type -> local.v1.ListNetworksResponse
-	19, // [19:26] is the sub-list for method output_type
-	12, // [12:19] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	26, // 12: local.v1.ListLearnedResponse.macs:type_name -> local.v1.LearnedMac
+	1,  // 13: local.v1.LocalService.Attach:input_type -> local.v1.AttachRequest
+	10, // 14: local.v1.LocalService.Detach:input_type -> local.v1.DetachRequest
+	6,  // 15: local.v1.LocalService.Commit:input_type -> local.v1.CommitRequest
+	8,  // 16: local.v1.LocalService.Abort:input_type -> local.v1.AbortRequest
+	12, // 17: local.v1.LocalService.ListAttachments:input_type -> local.v1.ListAttachmentsRequest
+	14, // 18: local.v1.LocalService.GetStatus:input_type -> local.v1.GetStatusRequest
+	19, // 19: local.v1.LocalService.ListNetworks:input_type -> local.v1.ListNetworksRequest
+	24, // 20: local.v1.LocalService.ListLearned:input_type -> local.v1.ListLearnedRequest
+	27, // 21: local.v1.LocalService.ForgetLearned:input_type -> local.v1.ForgetLearnedRequest
+	4,  // 22: local.v1.LocalService.Attach:output_type -> local.v1.AttachResponse
+	11, // 23: local.v1.LocalService.Detach:output_type -> local.v1.DetachResponse
+	7,  // 24: local.v1.LocalService.Commit:output_type -> local.v1.CommitResponse
+	9,  // 25: local.v1.LocalService.Abort:output_type -> local.v1.AbortResponse
+	13, // 26: local.v1.LocalService.ListAttachments:output_type -> local.v1.ListAttachmentsResponse
+	15, // 27: local.v1.LocalService.GetStatus:output_type -> local.v1.GetStatusResponse
+	20, // 28: local.v1.LocalService.ListNetworks:output_type -> local.v1.ListNetworksResponse
+	25, // 29: local.v1.LocalService.ListLearned:output_type -> local.v1.ListLearnedResponse
+	28, // 30: local.v1.LocalService.ForgetLearned:output_type -> local.v1.ForgetLearnedResponse
+	22, // [22:31] is the sub-list for method output_type
+	13, // [13:22] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_local_v1_local_proto_init() }
@@ -1888,7 +2225,7 @@ func file_local_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_local_v1_local_proto_rawDesc), len(file_local_v1_local_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   23,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

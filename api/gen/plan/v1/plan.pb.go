@@ -1662,7 +1662,9 @@ type Report struct {
 	// What kernel and uplinks were found to be able to do.
 	Capabilities []*Capability `protobuf:"bytes,7,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	// VTEPs that this host watches and has not heard of for too long.
-	Silent        []*SilentVtep `protobuf:"bytes,8,rep,name=silent,proto3" json:"silent,omitempty"`
+	Silent []*SilentVtep `protobuf:"bytes,8,rep,name=silent,proto3" json:"silent,omitempty"`
+	// Of networks that learn.
+	Learned       []*Learned `protobuf:"bytes,12,rep,name=learned,proto3" json:"learned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1753,6 +1755,101 @@ func (x *Report) GetSilent() []*SilentVtep {
 	return nil
 }
 
+func (x *Report) GetLearned() []*Learned {
+	if x != nil {
+		return x.Learned
+	}
+	return nil
+}
+
+// Learned is what this host has learned in a network.
+type Learned struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// uid.
+	Network string `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	Macs    uint32 `protobuf:"varint,2,opt,name=macs,proto3" json:"macs,omitempty"`
+	Frozen  uint32 `protobuf:"varint,3,opt,name=frozen,proto3" json:"frozen,omitempty"`
+	Refused uint64 `protobuf:"varint,4,opt,name=refused,proto3" json:"refused,omitempty"`
+	// Addresses.
+	Unlisted []string `protobuf:"bytes,5,rep,name=unlisted,proto3" json:"unlisted,omitempty"`
+	// What needs attention.
+	Conditions    []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Learned) Reset() {
+	*x = Learned{}
+	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Learned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Learned) ProtoMessage() {}
+
+func (x *Learned) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Learned.ProtoReflect.Descriptor instead.
+func (*Learned) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Learned) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Learned) GetMacs() uint32 {
+	if x != nil {
+		return x.Macs
+	}
+	return 0
+}
+
+func (x *Learned) GetFrozen() uint32 {
+	if x != nil {
+		return x.Frozen
+	}
+	return 0
+}
+
+func (x *Learned) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *Learned) GetUnlisted() []string {
+	if x != nil {
+		return x.Unlisted
+	}
+	return nil
+}
+
+func (x *Learned) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
 // SilentVtep is one that answered before. It says that neither the way there nor back, or that the agent there, does not work: an agent that is
 // away for a moment is silent too. A host that hears nobody reports none, and has the condition "deaf".
 type SilentVtep struct {
@@ -1767,7 +1864,7 @@ type SilentVtep struct {
 
 func (x *SilentVtep) Reset() {
 	*x = SilentVtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	mi := &file_plan_v1_plan_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +1876,7 @@ func (x *SilentVtep) String() string {
 func (*SilentVtep) ProtoMessage() {}
 
 func (x *SilentVtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	mi := &file_plan_v1_plan_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +1889,7 @@ func (x *SilentVtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SilentVtep.ProtoReflect.Descriptor instead.
 func (*SilentVtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{23}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SilentVtep) GetVtep() string {
@@ -1822,7 +1919,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_plan_v1_plan_proto_msgTypes[24]
+	mi := &file_plan_v1_plan_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +1931,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[24]
+	mi := &file_plan_v1_plan_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +1944,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{24}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Capability) GetName() string {
@@ -1898,7 +1995,7 @@ type ProgramBooks struct {
 
 func (x *ProgramBooks) Reset() {
 	*x = ProgramBooks{}
-	mi := &file_plan_v1_plan_proto_msgTypes[25]
+	mi := &file_plan_v1_plan_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +2007,7 @@ func (x *ProgramBooks) String() string {
 func (*ProgramBooks) ProtoMessage() {}
 
 func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[25]
+	mi := &file_plan_v1_plan_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +2020,7 @@ func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgramBooks.ProtoReflect.Descriptor instead.
 func (*ProgramBooks) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{25}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProgramBooks) GetProgram() string {
@@ -1999,7 +2096,7 @@ type LaneCount struct {
 
 func (x *LaneCount) Reset() {
 	*x = LaneCount{}
-	mi := &file_plan_v1_plan_proto_msgTypes[26]
+	mi := &file_plan_v1_plan_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2108,7 @@ func (x *LaneCount) String() string {
 func (*LaneCount) ProtoMessage() {}
 
 func (x *LaneCount) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[26]
+	mi := &file_plan_v1_plan_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2121,7 @@ func (x *LaneCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneCount.ProtoReflect.Descriptor instead.
 func (*LaneCount) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{26}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LaneCount) GetReason() string {
@@ -2068,7 +2165,7 @@ type PortReport struct {
 
 func (x *PortReport) Reset() {
 	*x = PortReport{}
-	mi := &file_plan_v1_plan_proto_msgTypes[27]
+	mi := &file_plan_v1_plan_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2177,7 @@ func (x *PortReport) String() string {
 func (*PortReport) ProtoMessage() {}
 
 func (x *PortReport) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[27]
+	mi := &file_plan_v1_plan_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2190,7 @@ func (x *PortReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortReport.ProtoReflect.Descriptor instead.
 func (*PortReport) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{27}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PortReport) GetUid() string {
@@ -2207,7 +2304,7 @@ type ServiceCounts struct {
 
 func (x *ServiceCounts) Reset() {
 	*x = ServiceCounts{}
-	mi := &file_plan_v1_plan_proto_msgTypes[28]
+	mi := &file_plan_v1_plan_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2219,7 +2316,7 @@ func (x *ServiceCounts) String() string {
 func (*ServiceCounts) ProtoMessage() {}
 
 func (x *ServiceCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[28]
+	mi := &file_plan_v1_plan_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2232,7 +2329,7 @@ func (x *ServiceCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceCounts.ProtoReflect.Descriptor instead.
 func (*ServiceCounts) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{28}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ServiceCounts) GetRequests() uint64 {
@@ -2274,7 +2371,7 @@ type Drop struct {
 
 func (x *Drop) Reset() {
 	*x = Drop{}
-	mi := &file_plan_v1_plan_proto_msgTypes[29]
+	mi := &file_plan_v1_plan_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2383,7 @@ func (x *Drop) String() string {
 func (*Drop) ProtoMessage() {}
 
 func (x *Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[29]
+	mi := &file_plan_v1_plan_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2396,7 @@ func (x *Drop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drop.ProtoReflect.Descriptor instead.
 func (*Drop) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{29}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Drop) GetReason() string {
@@ -2333,7 +2430,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_plan_v1_plan_proto_msgTypes[30]
+	mi := &file_plan_v1_plan_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2442,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[30]
+	mi := &file_plan_v1_plan_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2455,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{30}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Condition) GetName() string {
@@ -2387,7 +2484,7 @@ type ServerMessage struct {
 
 func (x *ServerMessage) Reset() {
 	*x = ServerMessage{}
-	mi := &file_plan_v1_plan_proto_msgTypes[31]
+	mi := &file_plan_v1_plan_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2399,7 +2496,7 @@ func (x *ServerMessage) String() string {
 func (*ServerMessage) ProtoMessage() {}
 
 func (x *ServerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[31]
+	mi := &file_plan_v1_plan_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2412,7 +2509,7 @@ func (x *ServerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMessage.ProtoReflect.Descriptor instead.
 func (*ServerMessage) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{31}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ServerMessage) GetMessage() isServerMessage_Message {
@@ -2460,7 +2557,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_plan_v1_plan_proto_msgTypes[32]
+	mi := &file_plan_v1_plan_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2472,7 +2569,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[32]
+	mi := &file_plan_v1_plan_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2485,7 +2582,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{32}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Update) GetStoreId() string {
@@ -2558,7 +2655,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_plan_v1_plan_proto_msgTypes[33]
+	mi := &file_plan_v1_plan_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2667,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[33]
+	mi := &file_plan_v1_plan_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2680,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{33}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Resource) GetScope() string {
@@ -2649,7 +2746,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_plan_v1_plan_proto_msgTypes[34]
+	mi := &file_plan_v1_plan_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2661,7 +2758,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[34]
+	mi := &file_plan_v1_plan_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2674,7 +2771,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{34}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Removal) GetScope() string {
@@ -2722,7 +2819,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_plan_v1_plan_proto_msgTypes[35]
+	mi := &file_plan_v1_plan_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2734,7 +2831,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[35]
+	mi := &file_plan_v1_plan_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2747,7 +2844,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{35}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Host) GetUid() string {
@@ -2801,15 +2898,17 @@ type Network struct {
 	// Absent: the network's hosts answer neither DHCP nor router solicitations.
 	Dhcp *Dhcp `protobuf:"bytes,15,opt,name=dhcp,proto3" json:"dhcp,omitempty"`
 	// Frames a second that a host floods for all its ports of the network together; 0 is no limit.
-	BumLimit      uint32     `protobuf:"varint,13,opt,name=bum_limit,json=bumLimit,proto3" json:"bum_limit,omitempty"`
-	Neighbours    Neighbours `protobuf:"varint,14,opt,name=neighbours,proto3,enum=plan.v1.Neighbours" json:"neighbours,omitempty"`
+	BumLimit   uint32     `protobuf:"varint,13,opt,name=bum_limit,json=bumLimit,proto3" json:"bum_limit,omitempty"`
+	Neighbours Neighbours `protobuf:"varint,14,opt,name=neighbours,proto3,enum=plan.v1.Neighbours" json:"neighbours,omitempty"`
+	// Set: the network learns.
+	Learning      *Learning `protobuf:"bytes,12,opt,name=learning,proto3" json:"learning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_plan_v1_plan_proto_msgTypes[36]
+	mi := &file_plan_v1_plan_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2821,7 +2920,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[36]
+	mi := &file_plan_v1_plan_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2834,7 +2933,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{36}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Network) GetUid() string {
@@ -2907,6 +3006,83 @@ func (x *Network) GetNeighbours() Neighbours {
 	return Neighbours_NEIGHBOURS_ANSWER
 }
 
+func (x *Network) GetLearning() *Learning {
+	if x != nil {
+		return x.Learning
+	}
+	return nil
+}
+
+type Learning struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AgeingSeconds uint32                 `protobuf:"varint,1,opt,name=ageing_seconds,json=ageingSeconds,proto3" json:"ageing_seconds,omitempty"`
+	// MACs behind one VTEP, and behind one port.
+	VtepLimit uint32 `protobuf:"varint,2,opt,name=vtep_limit,json=vtepLimit,proto3" json:"vtep_limit,omitempty"`
+	PortLimit uint32 `protobuf:"varint,3,opt,name=port_limit,json=portLimit,proto3" json:"port_limit,omitempty"`
+	// Prefixes from which VTEPs are accepted that are not listed.
+	Sources       []string `protobuf:"bytes,4,rep,name=sources,proto3" json:"sources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Learning) Reset() {
+	*x = Learning{}
+	mi := &file_plan_v1_plan_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Learning) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Learning) ProtoMessage() {}
+
+func (x *Learning) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Learning.ProtoReflect.Descriptor instead.
+func (*Learning) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Learning) GetAgeingSeconds() uint32 {
+	if x != nil {
+		return x.AgeingSeconds
+	}
+	return 0
+}
+
+func (x *Learning) GetVtepLimit() uint32 {
+	if x != nil {
+		return x.VtepLimit
+	}
+	return 0
+}
+
+func (x *Learning) GetPortLimit() uint32 {
+	if x != nil {
+		return x.PortLimit
+	}
+	return 0
+}
+
+func (x *Learning) GetSources() []string {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
 // Dhcp is what ports are told of their network, beside their addresses.
 type Dhcp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2922,7 +3098,7 @@ type Dhcp struct {
 
 func (x *Dhcp) Reset() {
 	*x = Dhcp{}
-	mi := &file_plan_v1_plan_proto_msgTypes[37]
+	mi := &file_plan_v1_plan_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +3110,7 @@ func (x *Dhcp) String() string {
 func (*Dhcp) ProtoMessage() {}
 
 func (x *Dhcp) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[37]
+	mi := &file_plan_v1_plan_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3123,7 @@ func (x *Dhcp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dhcp.ProtoReflect.Descriptor instead.
 func (*Dhcp) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{37}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Dhcp) GetGateways() []string {
@@ -2995,7 +3171,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_plan_v1_plan_proto_msgTypes[38]
+	mi := &file_plan_v1_plan_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3007,7 +3183,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[38]
+	mi := &file_plan_v1_plan_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3020,7 +3196,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{38}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Route) GetPrefix() string {
@@ -3048,7 +3224,7 @@ type ExternalVtep struct {
 
 func (x *ExternalVtep) Reset() {
 	*x = ExternalVtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[39]
+	mi := &file_plan_v1_plan_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3060,7 +3236,7 @@ func (x *ExternalVtep) String() string {
 func (*ExternalVtep) ProtoMessage() {}
 
 func (x *ExternalVtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[39]
+	mi := &file_plan_v1_plan_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3073,7 +3249,7 @@ func (x *ExternalVtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExternalVtep.ProtoReflect.Descriptor instead.
 func (*ExternalVtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{39}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExternalVtep) GetVtep() string {
@@ -3124,7 +3300,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_plan_v1_plan_proto_msgTypes[40]
+	mi := &file_plan_v1_plan_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3136,7 +3312,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[40]
+	mi := &file_plan_v1_plan_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3149,7 +3325,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{40}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Port) GetUid() string {
@@ -3295,7 +3471,7 @@ type AddressPair struct {
 
 func (x *AddressPair) Reset() {
 	*x = AddressPair{}
-	mi := &file_plan_v1_plan_proto_msgTypes[41]
+	mi := &file_plan_v1_plan_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3307,7 +3483,7 @@ func (x *AddressPair) String() string {
 func (*AddressPair) ProtoMessage() {}
 
 func (x *AddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[41]
+	mi := &file_plan_v1_plan_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3320,7 +3496,7 @@ func (x *AddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressPair.ProtoReflect.Descriptor instead.
 func (*AddressPair) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{41}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *AddressPair) GetMac() []byte {
@@ -3354,7 +3530,7 @@ type Vtep struct {
 
 func (x *Vtep) Reset() {
 	*x = Vtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[42]
+	mi := &file_plan_v1_plan_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3366,7 +3542,7 @@ func (x *Vtep) String() string {
 func (*Vtep) ProtoMessage() {}
 
 func (x *Vtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[42]
+	mi := &file_plan_v1_plan_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3379,7 +3555,7 @@ func (x *Vtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vtep.ProtoReflect.Descriptor instead.
 func (*Vtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{42}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Vtep) GetUid() string {
@@ -3439,7 +3615,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_plan_v1_plan_proto_msgTypes[43]
+	mi := &file_plan_v1_plan_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3451,7 +3627,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[43]
+	mi := &file_plan_v1_plan_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3464,7 +3640,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{43}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Snapshot) GetStoreId() string {
@@ -3596,7 +3772,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\rResourceError\x12!\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\r.plan.v1.KindR\x04kind\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xe5\x02\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\x91\x03\n" +
 	"\x06Report\x12)\n" +
 	"\x05ports\x18\x01 \x03(\v2\x13.plan.v1.PortReportR\x05ports\x122\n" +
 	"\n" +
@@ -3607,7 +3783,17 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x05lanes\x18\x05 \x03(\v2\x12.plan.v1.LaneCountR\x05lanes\x12\x1a\n" +
 	"\bprograms\x18\x06 \x03(\tR\bprograms\x127\n" +
 	"\fcapabilities\x18\a \x03(\v2\x13.plan.v1.CapabilityR\fcapabilities\x12+\n" +
-	"\x06silent\x18\b \x03(\v2\x13.plan.v1.SilentVtepR\x06silent\"O\n" +
+	"\x06silent\x18\b \x03(\v2\x13.plan.v1.SilentVtepR\x06silent\x12*\n" +
+	"\alearned\x18\f \x03(\v2\x10.plan.v1.LearnedR\alearned\"\xb9\x01\n" +
+	"\aLearned\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x12\n" +
+	"\x04macs\x18\x02 \x01(\rR\x04macs\x12\x16\n" +
+	"\x06frozen\x18\x03 \x01(\rR\x06frozen\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\x04R\arefused\x12\x1a\n" +
+	"\bunlisted\x18\x05 \x03(\tR\bunlisted\x122\n" +
+	"\n" +
+	"conditions\x18\x06 \x03(\v2\x12.plan.v1.ConditionR\n" +
+	"conditions\"O\n" +
 	"\n" +
 	"SilentVtep\x12\x12\n" +
 	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12-\n" +
@@ -3690,7 +3876,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04vtep\x18\x03 \x01(\tR\x04vtep\x12\x1a\n" +
 	"\bnetworks\x18\x04 \x03(\tR\bnetworks\x12\x14\n" +
-	"\x05vteps\x18\x05 \x03(\tR\x05vteps\"\xf3\x02\n" +
+	"\x05vteps\x18\x05 \x03(\tR\x05vteps\"\xa2\x03\n" +
 	"\aNetwork\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x10\n" +
 	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x10\n" +
@@ -3703,7 +3889,15 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\tbum_limit\x18\r \x01(\rR\bbumLimit\x123\n" +
 	"\n" +
 	"neighbours\x18\x0e \x01(\x0e2\x13.plan.v1.NeighboursR\n" +
-	"neighboursJ\x04\b\x05\x10\x06R\x05vteps\"\xa8\x01\n" +
+	"neighbours\x12-\n" +
+	"\blearning\x18\f \x01(\v2\x11.plan.v1.LearningR\blearningJ\x04\b\x05\x10\x06R\x05vteps\"\x89\x01\n" +
+	"\bLearning\x12%\n" +
+	"\x0eageing_seconds\x18\x01 \x01(\rR\rageingSeconds\x12\x1d\n" +
+	"\n" +
+	"vtep_limit\x18\x02 \x01(\rR\tvtepLimit\x12\x1d\n" +
+	"\n" +
+	"port_limit\x18\x03 \x01(\rR\tportLimit\x12\x18\n" +
+	"\asources\x18\x04 \x03(\tR\asources\"\xa8\x01\n" +
 	"\x04Dhcp\x12\x1a\n" +
 	"\bgateways\x18\x01 \x03(\tR\bgateways\x12\x1f\n" +
 	"\vdns_servers\x18\x02 \x03(\tR\n" +
@@ -3809,7 +4003,7 @@ func file_plan_v1_plan_proto_rawDescGZIP() []byte {
 }
 
 var file_plan_v1_plan_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_plan_v1_plan_proto_goTypes = []any{
 	(CommitCause)(0),              // 0: plan.v1.CommitCause
 	(PortState)(0),                // 1: plan.v1.PortState
@@ -3839,29 +4033,31 @@ var file_plan_v1_plan_proto_goTypes = []any{
 	(*Applied)(nil),               // 25: plan.v1.Applied
 	(*ResourceError)(nil),         // 26: plan.v1.ResourceError
 	(*Report)(nil),                // 27: plan.v1.Report
-	(*SilentVtep)(nil),            // 28: plan.v1.SilentVtep
-	(*Capability)(nil),            // 29: plan.v1.Capability
-	(*ProgramBooks)(nil),          // 30: plan.v1.ProgramBooks
-	(*LaneCount)(nil),             // 31: plan.v1.LaneCount
-	(*PortReport)(nil),            // 32: plan.v1.PortReport
-	(*ServiceCounts)(nil),         // 33: plan.v1.ServiceCounts
-	(*Drop)(nil),                  // 34: plan.v1.Drop
-	(*Condition)(nil),             // 35: plan.v1.Condition
-	(*ServerMessage)(nil),         // 36: plan.v1.ServerMessage
-	(*Update)(nil),                // 37: plan.v1.Update
-	(*Resource)(nil),              // 38: plan.v1.Resource
-	(*Removal)(nil),               // 39: plan.v1.Removal
-	(*Host)(nil),                  // 40: plan.v1.Host
-	(*Network)(nil),               // 41: plan.v1.Network
-	(*Dhcp)(nil),                  // 42: plan.v1.Dhcp
-	(*Route)(nil),                 // 43: plan.v1.Route
-	(*ExternalVtep)(nil),          // 44: plan.v1.ExternalVtep
-	(*Port)(nil),                  // 45: plan.v1.Port
-	(*AddressPair)(nil),           // 46: plan.v1.AddressPair
-	(*Vtep)(nil),                  // 47: plan.v1.Vtep
-	(*Snapshot)(nil),              // 48: plan.v1.Snapshot
-	nil,                           // 49: plan.v1.Snapshot.EpochsEntry
-	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
+	(*Learned)(nil),               // 28: plan.v1.Learned
+	(*SilentVtep)(nil),            // 29: plan.v1.SilentVtep
+	(*Capability)(nil),            // 30: plan.v1.Capability
+	(*ProgramBooks)(nil),          // 31: plan.v1.ProgramBooks
+	(*LaneCount)(nil),             // 32: plan.v1.LaneCount
+	(*PortReport)(nil),            // 33: plan.v1.PortReport
+	(*ServiceCounts)(nil),         // 34: plan.v1.ServiceCounts
+	(*Drop)(nil),                  // 35: plan.v1.Drop
+	(*Condition)(nil),             // 36: plan.v1.Condition
+	(*ServerMessage)(nil),         // 37: plan.v1.ServerMessage
+	(*Update)(nil),                // 38: plan.v1.Update
+	(*Resource)(nil),              // 39: plan.v1.Resource
+	(*Removal)(nil),               // 40: plan.v1.Removal
+	(*Host)(nil),                  // 41: plan.v1.Host
+	(*Network)(nil),               // 42: plan.v1.Network
+	(*Learning)(nil),              // 43: plan.v1.Learning
+	(*Dhcp)(nil),                  // 44: plan.v1.Dhcp
+	(*Route)(nil),                 // 45: plan.v1.Route
+	(*ExternalVtep)(nil),          // 46: plan.v1.ExternalVtep
+	(*Port)(nil),                  // 47: plan.v1.Port
+	(*AddressPair)(nil),           // 48: plan.v1.AddressPair
+	(*Vtep)(nil),                  // 49: plan.v1.Vtep
+	(*Snapshot)(nil),              // 50: plan.v1.Snapshot
+	nil,                           // 51: plan.v1.Snapshot.EpochsEntry
+	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
 }
 var file_plan_v1_plan_proto_depIdxs = []int32{
 	0,  // 0: plan.v1.CommitRequest.cause:type_name -> plan.v1.CommitCause
@@ -3873,53 +4069,56 @@ var file_plan_v1_plan_proto_depIdxs = []int32{
 	24, // 6: plan.v1.Hello.facts:type_name -> plan.v1.Facts
 	26, // 7: plan.v1.Applied.errors:type_name -> plan.v1.ResourceError
 	2,  // 8: plan.v1.ResourceError.kind:type_name -> plan.v1.Kind
-	32, // 9: plan.v1.Report.ports:type_name -> plan.v1.PortReport
-	35, // 10: plan.v1.Report.conditions:type_name -> plan.v1.Condition
-	34, // 11: plan.v1.Report.drops:type_name -> plan.v1.Drop
-	30, // 12: plan.v1.Report.books:type_name -> plan.v1.ProgramBooks
-	31, // 13: plan.v1.Report.lanes:type_name -> plan.v1.LaneCount
-	29, // 14: plan.v1.Report.capabilities:type_name -> plan.v1.Capability
-	28, // 15: plan.v1.Report.silent:type_name -> plan.v1.SilentVtep
-	1,  // 16: plan.v1.PortReport.state:type_name -> plan.v1.PortState
-	34, // 17: plan.v1.PortReport.drops:type_name -> plan.v1.Drop
-	33, // 18: plan.v1.PortReport.services:type_name -> plan.v1.ServiceCounts
-	37, // 19: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
-	38, // 20: plan.v1.Update.upserts:type_name -> plan.v1.Resource
-	39, // 21: plan.v1.Update.removals:type_name -> plan.v1.Removal
-	2,  // 22: plan.v1.Resource.kind:type_name -> plan.v1.Kind
-	2,  // 23: plan.v1.Removal.kind:type_name -> plan.v1.Kind
-	4,  // 24: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
-	44, // 25: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
-	42, // 26: plan.v1.Network.dhcp:type_name -> plan.v1.Dhcp
-	3,  // 27: plan.v1.Network.neighbours:type_name -> plan.v1.Neighbours
-	43, // 28: plan.v1.Dhcp.routes:type_name -> plan.v1.Route
-	46, // 29: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
-	38, // 30: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
-	49, // 31: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
-	50, // 32: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
-	5,  // 33: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
-	7,  // 34: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
-	9,  // 35: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
-	11, // 36: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
-	13, // 37: plan.v1.AgentService.Prepare:input_type -> plan.v1.PrepareRequest
-	15, // 38: plan.v1.AgentService.Commit:input_type -> plan.v1.CommitRequest
-	17, // 39: plan.v1.AgentService.Abort:input_type -> plan.v1.AbortRequest
-	19, // 40: plan.v1.AgentService.Settle:input_type -> plan.v1.SettleRequest
-	21, // 41: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
-	6,  // 42: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
-	8,  // 43: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
-	10, // 44: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
-	12, // 45: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
-	14, // 46: plan.v1.AgentService.Prepare:output_type -> plan.v1.PrepareResponse
-	16, // 47: plan.v1.AgentService.Commit:output_type -> plan.v1.CommitResponse
-	18, // 48: plan.v1.AgentService.Abort:output_type -> plan.v1.AbortResponse
-	20, // 49: plan.v1.AgentService.Settle:output_type -> plan.v1.SettleResponse
-	36, // 50: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
-	42, // [42:51] is the sub-list for method output_type
-	33, // [33:42] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	33, // 9: plan.v1.Report.ports:type_name -> plan.v1.PortReport
+	36, // 10: plan.v1.Report.conditions:type_name -> plan.v1.Condition
+	35, // 11: plan.v1.Report.drops:type_name -> plan.v1.Drop
+	31, // 12: plan.v1.Report.books:type_name -> plan.v1.ProgramBooks
+	32, // 13: plan.v1.Report.lanes:type_name -> plan.v1.LaneCount
+	30, // 14: plan.v1.Report.capabilities:type_name -> plan.v1.Capability
+	29, // 15: plan.v1.Report.silent:type_name -> plan.v1.SilentVtep
+	28, // 16: plan.v1.Report.learned:type_name -> plan.v1.Learned
+	36, // 17: plan.v1.Learned.conditions:type_name -> plan.v1.Condition
+	1,  // 18: plan.v1.PortReport.state:type_name -> plan.v1.PortState
+	35, // 19: plan.v1.PortReport.drops:type_name -> plan.v1.Drop
+	34, // 20: plan.v1.PortReport.services:type_name -> plan.v1.ServiceCounts
+	38, // 21: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
+	39, // 22: plan.v1.Update.upserts:type_name -> plan.v1.Resource
+	40, // 23: plan.v1.Update.removals:type_name -> plan.v1.Removal
+	2,  // 24: plan.v1.Resource.kind:type_name -> plan.v1.Kind
+	2,  // 25: plan.v1.Removal.kind:type_name -> plan.v1.Kind
+	4,  // 26: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
+	46, // 27: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
+	44, // 28: plan.v1.Network.dhcp:type_name -> plan.v1.Dhcp
+	3,  // 29: plan.v1.Network.neighbours:type_name -> plan.v1.Neighbours
+	43, // 30: plan.v1.Network.learning:type_name -> plan.v1.Learning
+	45, // 31: plan.v1.Dhcp.routes:type_name -> plan.v1.Route
+	48, // 32: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
+	39, // 33: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
+	51, // 34: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
+	52, // 35: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
+	5,  // 36: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
+	7,  // 37: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
+	9,  // 38: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
+	11, // 39: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
+	13, // 40: plan.v1.AgentService.Prepare:input_type -> plan.v1.PrepareRequest
+	15, // 41: plan.v1.AgentService.Commit:input_type -> plan.v1.CommitRequest
+	17, // 42: plan.v1.AgentService.Abort:input_type -> plan.v1.AbortRequest
+	19, // 43: plan.v1.AgentService.Settle:input_type -> plan.v1.SettleRequest
+	21, // 44: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
+	6,  // 45: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
+	8,  // 46: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
+	10, // 47: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
+	12, // 48: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
+	14, // 49: plan.v1.AgentService.Prepare:output_type -> plan.v1.PrepareResponse
+	16, // 50: plan.v1.AgentService.Commit:output_type -> plan.v1.CommitResponse
+	18, // 51: plan.v1.AgentService.Abort:output_type -> plan.v1.AbortResponse
+	20, // 52: plan.v1.AgentService.Settle:output_type -> plan.v1.SettleResponse
+	37, // 53: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
+	45, // [45:54] is the sub-list for method output_type
+	36, // [36:45] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_plan_v1_plan_proto_init() }
@@ -3933,7 +4132,7 @@ func file_plan_v1_plan_proto_init() {
 		(*AgentMessage_Report)(nil),
 		(*AgentMessage_Facts)(nil),
 	}
-	file_plan_v1_plan_proto_msgTypes[31].OneofWrappers = []any{
+	file_plan_v1_plan_proto_msgTypes[32].OneofWrappers = []any{
 		(*ServerMessage_Update)(nil),
 	}
 	type x struct{}
@@ -3942,7 +4141,7 @@ func file_plan_v1_plan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plan_v1_plan_proto_rawDesc), len(file_plan_v1_plan_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   45,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

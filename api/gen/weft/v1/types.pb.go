@@ -933,6 +933,8 @@ type NetworkSpec struct {
 	Vteps       []*NetworkVTEP `protobuf:"bytes,6,rep,name=vteps,proto3" json:"vteps,omitempty"`
 	Description string         `protobuf:"bytes,7,opt,name=description,proto3" json:"description,omitempty"`
 	Dscp        DSCP           `protobuf:"varint,8,opt,name=dscp,proto3,enum=weft.v1.DSCP" json:"dscp,omitempty"`
+	// Set: MACs that the plan does not know are learned from frames, for networks shared with VTEPs that weft does not run.
+	Learning *Learning `protobuf:"bytes,12,opt,name=learning,proto3" json:"learning,omitempty"`
 	// What the hosts tell the network's workloads of it. A network with subnets has it unless it is disabled.
 	Dhcp *DHCP `protobuf:"bytes,15,opt,name=dhcp,proto3" json:"dhcp,omitempty"`
 	// Broadcast, unknown unicast and multicast frames a second that one host sends for all ports of the network together; 0 is 10000,
@@ -1027,6 +1029,13 @@ func (x *NetworkSpec) GetDscp() DSCP {
 		return x.Dscp
 	}
 	return DSCP_DSCP_PIPE
+}
+
+func (x *NetworkSpec) GetLearning() *Learning {
+	if x != nil {
+		return x.Learning
+	}
+	return nil
 }
 
 func (x *NetworkSpec) GetDhcp() *DHCP {
@@ -1194,6 +1203,78 @@ func (x *Route) GetGateway() string {
 	return ""
 }
 
+// Learning says how a network learns source MACs: behind which port or VTEP they are, on each host by its own. What ports and stated MACs say wins.
+type Learning struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long a MAC is good for after its last frame, 10 s to 24 h; absent is 300 s.
+	Ageing *durationpb.Duration `protobuf:"bytes,1,opt,name=ageing,proto3" json:"ageing,omitempty"`
+	// MACs learned behind one VTEP, and behind one port, at most 262,144; 0 is 8,192 and 1,024. On no host more than a quarter of its table.
+	VtepLimit uint32 `protobuf:"varint,2,opt,name=vtep_limit,json=vtepLimit,proto3" json:"vtep_limit,omitempty"`
+	PortLimit uint32 `protobuf:"varint,3,opt,name=port_limit,json=portLimit,proto3" json:"port_limit,omitempty"`
+	// Prefixes of the underlay from which VTEPs that are not listed may take part. Empty: none may.
+	Sources       []string `protobuf:"bytes,4,rep,name=sources,proto3" json:"sources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Learning) Reset() {
+	*x = Learning{}
+	mi := &file_weft_v1_types_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Learning) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Learning) ProtoMessage() {}
+
+func (x *Learning) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_types_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Learning.ProtoReflect.Descriptor instead.
+func (*Learning) Descriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Learning) GetAgeing() *durationpb.Duration {
+	if x != nil {
+		return x.Ageing
+	}
+	return nil
+}
+
+func (x *Learning) GetVtepLimit() uint32 {
+	if x != nil {
+		return x.VtepLimit
+	}
+	return 0
+}
+
+func (x *Learning) GetPortLimit() uint32 {
+	if x != nil {
+		return x.PortLimit
+	}
+	return 0
+}
+
+func (x *Learning) GetSources() []string {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
 type NetworkVTEP struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of a VTEP object.
@@ -1206,7 +1287,7 @@ type NetworkVTEP struct {
 
 func (x *NetworkVTEP) Reset() {
 	*x = NetworkVTEP{}
-	mi := &file_weft_v1_types_proto_msgTypes[8]
+	mi := &file_weft_v1_types_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1299,7 @@ func (x *NetworkVTEP) String() string {
 func (*NetworkVTEP) ProtoMessage() {}
 
 func (x *NetworkVTEP) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[8]
+	mi := &file_weft_v1_types_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1312,7 @@ func (x *NetworkVTEP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkVTEP.ProtoReflect.Descriptor instead.
 func (*NetworkVTEP) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{8}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NetworkVTEP) GetVtep() string {
@@ -1257,15 +1338,18 @@ type NetworkStatus struct {
 	BoundPorts uint32 `protobuf:"varint,4,opt,name=bound_ports,json=boundPorts,proto3" json:"bound_ports,omitempty"`
 	// Hosts that hold a bound port of this network.
 	Hosts []string `protobuf:"bytes,5,rep,name=hosts,proto3" json:"hosts,omitempty"`
-	// What live hosts could not apply of this network, its ports and its external VTEPs: name is "not applied on HOST".
-	Conditions    []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// What live hosts could not apply of this network, its ports and its external VTEPs: name is "not applied on HOST". What live hosts say of learning:
+	// "learning limit on HOST", "MAC moves on HOST", "unlisted VTEPs on HOST".
+	Conditions []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// What each live host of a network that learns has learned.
+	Learned       []*HostLearned `protobuf:"bytes,12,rep,name=learned,proto3" json:"learned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NetworkStatus) Reset() {
 	*x = NetworkStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[9]
+	mi := &file_weft_v1_types_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1361,7 @@ func (x *NetworkStatus) String() string {
 func (*NetworkStatus) ProtoMessage() {}
 
 func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[9]
+	mi := &file_weft_v1_types_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1374,7 @@ func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkStatus.ProtoReflect.Descriptor instead.
 func (*NetworkStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{9}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NetworkStatus) GetVni() uint32 {
@@ -1335,6 +1419,92 @@ func (x *NetworkStatus) GetConditions() []*Condition {
 	return nil
 }
 
+func (x *NetworkStatus) GetLearned() []*HostLearned {
+	if x != nil {
+		return x.Learned
+	}
+	return nil
+}
+
+type HostLearned struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Host  string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Macs  uint32                 `protobuf:"varint,2,opt,name=macs,proto3" json:"macs,omitempty"`
+	// Those that changed their place too often, and stay where they are for 180 s.
+	Frozen uint32 `protobuf:"varint,3,opt,name=frozen,proto3" json:"frozen,omitempty"`
+	// Frames that taught nothing as their place was at its limit, or the table full.
+	Refused uint64 `protobuf:"varint,4,opt,name=refused,proto3" json:"refused,omitempty"`
+	// VTEPs in use that are not listed.
+	Unlisted      []string `protobuf:"bytes,5,rep,name=unlisted,proto3" json:"unlisted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostLearned) Reset() {
+	*x = HostLearned{}
+	mi := &file_weft_v1_types_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostLearned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostLearned) ProtoMessage() {}
+
+func (x *HostLearned) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_types_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostLearned.ProtoReflect.Descriptor instead.
+func (*HostLearned) Descriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *HostLearned) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *HostLearned) GetMacs() uint32 {
+	if x != nil {
+		return x.Macs
+	}
+	return 0
+}
+
+func (x *HostLearned) GetFrozen() uint32 {
+	if x != nil {
+		return x.Frozen
+	}
+	return 0
+}
+
+func (x *HostLearned) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *HostLearned) GetUnlisted() []string {
+	if x != nil {
+		return x.Unlisted
+	}
+	return nil
+}
+
 // Port is a workload's attachment to a network: an identity, wherever it is bound.
 type Port struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1349,7 +1519,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_weft_v1_types_proto_msgTypes[10]
+	mi := &file_weft_v1_types_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1531,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[10]
+	mi := &file_weft_v1_types_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1544,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{10}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Port) GetTenant() string {
@@ -1441,7 +1611,7 @@ type PortSpec struct {
 
 func (x *PortSpec) Reset() {
 	*x = PortSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[11]
+	mi := &file_weft_v1_types_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1623,7 @@ func (x *PortSpec) String() string {
 func (*PortSpec) ProtoMessage() {}
 
 func (x *PortSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[11]
+	mi := &file_weft_v1_types_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1636,7 @@ func (x *PortSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortSpec.ProtoReflect.Descriptor instead.
 func (*PortSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{11}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PortSpec) GetNetwork() string {
@@ -1563,7 +1733,7 @@ type AddressPair struct {
 
 func (x *AddressPair) Reset() {
 	*x = AddressPair{}
-	mi := &file_weft_v1_types_proto_msgTypes[12]
+	mi := &file_weft_v1_types_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1575,7 +1745,7 @@ func (x *AddressPair) String() string {
 func (*AddressPair) ProtoMessage() {}
 
 func (x *AddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[12]
+	mi := &file_weft_v1_types_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1588,7 +1758,7 @@ func (x *AddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressPair.ProtoReflect.Descriptor instead.
 func (*AddressPair) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{12}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AddressPair) GetMac() string {
@@ -1619,7 +1789,7 @@ type Binding struct {
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_weft_v1_types_proto_msgTypes[13]
+	mi := &file_weft_v1_types_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1801,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[13]
+	mi := &file_weft_v1_types_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1814,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{13}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Binding) GetEpoch() int64 {
@@ -1701,7 +1871,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_weft_v1_types_proto_msgTypes[14]
+	mi := &file_weft_v1_types_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +1883,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[14]
+	mi := &file_weft_v1_types_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +1896,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{14}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Move) GetFrom() string {
@@ -1840,7 +2010,7 @@ type PortStatus struct {
 
 func (x *PortStatus) Reset() {
 	*x = PortStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[15]
+	mi := &file_weft_v1_types_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +2022,7 @@ func (x *PortStatus) String() string {
 func (*PortStatus) ProtoMessage() {}
 
 func (x *PortStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[15]
+	mi := &file_weft_v1_types_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +2035,7 @@ func (x *PortStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortStatus.ProtoReflect.Descriptor instead.
 func (*PortStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{15}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PortStatus) GetMacs() []string {
@@ -1974,7 +2144,7 @@ type ServiceCounts struct {
 
 func (x *ServiceCounts) Reset() {
 	*x = ServiceCounts{}
-	mi := &file_weft_v1_types_proto_msgTypes[16]
+	mi := &file_weft_v1_types_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1986,7 +2156,7 @@ func (x *ServiceCounts) String() string {
 func (*ServiceCounts) ProtoMessage() {}
 
 func (x *ServiceCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[16]
+	mi := &file_weft_v1_types_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1999,7 +2169,7 @@ func (x *ServiceCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceCounts.ProtoReflect.Descriptor instead.
 func (*ServiceCounts) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{16}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ServiceCounts) GetRequests() uint64 {
@@ -2043,7 +2213,7 @@ type PortCounters struct {
 
 func (x *PortCounters) Reset() {
 	*x = PortCounters{}
-	mi := &file_weft_v1_types_proto_msgTypes[17]
+	mi := &file_weft_v1_types_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2055,7 +2225,7 @@ func (x *PortCounters) String() string {
 func (*PortCounters) ProtoMessage() {}
 
 func (x *PortCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[17]
+	mi := &file_weft_v1_types_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2068,7 +2238,7 @@ func (x *PortCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortCounters.ProtoReflect.Descriptor instead.
 func (*PortCounters) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{17}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PortCounters) GetIngressPackets() uint64 {
@@ -2110,7 +2280,7 @@ type DropCount struct {
 
 func (x *DropCount) Reset() {
 	*x = DropCount{}
-	mi := &file_weft_v1_types_proto_msgTypes[18]
+	mi := &file_weft_v1_types_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2292,7 @@ func (x *DropCount) String() string {
 func (*DropCount) ProtoMessage() {}
 
 func (x *DropCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[18]
+	mi := &file_weft_v1_types_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,7 +2305,7 @@ func (x *DropCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropCount.ProtoReflect.Descriptor instead.
 func (*DropCount) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{18}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DropCount) GetReason() string {
@@ -2165,7 +2335,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_weft_v1_types_proto_msgTypes[19]
+	mi := &file_weft_v1_types_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2347,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[19]
+	mi := &file_weft_v1_types_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2360,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{19}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Host) GetName() string {
@@ -2235,7 +2405,7 @@ type HostSpec struct {
 
 func (x *HostSpec) Reset() {
 	*x = HostSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[20]
+	mi := &file_weft_v1_types_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2417,7 @@ func (x *HostSpec) String() string {
 func (*HostSpec) ProtoMessage() {}
 
 func (x *HostSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[20]
+	mi := &file_weft_v1_types_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2260,7 +2430,7 @@ func (x *HostSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostSpec.ProtoReflect.Descriptor instead.
 func (*HostSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{20}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HostSpec) GetDescription() string {
@@ -2324,7 +2494,7 @@ type HostStatus struct {
 
 func (x *HostStatus) Reset() {
 	*x = HostStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[21]
+	mi := &file_weft_v1_types_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2336,7 +2506,7 @@ func (x *HostStatus) String() string {
 func (*HostStatus) ProtoMessage() {}
 
 func (x *HostStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[21]
+	mi := &file_weft_v1_types_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2349,7 +2519,7 @@ func (x *HostStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostStatus.ProtoReflect.Descriptor instead.
 func (*HostStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{21}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HostStatus) GetState() HostState {
@@ -2493,7 +2663,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_weft_v1_types_proto_msgTypes[22]
+	mi := &file_weft_v1_types_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2505,7 +2675,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[22]
+	mi := &file_weft_v1_types_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2518,7 +2688,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{22}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Capability) GetName() string {
@@ -2572,7 +2742,7 @@ type ProgramBooks struct {
 
 func (x *ProgramBooks) Reset() {
 	*x = ProgramBooks{}
-	mi := &file_weft_v1_types_proto_msgTypes[23]
+	mi := &file_weft_v1_types_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2584,7 +2754,7 @@ func (x *ProgramBooks) String() string {
 func (*ProgramBooks) ProtoMessage() {}
 
 func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[23]
+	mi := &file_weft_v1_types_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2597,7 +2767,7 @@ func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgramBooks.ProtoReflect.Descriptor instead.
 func (*ProgramBooks) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{23}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProgramBooks) GetProgram() string {
@@ -2674,7 +2844,7 @@ type LaneCount struct {
 
 func (x *LaneCount) Reset() {
 	*x = LaneCount{}
-	mi := &file_weft_v1_types_proto_msgTypes[24]
+	mi := &file_weft_v1_types_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2686,7 +2856,7 @@ func (x *LaneCount) String() string {
 func (*LaneCount) ProtoMessage() {}
 
 func (x *LaneCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[24]
+	mi := &file_weft_v1_types_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2699,7 +2869,7 @@ func (x *LaneCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneCount.ProtoReflect.Descriptor instead.
 func (*LaneCount) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{24}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LaneCount) GetReason() string {
@@ -2726,7 +2896,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_weft_v1_types_proto_msgTypes[25]
+	mi := &file_weft_v1_types_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2738,7 +2908,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[25]
+	mi := &file_weft_v1_types_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2751,7 +2921,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{25}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Condition) GetName() string {
@@ -2781,7 +2951,7 @@ type VTEP struct {
 
 func (x *VTEP) Reset() {
 	*x = VTEP{}
-	mi := &file_weft_v1_types_proto_msgTypes[26]
+	mi := &file_weft_v1_types_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2793,7 +2963,7 @@ func (x *VTEP) String() string {
 func (*VTEP) ProtoMessage() {}
 
 func (x *VTEP) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[26]
+	mi := &file_weft_v1_types_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2806,7 +2976,7 @@ func (x *VTEP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEP.ProtoReflect.Descriptor instead.
 func (*VTEP) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{26}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *VTEP) GetName() string {
@@ -2851,7 +3021,7 @@ type VTEPSpec struct {
 
 func (x *VTEPSpec) Reset() {
 	*x = VTEPSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[27]
+	mi := &file_weft_v1_types_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2863,7 +3033,7 @@ func (x *VTEPSpec) String() string {
 func (*VTEPSpec) ProtoMessage() {}
 
 func (x *VTEPSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[27]
+	mi := &file_weft_v1_types_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2876,7 +3046,7 @@ func (x *VTEPSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEPSpec.ProtoReflect.Descriptor instead.
 func (*VTEPSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{27}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *VTEPSpec) GetAddress() string {
@@ -2917,7 +3087,7 @@ type VTEPStatus struct {
 
 func (x *VTEPStatus) Reset() {
 	*x = VTEPStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[28]
+	mi := &file_weft_v1_types_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2929,7 +3099,7 @@ func (x *VTEPStatus) String() string {
 func (*VTEPStatus) ProtoMessage() {}
 
 func (x *VTEPStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[28]
+	mi := &file_weft_v1_types_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2942,7 +3112,7 @@ func (x *VTEPStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEPStatus.ProtoReflect.Descriptor instead.
 func (*VTEPStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{28}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *VTEPStatus) GetNetworks() []string {
@@ -2965,7 +3135,7 @@ type VNIPool struct {
 
 func (x *VNIPool) Reset() {
 	*x = VNIPool{}
-	mi := &file_weft_v1_types_proto_msgTypes[29]
+	mi := &file_weft_v1_types_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3147,7 @@ func (x *VNIPool) String() string {
 func (*VNIPool) ProtoMessage() {}
 
 func (x *VNIPool) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[29]
+	mi := &file_weft_v1_types_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3160,7 @@ func (x *VNIPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPool.ProtoReflect.Descriptor instead.
 func (*VNIPool) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{29}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *VNIPool) GetName() string {
@@ -3032,7 +3202,7 @@ type VNIPoolSpec struct {
 
 func (x *VNIPoolSpec) Reset() {
 	*x = VNIPoolSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[30]
+	mi := &file_weft_v1_types_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3044,7 +3214,7 @@ func (x *VNIPoolSpec) String() string {
 func (*VNIPoolSpec) ProtoMessage() {}
 
 func (x *VNIPoolSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[30]
+	mi := &file_weft_v1_types_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3057,7 +3227,7 @@ func (x *VNIPoolSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPoolSpec.ProtoReflect.Descriptor instead.
 func (*VNIPoolSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{30}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *VNIPoolSpec) GetFirst() uint32 {
@@ -3093,7 +3263,7 @@ type VNIPoolStatus struct {
 
 func (x *VNIPoolStatus) Reset() {
 	*x = VNIPoolStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[31]
+	mi := &file_weft_v1_types_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3105,7 +3275,7 @@ func (x *VNIPoolStatus) String() string {
 func (*VNIPoolStatus) ProtoMessage() {}
 
 func (x *VNIPoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[31]
+	mi := &file_weft_v1_types_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3118,7 +3288,7 @@ func (x *VNIPoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPoolStatus.ProtoReflect.Descriptor instead.
 func (*VNIPoolStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{31}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *VNIPoolStatus) GetUsed() uint32 {
@@ -3156,7 +3326,7 @@ type APIToken struct {
 
 func (x *APIToken) Reset() {
 	*x = APIToken{}
-	mi := &file_weft_v1_types_proto_msgTypes[32]
+	mi := &file_weft_v1_types_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3168,7 +3338,7 @@ func (x *APIToken) String() string {
 func (*APIToken) ProtoMessage() {}
 
 func (x *APIToken) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[32]
+	mi := &file_weft_v1_types_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3181,7 +3351,7 @@ func (x *APIToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use APIToken.ProtoReflect.Descriptor instead.
 func (*APIToken) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{32}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *APIToken) GetName() string {
@@ -3244,7 +3414,7 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
 	"\x04meta\x18\x03 \x01(\v2\r.weft.v1.MetaR\x04meta\x12(\n" +
 	"\x04spec\x18\x04 \x01(\v2\x14.weft.v1.NetworkSpecR\x04spec\x12.\n" +
-	"\x06status\x18\x05 \x01(\v2\x16.weft.v1.NetworkStatusR\x06status\"\x8e\x03\n" +
+	"\x06status\x18\x05 \x01(\v2\x16.weft.v1.NetworkStatusR\x06status\"\xbd\x03\n" +
 	"\vNetworkSpec\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x19\n" +
 	"\bvni_pool\x18\x02 \x01(\tR\avniPool\x12\x18\n" +
@@ -3253,7 +3423,8 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x0funknown_unicast\x18\x05 \x01(\x0e2\x17.weft.v1.UnknownUnicastR\x0eunknownUnicast\x12*\n" +
 	"\x05vteps\x18\x06 \x03(\v2\x14.weft.v1.NetworkVTEPR\x05vteps\x12 \n" +
 	"\vdescription\x18\a \x01(\tR\vdescription\x12!\n" +
-	"\x04dscp\x18\b \x01(\x0e2\r.weft.v1.DSCPR\x04dscp\x12!\n" +
+	"\x04dscp\x18\b \x01(\x0e2\r.weft.v1.DSCPR\x04dscp\x12-\n" +
+	"\blearning\x18\f \x01(\v2\x11.weft.v1.LearningR\blearning\x12!\n" +
 	"\x04dhcp\x18\x0f \x01(\v2\r.weft.v1.DHCPR\x04dhcp\x12\x1b\n" +
 	"\tbum_limit\x18\r \x01(\rR\bbumLimit\x123\n" +
 	"\n" +
@@ -3270,10 +3441,17 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"lease_time\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\tleaseTime\"9\n" +
 	"\x05Route\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x18\n" +
-	"\agateway\x18\x02 \x01(\tR\agateway\"5\n" +
+	"\agateway\x18\x02 \x01(\tR\agateway\"\x95\x01\n" +
+	"\bLearning\x121\n" +
+	"\x06ageing\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06ageing\x12\x1d\n" +
+	"\n" +
+	"vtep_limit\x18\x02 \x01(\rR\tvtepLimit\x12\x1d\n" +
+	"\n" +
+	"port_limit\x18\x03 \x01(\rR\tportLimit\x12\x18\n" +
+	"\asources\x18\x04 \x03(\tR\asources\"5\n" +
 	"\vNetworkVTEP\x12\x12\n" +
 	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12\x12\n" +
-	"\x04macs\x18\x02 \x03(\tR\x04macs\"\xb4\x01\n" +
+	"\x04macs\x18\x02 \x03(\tR\x04macs\"\xe4\x01\n" +
 	"\rNetworkStatus\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
 	"\x03mtu\x18\x02 \x01(\rR\x03mtu\x12\x14\n" +
@@ -3283,7 +3461,14 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x05hosts\x18\x05 \x03(\tR\x05hosts\x122\n" +
 	"\n" +
 	"conditions\x18\x06 \x03(\v2\x12.weft.v1.ConditionR\n" +
-	"conditions\"\xa9\x01\n" +
+	"conditions\x12.\n" +
+	"\alearned\x18\f \x03(\v2\x14.weft.v1.HostLearnedR\alearned\"\x83\x01\n" +
+	"\vHostLearned\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
+	"\x04macs\x18\x02 \x01(\rR\x04macs\x12\x16\n" +
+	"\x06frozen\x18\x03 \x01(\rR\x06frozen\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\x04R\arefused\x12\x1a\n" +
+	"\bunlisted\x18\x05 \x03(\tR\bunlisted\"\xa9\x01\n" +
 	"\x04Port\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
@@ -3512,7 +3697,7 @@ func file_weft_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_weft_v1_types_proto_goTypes = []any{
 	(UnknownUnicast)(0),           // 0: weft.v1.UnknownUnicast
 	(DSCP)(0),                     // 1: weft.v1.DSCP
@@ -3533,94 +3718,99 @@ var file_weft_v1_types_proto_goTypes = []any{
 	(*NetworkSpec)(nil),           // 16: weft.v1.NetworkSpec
 	(*DHCP)(nil),                  // 17: weft.v1.DHCP
 	(*Route)(nil),                 // 18: weft.v1.Route
-	(*NetworkVTEP)(nil),           // 19: weft.v1.NetworkVTEP
-	(*NetworkStatus)(nil),         // 20: weft.v1.NetworkStatus
-	(*Port)(nil),                  // 21: weft.v1.Port
-	(*PortSpec)(nil),              // 22: weft.v1.PortSpec
-	(*AddressPair)(nil),           // 23: weft.v1.AddressPair
-	(*Binding)(nil),               // 24: weft.v1.Binding
-	(*Move)(nil),                  // 25: weft.v1.Move
-	(*PortStatus)(nil),            // 26: weft.v1.PortStatus
-	(*ServiceCounts)(nil),         // 27: weft.v1.ServiceCounts
-	(*PortCounters)(nil),          // 28: weft.v1.PortCounters
-	(*DropCount)(nil),             // 29: weft.v1.DropCount
-	(*Host)(nil),                  // 30: weft.v1.Host
-	(*HostSpec)(nil),              // 31: weft.v1.HostSpec
-	(*HostStatus)(nil),            // 32: weft.v1.HostStatus
-	(*Capability)(nil),            // 33: weft.v1.Capability
-	(*ProgramBooks)(nil),          // 34: weft.v1.ProgramBooks
-	(*LaneCount)(nil),             // 35: weft.v1.LaneCount
-	(*Condition)(nil),             // 36: weft.v1.Condition
-	(*VTEP)(nil),                  // 37: weft.v1.VTEP
-	(*VTEPSpec)(nil),              // 38: weft.v1.VTEPSpec
-	(*VTEPStatus)(nil),            // 39: weft.v1.VTEPStatus
-	(*VNIPool)(nil),               // 40: weft.v1.VNIPool
-	(*VNIPoolSpec)(nil),           // 41: weft.v1.VNIPoolSpec
-	(*VNIPoolStatus)(nil),         // 42: weft.v1.VNIPoolStatus
-	(*APIToken)(nil),              // 43: weft.v1.APIToken
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
+	(*Learning)(nil),              // 19: weft.v1.Learning
+	(*NetworkVTEP)(nil),           // 20: weft.v1.NetworkVTEP
+	(*NetworkStatus)(nil),         // 21: weft.v1.NetworkStatus
+	(*HostLearned)(nil),           // 22: weft.v1.HostLearned
+	(*Port)(nil),                  // 23: weft.v1.Port
+	(*PortSpec)(nil),              // 24: weft.v1.PortSpec
+	(*AddressPair)(nil),           // 25: weft.v1.AddressPair
+	(*Binding)(nil),               // 26: weft.v1.Binding
+	(*Move)(nil),                  // 27: weft.v1.Move
+	(*PortStatus)(nil),            // 28: weft.v1.PortStatus
+	(*ServiceCounts)(nil),         // 29: weft.v1.ServiceCounts
+	(*PortCounters)(nil),          // 30: weft.v1.PortCounters
+	(*DropCount)(nil),             // 31: weft.v1.DropCount
+	(*Host)(nil),                  // 32: weft.v1.Host
+	(*HostSpec)(nil),              // 33: weft.v1.HostSpec
+	(*HostStatus)(nil),            // 34: weft.v1.HostStatus
+	(*Capability)(nil),            // 35: weft.v1.Capability
+	(*ProgramBooks)(nil),          // 36: weft.v1.ProgramBooks
+	(*LaneCount)(nil),             // 37: weft.v1.LaneCount
+	(*Condition)(nil),             // 38: weft.v1.Condition
+	(*VTEP)(nil),                  // 39: weft.v1.VTEP
+	(*VTEPSpec)(nil),              // 40: weft.v1.VTEPSpec
+	(*VTEPStatus)(nil),            // 41: weft.v1.VTEPStatus
+	(*VNIPool)(nil),               // 42: weft.v1.VNIPool
+	(*VNIPoolSpec)(nil),           // 43: weft.v1.VNIPoolSpec
+	(*VNIPoolStatus)(nil),         // 44: weft.v1.VNIPoolStatus
+	(*APIToken)(nil),              // 45: weft.v1.APIToken
+	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
 }
 var file_weft_v1_types_proto_depIdxs = []int32{
-	44, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	46, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
 	11, // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
 	13, // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
 	14, // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
 	11, // 4: weft.v1.Network.meta:type_name -> weft.v1.Meta
 	16, // 5: weft.v1.Network.spec:type_name -> weft.v1.NetworkSpec
-	20, // 6: weft.v1.Network.status:type_name -> weft.v1.NetworkStatus
+	21, // 6: weft.v1.Network.status:type_name -> weft.v1.NetworkStatus
 	0,  // 7: weft.v1.NetworkSpec.unknown_unicast:type_name -> weft.v1.UnknownUnicast
-	19, // 8: weft.v1.NetworkSpec.vteps:type_name -> weft.v1.NetworkVTEP
+	20, // 8: weft.v1.NetworkSpec.vteps:type_name -> weft.v1.NetworkVTEP
 	1,  // 9: weft.v1.NetworkSpec.dscp:type_name -> weft.v1.DSCP
-	17, // 10: weft.v1.NetworkSpec.dhcp:type_name -> weft.v1.DHCP
-	2,  // 11: weft.v1.NetworkSpec.neighbours:type_name -> weft.v1.Neighbours
-	18, // 12: weft.v1.DHCP.routes:type_name -> weft.v1.Route
-	45, // 13: weft.v1.DHCP.lease_time:type_name -> google.protobuf.Duration
-	36, // 14: weft.v1.NetworkStatus.conditions:type_name -> weft.v1.Condition
-	11, // 15: weft.v1.Port.meta:type_name -> weft.v1.Meta
-	22, // 16: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
-	26, // 17: weft.v1.Port.status:type_name -> weft.v1.PortStatus
-	23, // 18: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
-	3,  // 19: weft.v1.PortSpec.fast_path:type_name -> weft.v1.FastPath
-	4,  // 20: weft.v1.Move.phase:type_name -> weft.v1.MovePhase
-	5,  // 21: weft.v1.Move.commit_cause:type_name -> weft.v1.CommitCause
-	44, // 22: weft.v1.Move.started:type_name -> google.protobuf.Timestamp
-	44, // 23: weft.v1.Move.prepared:type_name -> google.protobuf.Timestamp
-	44, // 24: weft.v1.Move.committed:type_name -> google.protobuf.Timestamp
-	44, // 25: weft.v1.Move.ended:type_name -> google.protobuf.Timestamp
-	45, // 26: weft.v1.Move.dark_time:type_name -> google.protobuf.Duration
-	24, // 27: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
-	6,  // 28: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
-	28, // 29: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
-	29, // 30: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
-	3,  // 31: weft.v1.PortStatus.fast_path:type_name -> weft.v1.FastPath
-	25, // 32: weft.v1.PortStatus.move:type_name -> weft.v1.Move
-	27, // 33: weft.v1.PortStatus.services:type_name -> weft.v1.ServiceCounts
-	11, // 34: weft.v1.Host.meta:type_name -> weft.v1.Meta
-	31, // 35: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
-	32, // 36: weft.v1.Host.status:type_name -> weft.v1.HostStatus
-	9,  // 37: weft.v1.HostSpec.when_silent:type_name -> weft.v1.WhenSilent
-	7,  // 38: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
-	36, // 39: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
-	44, // 40: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
-	34, // 41: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
-	35, // 42: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
-	33, // 43: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
-	8,  // 44: weft.v1.HostStatus.duty:type_name -> weft.v1.HostDuty
-	11, // 45: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
-	38, // 46: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
-	39, // 47: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
-	11, // 48: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
-	41, // 49: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
-	42, // 50: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
-	10, // 51: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
-	44, // 52: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
-	44, // 53: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
-	54, // [54:54] is the sub-list for method output_type
-	54, // [54:54] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	19, // 10: weft.v1.NetworkSpec.learning:type_name -> weft.v1.Learning
+	17, // 11: weft.v1.NetworkSpec.dhcp:type_name -> weft.v1.DHCP
+	2,  // 12: weft.v1.NetworkSpec.neighbours:type_name -> weft.v1.Neighbours
+	18, // 13: weft.v1.DHCP.routes:type_name -> weft.v1.Route
+	47, // 14: weft.v1.DHCP.lease_time:type_name -> google.protobuf.Duration
+	47, // 15: weft.v1.Learning.ageing:type_name -> google.protobuf.Duration
+	38, // 16: weft.v1.NetworkStatus.conditions:type_name -> weft.v1.Condition
+	22, // 17: weft.v1.NetworkStatus.learned:type_name -> weft.v1.HostLearned
+	11, // 18: weft.v1.Port.meta:type_name -> weft.v1.Meta
+	24, // 19: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
+	28, // 20: weft.v1.Port.status:type_name -> weft.v1.PortStatus
+	25, // 21: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
+	3,  // 22: weft.v1.PortSpec.fast_path:type_name -> weft.v1.FastPath
+	4,  // 23: weft.v1.Move.phase:type_name -> weft.v1.MovePhase
+	5,  // 24: weft.v1.Move.commit_cause:type_name -> weft.v1.CommitCause
+	46, // 25: weft.v1.Move.started:type_name -> google.protobuf.Timestamp
+	46, // 26: weft.v1.Move.prepared:type_name -> google.protobuf.Timestamp
+	46, // 27: weft.v1.Move.committed:type_name -> google.protobuf.Timestamp
+	46, // 28: weft.v1.Move.ended:type_name -> google.protobuf.Timestamp
+	47, // 29: weft.v1.Move.dark_time:type_name -> google.protobuf.Duration
+	26, // 30: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
+	6,  // 31: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
+	30, // 32: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
+	31, // 33: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
+	3,  // 34: weft.v1.PortStatus.fast_path:type_name -> weft.v1.FastPath
+	27, // 35: weft.v1.PortStatus.move:type_name -> weft.v1.Move
+	29, // 36: weft.v1.PortStatus.services:type_name -> weft.v1.ServiceCounts
+	11, // 37: weft.v1.Host.meta:type_name -> weft.v1.Meta
+	33, // 38: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
+	34, // 39: weft.v1.Host.status:type_name -> weft.v1.HostStatus
+	9,  // 40: weft.v1.HostSpec.when_silent:type_name -> weft.v1.WhenSilent
+	7,  // 41: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
+	38, // 42: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
+	46, // 43: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
+	36, // 44: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
+	37, // 45: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
+	35, // 46: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
+	8,  // 47: weft.v1.HostStatus.duty:type_name -> weft.v1.HostDuty
+	11, // 48: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
+	40, // 49: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
+	41, // 50: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
+	11, // 51: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
+	43, // 52: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
+	44, // 53: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
+	10, // 54: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
+	46, // 55: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
+	46, // 56: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_types_proto_init() }
@@ -3634,7 +3824,7 @@ func file_weft_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_types_proto_rawDesc), len(file_weft_v1_types_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   33,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

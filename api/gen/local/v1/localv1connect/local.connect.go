@@ -51,6 +51,12 @@ const (
 	// LocalServiceListNetworksProcedure is the fully-qualified name of the LocalService's ListNetworks
 	// RPC.
 	LocalServiceListNetworksProcedure = "/local.v1.LocalService/ListNetworks"
+	// LocalServiceListLearnedProcedure is the fully-qualified name of the LocalService's ListLearned
+	// RPC.
+	LocalServiceListLearnedProcedure = "/local.v1.LocalService/ListLearned"
+	// LocalServiceForgetLearnedProcedure is the fully-qualified name of the LocalService's
+	// ForgetLearned RPC.
+	LocalServiceForgetLearnedProcedure = "/local.v1.LocalService/ForgetLearned"
 )
 
 // LocalServiceClient is a client for the local.v1.LocalService service.
@@ -69,6 +75,10 @@ type LocalServiceClient interface {
 	GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error)
 	// What this host's networks are and how full: ports with their counters, remote VTEPs, and where each MAC is.
 	ListNetworks(context.Context, *connect.Request[v1.ListNetworksRequest]) (*connect.Response[v1.ListNetworksResponse], error)
+	// What this host has learned in a network.
+	ListLearned(context.Context, *connect.Request[v1.ListLearnedRequest]) (*connect.Response[v1.ListLearnedResponse], error)
+	// Forgets learned MACs, frozen ones too; all of the network if none is named.
+	ForgetLearned(context.Context, *connect.Request[v1.ForgetLearnedRequest]) (*connect.Response[v1.ForgetLearnedResponse], error)
 }
 
 // NewLocalServiceClient constructs a client for the local.v1.LocalService service. By default, it
@@ -124,6 +134,18 @@ func NewLocalServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(localServiceMethods.ByName("ListNetworks")),
 			connect.WithClientOptions(opts...),
 		),
+		listLearned: connect.NewClient[v1.ListLearnedRequest, v1.ListLearnedResponse](
+			httpClient,
+			baseURL+LocalServiceListLearnedProcedure,
+			connect.WithSchema(localServiceMethods.ByName("ListLearned")),
+			connect.WithClientOptions(opts...),
+		),
+		forgetLearned: connect.NewClient[v1.ForgetLearnedRequest, v1.ForgetLearnedResponse](
+			httpClient,
+			baseURL+LocalServiceForgetLearnedProcedure,
+			connect.WithSchema(localServiceMethods.ByName("ForgetLearned")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -136,6 +158,8 @@ type localServiceClient struct {
 	listAttachments *connect.Client[v1.ListAttachmentsRequest, v1.ListAttachmentsResponse]
 	getStatus       *connect.Client[v1.GetStatusRequest, v1.GetStatusResponse]
 	listNetworks    *connect.Client[v1.ListNetworksRequest, v1.ListNetworksResponse]
+	listLearned     *connect.Client[v1.ListLearnedRequest, v1.ListLearnedResponse]
+	forgetLearned   *connect.Client[v1.ForgetLearnedRequest, v1.ForgetLearnedResponse]
 }
 
 // Attach calls local.v1.LocalService.Attach.
@@ -173,6 +197,16 @@ func (c *localServiceClient) ListNetworks(ctx context.Context, req *connect.Requ
 	return c.listNetworks.CallUnary(ctx, req)
 }
 
+// ListLearned calls local.v1.LocalService.ListLearned.
+func (c *localServiceClient) ListLearned(ctx context.Context, req *connect.Request[v1.ListLearnedRequest]) (*connect.Response[v1.ListLearnedResponse], error) {
+	return c.listLearned.CallUnary(ctx, req)
+}
+
+// ForgetLearned calls local.v1.LocalService.ForgetLearned.
+func (c *localServiceClient) ForgetLearned(ctx context.Context, req *connect.Request[v1.ForgetLearnedRequest]) (*connect.Response[v1.ForgetLearnedResponse], error) {
+	return c.forgetLearned.CallUnary(ctx, req)
+}
+
 // LocalServiceHandler is an implementation of the local.v1.LocalService service.
 type LocalServiceHandler interface {
 	// Gives a port an interface on this host, binding it here if it is unbound. Attaching what is attached changes nothing.
@@ -189,6 +223,10 @@ type LocalServiceHandler interface {
 	GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error)
 	// What this host's networks are and how full: ports with their counters, remote VTEPs, and where each MAC is.
 	ListNetworks(context.Context, *connect.Request[v1.ListNetworksRequest]) (*connect.Response[v1.ListNetworksResponse], error)
+	// What this host has learned in a network.
+	ListLearned(context.Context, *connect.Request[v1.ListLearnedRequest]) (*connect.Response[v1.ListLearnedResponse], error)
+	// Forgets learned MACs, frozen ones too; all of the network if none is named.
+	ForgetLearned(context.Context, *connect.Request[v1.ForgetLearnedRequest]) (*connect.Response[v1.ForgetLearnedResponse], error)
 }
 
 // NewLocalServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -240,6 +278,18 @@ func NewLocalServiceHandler(svc LocalServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(localServiceMethods.ByName("ListNetworks")),
 		connect.WithHandlerOptions(opts...),
 	)
+	localServiceListLearnedHandler := connect.NewUnaryHandler(
+		LocalServiceListLearnedProcedure,
+		svc.ListLearned,
+		connect.WithSchema(localServiceMethods.ByName("ListLearned")),
+		connect.WithHandlerOptions(opts...),
+	)
+	localServiceForgetLearnedHandler := connect.NewUnaryHandler(
+		LocalServiceForgetLearnedProcedure,
+		svc.ForgetLearned,
+		connect.WithSchema(localServiceMethods.ByName("ForgetLearned")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/local.v1.LocalService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case LocalServiceAttachProcedure:
@@ -256,6 +306,10 @@ func NewLocalServiceHandler(svc LocalServiceHandler, opts ...connect.HandlerOpti
 			localServiceGetStatusHandler.ServeHTTP(w, r)
 		case LocalServiceListNetworksProcedure:
 			localServiceListNetworksHandler.ServeHTTP(w, r)
+		case LocalServiceListLearnedProcedure:
+			localServiceListLearnedHandler.ServeHTTP(w, r)
+		case LocalServiceForgetLearnedProcedure:
+			localServiceForgetLearnedHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -291,4 +345,12 @@ func (UnimplementedLocalServiceHandler) GetStatus(context.Context, *connect.Requ
 
 func (UnimplementedLocalServiceHandler) ListNetworks(context.Context, *connect.Request[v1.ListNetworksRequest]) (*connect.Response[v1.ListNetworksResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("local.v1.LocalService.ListNetworks is not implemented"))
+}
+
+func (UnimplementedLocalServiceHandler) ListLearned(context.Context, *connect.Request[v1.ListLearnedRequest]) (*connect.Response[v1.ListLearnedResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("local.v1.LocalService.ListLearned is not implemented"))
+}
+
+func (UnimplementedLocalServiceHandler) ForgetLearned(context.Context, *connect.Request[v1.ForgetLearnedRequest]) (*connect.Response[v1.ForgetLearnedResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("local.v1.LocalService.ForgetLearned is not implemented"))
 }
