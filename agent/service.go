@@ -278,6 +278,13 @@ func (s *servant) serve(ctx context.Context, p datapath.Punt) {
 		return
 	}
 	c.counts.requests.Add(1)
+	// What a workload sends reaches parsers that others wrote: one that panics costs that workload its answer, and nobody else.
+	defer func() {
+		if broken := recover(); broken != nil {
+			c.counts.refused.Add(1)
+			s.log.Error("a workload's request broke its parser: please report it", "port", c.uid, "frame", fmt.Sprintf("%x", p.Frame), "err", broken)
+		}
+	}()
 	frame, why := c.answer(p.Frame, p.Length)
 	if why != "" {
 		c.counts.refused.Add(1)
