@@ -1,4 +1,4 @@
-// Package agent keeps one host as the plan says: it receives resources from a server, compares what they ask for with
+// Package agent keeps one host as the plan says: it receives resources from a server, or makes them from a file (source.go), compares what they ask for with
 // what the kernel holds, writes the difference, and reports.
 //
 // It never decides where a port is and never forwards a packet: the first is the server's, the second the datapath's.
