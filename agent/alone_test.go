@@ -46,7 +46,7 @@ func (s aloneStory) planner(facts *planv1.Facts) (Whole, error) {
 	}}
 	if s.mtu != 0 {
 		host.Networks = append(host.Networks, "green")
-		w.Resources = append(w.Resources, plan.NewNetwork(0, &planv1.Network{Uid: "green", Vni: 8, Mtu: s.mtu}))
+		w.Resources = append(w.Resources, plan.NewNetwork(0, &planv1.Network{Uid: "green", Vni: 8, Mtu: s.mtu, Neighbours: planv1.Neighbours_NEIGHBOURS_FLOOD}))
 	}
 	for name, ifname := range s.ports {
 		w.Resources = append(w.Resources, plan.NewPort(0, &planv1.Port{Uid: name, Network: "blue", Epoch: 1, Active: "me", Unguarded: true, Name: name}))
@@ -120,7 +120,7 @@ func TestAloneReloads(t *testing.T) {
 	was := aloneStory{ports: map[string]string{"web1": "t1", "web2": "later"}, mtu: 1400}
 	r.start(was)
 	defer func() { r.stop() }()
-	first := "accept 7 192.0.2.9\nfdb 7 02:00:00:00:00:09 vtep 1\nnet 7 mtu 1450 local [11] remotes [1] external 1\nnet 8 mtu 1400 local [] remotes [] external 0\n" +
+	first := "accept 7 192.0.2.9\nfdb 7 02:00:00:00:00:09 vtep 1\nnet 7 mtu 1450 local [11] remotes [1] external 1\nnet 8 mtu 1400 local [] remotes [] external 0 floods\n" +
 		"port web1 id 1 if 11 vni 7 open\nvtep 1 192.0.2.9\n"
 	if got := r.kernel.String(); got != first {
 		t.Fatalf("the kernel holds\n%swant\n%s", got, first)
