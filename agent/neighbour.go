@@ -93,7 +93,7 @@ func (v *view) answers(n *network) datapath.Neighbours {
 		return 0
 	}
 	a := datapath.NeighboursAnswer
-	if len(n.external) > 0 { // what is behind them has addresses that nobody stated
+	if len(n.external) > 0 || n.learning.Ageing != 0 { // there are machines that nobody stated the addresses of
 		return a
 	}
 	var open [2]int

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"time"
 
@@ -26,7 +27,9 @@ const (
 	floodVNI = benchVNI + 1
 	// floodBurst of frames are on their way at most.
 	floodBurst = 32
-	overhead   = 50 // outer Ethernet, IPv4, UDP and VXLAN headers
+	// noLimit: the copies are measured, not the budget of them.
+	noLimit  = math.MaxUint32
+	overhead = 50 // outer Ethernet, IPv4, UDP and VXLAN headers
 )
 
 // flooder is a Contender that can replicate.
@@ -125,7 +128,7 @@ func (c *weftContender) flood(ctx context.Context, n int) (w Workload, at end, e
 	if err != nil {
 		return w, at, err
 	}
-	spec := &weftv1.NetworkSpec{Vni: floodVNI, Subnets: []string{netip.PrefixFrom(floodAddr, 24).Masked().String()}, Mtu: innerMTU}
+	spec := &weftv1.NetworkSpec{Vni: floodVNI, Subnets: []string{netip.PrefixFrom(floodAddr, 24).Masked().String()}, Mtu: innerMTU, BumLimit: noLimit}
 	for i, addr := range floodVTEPs(n) {
 		name := fmt.Sprintf("sink%d", i)
 		if _, err = api.VTEPs.CreateVTEP(ctx, connect.NewRequest(&weftv1.CreateVTEPRequest{Name: name, Spec: &weftv1.VTEPSpec{Address: addr.String()}})); err != nil {
@@ -134,6 +137,10 @@ func (c *weftContender) flood(ctx context.Context, n int) (w Workload, at end, e
 		spec.Vteps = append(spec.Vteps, &weftv1.NetworkVTEP{Vtep: name})
 	}
 	if _, err = api.Networks.CreateNetwork(ctx, connect.NewRequest(&weftv1.CreateNetworkRequest{Tenant: "bench", Name: "flood", Spec: spec})); err != nil {
+		return w, at, err
+	}
+	if _, err = api.Ports.CreatePort(ctx, connect.NewRequest(&weftv1.CreatePortRequest{Tenant: "bench", Name: "w3",
+		Spec: &weftv1.PortSpec{Network: "flood", Ips: []string{floodAddr.String()}, BumLimit: noLimit}})); err != nil {
 		return w, at, err
 	}
 	if w, err = c.join(ctx, lab.WorkloadSpec{Name: "w3", Host: state.Hosts[0].Name, Tenant: "bench", Network: "flood", IPs: []string{floodAddr.String()}}, floodAddr); err != nil {

@@ -362,7 +362,7 @@ func TestUnknownIsAskedOnce(t *testing.T) {
 	s.a.balanced()
 }
 
-// TestClaims turns red when any of the checks in may_claim or check_discovery is left out: each case was seen to.
+// TestClaims turns red when any of the checks in may_claim or check_discovery is left out.
 func TestClaims(t *testing.T) {
 	s := neighbourScene(t, false)
 	reply := func(b []byte) []byte { b[21] = 2; return b }
