@@ -66,13 +66,6 @@ type Learner struct {
 	Moves, Freezes uint64
 }
 
-func place(vtep VTEPID, port PortID) uint32 {
-	if port != 0 {
-		return placePort | uint32(port)
-	}
-	return uint32(vtep)
-}
-
 func unplace(p uint32) (VTEPID, PortID) {
 	if p&placePort != 0 {
 		return 0, PortID(p &^ placePort)

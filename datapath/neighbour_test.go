@@ -82,9 +82,9 @@ func (f ndFrame) octets(t testing.TB) []byte {
 }
 
 var (
-	none4, none6 = netip.IPv4Unspecified(), netip.IPv6Unspecified()
-	allNodes     = netip.MustParseAddr("ff02::1")
-	macAllNodes  = wire.MAC{0x33, 0x33, 0, 0, 0, 1}
+	none6       = netip.IPv6Unspecified()
+	allNodes    = netip.MustParseAddr("ff02::1")
+	macAllNodes = wire.MAC{0x33, 0x33, 0, 0, 0, 1}
 )
 
 // ndAsk is w1's solicitation for an address.
