@@ -54,7 +54,7 @@ func dscpCases() []Case {
 		prepared("DSCP", "uniform, out: what is not IP leaves with 0", uniform, func(b *bed) trial {
 			t := trial{}
 			b.alsoOut(&t, arp(macA, mac1), 0)
-			return t
+			return t.passOut("xdp_neighbour")
 		}),
 		prepared("DSCP", "uniform, in: what is not IP is delivered as it is", uniform, func(b *bed) trial {
 			t := trial{at: map[string][][]byte{}}

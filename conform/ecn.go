@@ -99,7 +99,7 @@ func ecnCases() []Case {
 		simple("ECN", "out: what is not IP leaves with not-ECT", func(b *bed) trial {
 			t := trial{}
 			b.alsoOut(&t, arp(macA, mac1), 0)
-			return t
+			return t.passOut("xdp_neighbour")
 		}),
 		simple("ECN", "in: what is not IP is delivered as it is, in whatever it came", func(b *bed) trial {
 			t := trial{at: map[string][][]byte{}}

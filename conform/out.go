@@ -14,7 +14,7 @@ func outCases() []Case {
 		simple("1", "a MAC behind a VTEP: encapsulated to it (IPv6)", func(b *bed) trial { return b.leaves(frame(macA, mac1, 100, over6)) }),
 		simple("1", "a MAC behind a VTEP: encapsulated to it (ARP)", func(b *bed) trial {
 			f := append(append([]byte{}, macA[:]...), mac1[:]...)
-			return b.leaves(append(append(f, 8, 6), make([]byte, 28)...))
+			return b.leaves(append(append(f, 8, 6), make([]byte, 28)...)).passOut("xdp_neighbour")
 		}),
 		simple("1", "a MAC behind another VTEP: encapsulated to that", func(b *bed) trial {
 			f := frame(macB, mac1, 100)
