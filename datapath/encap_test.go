@@ -109,7 +109,7 @@ func TestSourcePortFollowsTheFlow(t *testing.T) {
 	seen := map[uint16]bool{}
 	for i := range 1000 {
 		f := frame(t, macRemote, s.w1.mac, ip1, ip2, 10)
-		f[34], f[35] = byte(i>>8), byte(i) // source port
+		f[34], f[35] = byte(4+i>>8), byte(i) // source port, from 1024 on
 		p := port(f)
 		if p != port(f) {
 			t.Fatalf("flow %d uses two source ports", i)

@@ -47,7 +47,7 @@ func TestFlowsSpreadOverNextHops(t *testing.T) {
 				s.nextJiffy()
 				for i := range by {
 					f := frame(t, macRemote, s.w1.mac, ip1, ip2, 10)
-					f[34], f[35] = byte(i>>8), byte(i) // source port
+					f[34], f[35] = byte(4+i>>8), byte(i) // source port, from 1024 on
 					o := s.fromPort(f, nil)
 					if o.verdict.Verdict != bpf.TCVerdictKindV_ENCAPSULATED || o.data[4] != 9 || o.data[5] > 7 {
 						t.Fatalf("flow %d: %v to % x", i, o, o.data[:6])
