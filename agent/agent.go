@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -76,6 +77,9 @@ type Agent struct {
 	can []datapath.Capability
 	// xdpEvents are the indexes of interfaces whose XDP features changed.
 	xdpEvents <-chan int
+	// member keeps the memberships in groups of the underlay; groupsLeft are those that were wanted when the others were left, nil if not yet.
+	member     memberships
+	groupsLeft map[netip.Addr]bool
 	// looks are the ports that wait for their turn to be looked at, see lookAround.
 	looks []string
 
@@ -533,6 +537,7 @@ func (a *Agent) reconcile() {
 		a.remake()
 	}
 	a.checkFastPaths()
+	a.joinGroups()
 	for range 3 { // an eviction makes a second round, its detachment none
 		if a.rec.Dirty() {
 			a.rec.Flush()
@@ -549,6 +554,7 @@ func (a *Agent) reconcile() {
 		}
 		a.sweep()
 	}
+	a.leaveGroups()
 	a.raise()
 	a.settle()
 	a.unfitAll()
@@ -607,6 +613,7 @@ func (a *Agent) audit() {
 	}
 	before := a.rec.writes
 	a.checkLinks()
+	a.checkGroups()
 	a.forgiveFastPaths()
 	a.checkXDP()
 	a.reconcile()

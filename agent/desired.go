@@ -44,7 +44,10 @@ func (r *Reconciler) target(v *vtep) (netip.Addr, bool) {
 
 func (r *Reconciler) wantVTEP(uid string) (datapath.VTEP, bool) {
 	v := r.view.vteps[uid]
-	if v == nil || r.own(uid) {
+	if v == nil {
+		return r.wantGroup(uid)
+	}
+	if r.own(uid) {
 		return datapath.VTEP{}, false
 	}
 	addr, ok := r.target(v)
@@ -57,7 +60,7 @@ func (r *Reconciler) wantVTEP(uid string) (datapath.VTEP, bool) {
 // vtepID is the number of a VTEP that is in the kernel.
 func (r *Reconciler) vtepID(uid string) (datapath.VTEPID, bool) {
 	id := r.ids[uid]
-	if id == 0 || r.view.vteps[uid] == nil {
+	if id == 0 || r.view.vteps[uid] == nil && len(r.view.netsOf[uid]) == 0 {
 		return 0, false
 	}
 	_, written := r.tables.vteps[id]
@@ -74,25 +77,7 @@ func (r *Reconciler) wantNetwork(vni wire.VNI) (datapath.Network, bool) {
 	}
 	want := datapath.Network{VNI: vni, MTU: n.mtu, Unknown: n.unknown, DSCPUniform: n.dscpUniform, LocalPorts: r.floodPorts(n),
 		Neighbours: r.view.answers(n), BUMLimit: n.bumLimit, Learning: n.learning, Open: len(n.sources) > 0}
-	for m := range r.view.members.in[n.uid] {
-		if id, ok := r.vtepID(m); ok && !r.own(m) {
-			want.Remotes = append(want.Remotes, id)
-		}
-	}
-	slices.Sort(want.Remotes)
-	members := len(want.Remotes)
-	for _, e := range n.external {
-		if id, ok := r.vtepID(e.vtep); ok && !slices.Contains(want.Remotes, id) {
-			want.Remotes = append(want.Remotes, id)
-		}
-	}
-	for _, addr := range r.unlisted[n.uid].addrs() {
-		if id, ok := r.vtepID(unlistedUID(addr)); ok && !slices.Contains(want.Remotes, id) {
-			want.Remotes = append(want.Remotes, id)
-		}
-	}
-	slices.Sort(want.Remotes[members:])
-	want.External = len(want.Remotes) - members
+	r.floodVTEPs(n, &want)
 	return want, true
 }
 
@@ -272,7 +257,7 @@ func (r *Reconciler) heldFor(p *port, n *network) string {
 
 func sameNetwork(a, b datapath.Network) bool {
 	return a.VNI == b.VNI && a.MTU == b.MTU && a.Unknown == b.Unknown && a.DSCPUniform == b.DSCPUniform && a.External == b.External && a.Neighbours == b.Neighbours && a.BUMLimit == b.BUMLimit &&
-		a.Learning == b.Learning && a.Open == b.Open &&
+		a.Learning == b.Learning && a.Open == b.Open && a.Direct == b.Direct &&
 		slices.Equal(a.LocalPorts, b.LocalPorts) && slices.Equal(a.Remotes, b.Remotes)
 }
 

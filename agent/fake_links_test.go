@@ -26,8 +26,11 @@ type fakeLinks struct {
 	addrs   []netdev.Address
 	routes  []netdev.Route
 	managed map[netdev.Hop]bool
-	events  chan netdev.Event
-	veths   map[string]veth // as they were last asked for, by near end
+	groups  map[netdev.Group]bool
+	// full: no more groups can be joined.
+	full   bool
+	events chan netdev.Event
+	veths  map[string]veth // as they were last asked for, by near end
 	// taps are the TAP devices that were made, opened those that a guest has open.
 	taps   map[string]madeTAP
 	opened map[string]bool
@@ -46,7 +49,7 @@ type fakeLinks struct {
 
 func newFakeLinks() *fakeLinks {
 	f := &fakeLinks{
-		next: 10, links: map[string]netdev.Link{}, far: map[string]map[string]bool{}, managed: map[netdev.Hop]bool{},
+		next: 10, links: map[string]netdev.Link{}, far: map[string]map[string]bool{}, managed: map[netdev.Hop]bool{}, groups: map[netdev.Group]bool{},
 		taps: map[string]madeTAP{}, opened: map[string]bool{},
 		events: make(chan netdev.Event, 64), veths: map[string]veth{},
 		peers: map[string]map[netdev.Feature]bool{}, looks: map[string]int{}, xdp: make(chan int, 64),
@@ -273,6 +276,29 @@ func (f *fakeLinks) Routes() ([]netdev.Route, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.routes), nil
+}
+
+func (f *fakeLinks) JoinGroup(name string, group netip.Addr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.full {
+		return errors.New("no more memberships fit")
+	}
+	f.groups[netdev.Group{Index: f.links[name].Index, Addr: group}] = true
+	return nil
+}
+
+func (f *fakeLinks) LeaveGroup(g netdev.Group) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.groups, g)
+	return nil
+}
+
+func (f *fakeLinks) Groups() ([]netdev.Group, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.groups)), nil
 }
 
 func (f *fakeLinks) ManageNeighbour(index int, ip netip.Addr) error {

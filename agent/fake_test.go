@@ -24,6 +24,7 @@ type fakeKernel struct {
 	// neighbours are addresses whose MACs are in the FDB.
 	neighbours map[datapath.NeighbourKey]datapath.Neighbour
 	accepts    map[datapath.Accept]datapath.VTEPID
+	groups     map[datapath.Group]bool
 	ports      map[uint32]datapath.Port
 	links      map[uint32]bool // interfaces that exist; nil: all
 	hops       map[datapath.VTEPID][]datapath.Hop
@@ -56,7 +57,8 @@ func newFakeKernel() *fakeKernel {
 	return &fakeKernel{
 		mu: &sync.Mutex{}, frames: make(chan datapath.PortID, 10), strangers: make(chan datapath.Accept, 10),
 		vteps: map[datapath.VTEPID]datapath.VTEP{}, nets: map[wire.VNI]datapath.Network{},
-		fdb: map[datapath.FDBKey]datapath.FDBEntry{}, accepts: map[datapath.Accept]datapath.VTEPID{}, sources: map[datapath.Source]bool{}, ports: map[uint32]datapath.Port{},
+		fdb: map[datapath.FDBKey]datapath.FDBEntry{}, accepts: map[datapath.Accept]datapath.VTEPID{}, sources: map[datapath.Source]bool{},
+		groups: map[datapath.Group]bool{}, ports: map[uint32]datapath.Port{},
 		hops: map[datapath.VTEPID][]datapath.Hop{}, neighbours: map[datapath.NeighbourKey]datapath.Neighbour{},
 	}
 }
@@ -333,6 +335,32 @@ func (f *fakeKernel) Strangers(ctx context.Context) (<-chan datapath.Accept, err
 	return relay(ctx, f.strangers), nil
 }
 
+func (f *fakeKernel) PutGroups(list []datapath.Group) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, g := range list {
+		f.write()
+		f.groups[g] = true
+	}
+	return nil
+}
+
+func (f *fakeKernel) DeleteGroups(list []datapath.Group) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, g := range list {
+		f.write()
+		delete(f.groups, g)
+	}
+	return nil
+}
+
+func (f *fakeKernel) Groups() ([]datapath.Group, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.groups)), nil
+}
+
 func (f *fakeKernel) AttachPort(p datapath.Port) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -383,6 +411,12 @@ func (f *fakeKernel) mayOpen(p datapath.Port) error {
 		return f.bad("port %s is opened without its network", p.UID)
 	}
 	for _, id := range n.Remotes {
+		if group := f.vteps[id].Addr; group.IsMulticast() {
+			if !f.groups[datapath.Group{VNI: p.VNI, Addr: group}] {
+				return f.bad("port %s is opened while floods by %s are not taken in", p.UID, group)
+			}
+			continue
+		}
 		if _, ok := f.accepts[datapath.Accept{VNI: p.VNI, Addr: f.vteps[id].Addr}]; !ok {
 			return f.bad("port %s is opened while VTEP %d is not accepted", p.UID, id)
 		}

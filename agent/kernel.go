@@ -36,6 +36,10 @@ type Kernel interface {
 	DeleteSources([]datapath.Source) error
 	Sources() ([]datapath.Source, error)
 
+	PutGroups([]datapath.Group) error
+	DeleteGroups([]datapath.Group) error
+	Groups() ([]datapath.Group, error)
+
 	AttachPort(datapath.Port) error
 	UpdatePort(datapath.Port) error
 	DetachPort(ifindex uint32) error
@@ -54,6 +58,7 @@ type tables struct {
 	// neighbours are the addresses that are answered for.
 	neighbours map[datapath.NeighbourKey]datapath.Neighbour
 	accepts    map[wire.VNI]map[datapath.Accept]datapath.VTEPID
+	groups     map[datapath.Group]bool
 	ports      map[uint32]datapath.Port
 	sources    map[datapath.Source]bool
 }
@@ -66,6 +71,7 @@ func dump(k Kernel) (*tables, error) {
 		fdb:        byMAC[spot]{},
 		neighbours: map[datapath.NeighbourKey]datapath.Neighbour{},
 		accepts:    map[wire.VNI]map[datapath.Accept]datapath.VTEPID{},
+		groups:     map[datapath.Group]bool{},
 		ports:      map[uint32]datapath.Port{},
 		sources:    map[datapath.Source]bool{},
 	}
@@ -110,6 +116,13 @@ func dump(k Kernel) (*tables, error) {
 	}
 	for _, s := range sources {
 		t.sources[s] = true
+	}
+	groups, err := k.Groups()
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range groups {
+		t.groups[g] = true
 	}
 	ports, err := k.Ports()
 	if err != nil {

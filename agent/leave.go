@@ -39,7 +39,7 @@ func Leave(cfg Config) error {
 	for _, l := range owned {
 		errs = append(errs, ns.DeleteOwned(l.Name, cfg.Instance))
 	}
-	errs = append(errs, datapath.Remove(cfg.PinRoot), removeWall(&nftables.Conn{}))
+	errs = append(errs, datapath.Remove(cfg.PinRoot), removeWall(&nftables.Conn{}), leaveAll(ns))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}

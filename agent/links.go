@@ -41,6 +41,12 @@ type Links interface {
 	XDPFeatures(index int) (netdev.XDPFeatures, error)
 	WatchXDP(ctx context.Context) (<-chan int, error)
 
+	// JoinGroup makes an interface a member of a multicast group, for as long as it is there and nobody calls LeaveGroup: the process may end.
+	JoinGroup(name string, group netip.Addr) error
+	LeaveGroup(netdev.Group) error
+	// Groups lists the memberships made by JoinGroup, by any earlier agent.
+	Groups() ([]netdev.Group, error)
+
 	Links() ([]netdev.Link, error)
 	Addresses(name string) ([]netdev.Address, error)
 	Routes() ([]netdev.Route, error)

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -17,8 +18,8 @@ import (
 //
 // Flush writes in an order that is safe to stop after any write (rules 2 and 3):
 //
-//	hold -> VTEPs -> accepts -> attach, held -> sources -> networks -> FDB -> neighbours -> open ->
-//	delete neighbours -> delete FDB -> delete networks -> delete sources -> detach -> delete accepts -> delete VTEPs
+//	hold -> VTEPs -> accepts, groups -> attach, held -> sources -> networks -> FDB -> neighbours -> open ->
+//	delete neighbours -> delete FDB -> delete networks -> delete sources -> detach -> delete groups, accepts -> delete VTEPs
 type Reconciler struct {
 	kernel Kernel
 	self   string
@@ -35,6 +36,8 @@ type Reconciler struct {
 	// fast says of the ports that are to be in the XDP lane whether their interfaces are fit for it.
 	fast map[string]fastPath
 	oam  oam
+	// sender is the index of the uplink that packets to groups leave by.
+	sender uint32
 
 	// unlisted are VTEPs that no plan names, by the network that they came to.
 	unlisted map[string]*unlisted
@@ -60,6 +63,8 @@ type failures struct {
 	nets    map[wire.VNI]error
 	accepts map[datapath.Accept]error
 	sources map[wire.VNI]error
+	groups  map[datapath.Group]error
+	joins   map[netip.Addr]error
 	fdb     map[datapath.FDBKey]error
 	// neighbours that are not there are asked for, as addresses that nobody knows.
 	neighbours map[datapath.NeighbourKey]error
@@ -78,6 +83,7 @@ func NewReconciler(k Kernel, self string, end datapath.Local, log *slog.Logger) 
 		dirty: newDirty(), ended: func(string, datapath.PortID) {},
 		failed: failures{
 			vteps: map[string]error{}, nets: map[wire.VNI]error{}, accepts: map[datapath.Accept]error{}, sources: map[wire.VNI]error{},
+			groups: map[datapath.Group]error{}, joins: map[netip.Addr]error{},
 			fdb: map[datapath.FDBKey]error{}, neighbours: map[datapath.NeighbourKey]error{}, ports: map[string]error{},
 		},
 	}
@@ -229,6 +235,9 @@ func (r *Reconciler) Retry() {
 		r.dirty.accepts[a.VNI] = true
 		r.touchPortsOf(a.VNI)
 	}
+	for g := range r.failed.groups {
+		r.dirty.nets[g.VNI] = true
+	}
 	for key := range r.failed.fdb {
 		r.dirty.touch(key)
 		if c := r.view.claimOf(key); c.port != "" {
@@ -251,7 +260,7 @@ func (r *Reconciler) touchPortsOf(vni wire.VNI) {
 
 func (r *Reconciler) anyFailed() bool {
 	f := &r.failed
-	return len(f.vteps)+len(f.nets)+len(f.accepts)+len(f.sources)+len(f.fdb)+len(f.neighbours)+len(f.ports) > 0
+	return len(f.vteps)+len(f.nets)+len(f.accepts)+len(f.sources)+len(f.groups)+len(f.joins)+len(f.fdb)+len(f.neighbours)+len(f.ports) > 0
 }
 
 // pass is one way through the stages.
@@ -262,6 +271,7 @@ func (r *Reconciler) pass() {
 	r.holdPorts(d)
 	r.putVTEPs(d)
 	r.putAccepts(d)
+	r.putGroups(d)
 	r.attachPorts(d)
 	r.putSources(d)
 	r.putNetworks(d)
@@ -273,6 +283,7 @@ func (r *Reconciler) pass() {
 	r.deleteNetworks(d)
 	r.deleteSources(d)
 	r.detachPorts(d)
+	r.deleteGroups(d)
 	r.deleteAccepts(d)
 	r.deleteVTEPs(d)
 }
@@ -322,6 +333,12 @@ func (r *Reconciler) expandAll(d *dirty) {
 	}
 	for vni := range r.tables.nets {
 		d.nets[vni] = true
+	}
+	for uid := range r.view.netsOf { // those of groups among them
+		d.vteps[uid] = true
+	}
+	for g := range r.tables.groups {
+		d.nets[g.VNI] = true
 	}
 	for vni := range r.tables.accepts {
 		d.accepts[vni] = true
@@ -382,6 +399,7 @@ func (r *Reconciler) Errors() []*planv1.ResourceError {
 	for a, err := range r.failed.accepts {
 		add(planv1.Kind_KIND_NETWORK, r.view.byVNI[a.VNI], "accept table, VTEP %s: %v", a.Addr, err)
 	}
+	r.groupErrors(add)
 	for key, err := range r.failed.fdb {
 		c := r.view.claimOf(key)
 		if c.port != "" {

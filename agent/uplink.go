@@ -245,7 +245,9 @@ func (a *Agent) checkUplink() {
 		a.uplink.found = now.found
 		a.server.Say(nil, a.uplink.facts(a.cfg), nil)
 	}
-	if a.moveEnd() {
+	sender := a.rec.sender
+	a.joinGroups()
+	if a.moveEnd() || a.rec.sender != sender {
 		a.reconcile()
 	}
 	a.manageNextHops()

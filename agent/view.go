@@ -65,6 +65,11 @@ type network struct {
 	// floods: nobody is answered.
 	floods   bool
 	bumLimit uint32
+	// group that floods are sent to, if any; joined are those that they are received by.
+	group  netip.Addr
+	joined []netip.Addr
+	// copies are the external VTEPs that the group does not reach.
+	copies map[string]bool
 }
 
 type external struct {
@@ -235,7 +240,7 @@ func decodeNetwork(uid string, m *planv1.Network) (*network, error) {
 		}
 		n.external = append(n.external, external{vtep: e.Vtep, macs: macs})
 	}
-	return n, nil
+	return n, decodeGroups(n, m)
 }
 
 func decodePort(uid string, m *planv1.Port) (*port, error) {
@@ -513,6 +518,10 @@ func (v *view) claimNetwork(n *network, d *dirty) {
 	for _, e := range n.external {
 		index(v.netsOf, e.vtep, n.uid)
 	}
+	if n.group.IsValid() {
+		index(v.netsOf, groupUID(n.group), n.uid)
+		d.vteps[groupUID(n.group)] = true
+	}
 	if v.byVNI[n.vni] != n.uid {
 		return
 	}
@@ -529,6 +538,10 @@ func (v *view) claimNetwork(n *network, d *dirty) {
 }
 
 func (v *view) unclaimNetwork(n *network, d *dirty) {
+	if n.group.IsValid() {
+		unindex(v.netsOf, groupUID(n.group), n.uid)
+		d.vteps[groupUID(n.group)] = true
+	}
 	for _, e := range n.external {
 		unindex(v.netsOf, e.vtep, n.uid)
 		v.touchMACs(n.vni, e.macs, d)

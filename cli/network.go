@@ -63,6 +63,45 @@ func neighboursFlag(cmd *cobra.Command) *string {
 	return v
 }
 
+// floodFlags say how a network floods.
+type floodFlags struct{ method, group string }
+
+func (f *floodFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.method, "flood", "head-end", "how floods reach the other VTEPs, `METHOD`: head-end (a copy for each) or multicast (one packet to a group)")
+	cmd.Flags().StringVar(&f.group, "group", "", "multicast `ADDRESS` of the underlay, IPv4 or IPv6; networks may share one")
+	_ = cmd.RegisterFlagCompletionFunc("flood", cobra.FixedCompletions([]string{"head-end", "multicast"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func parseFlood(s string) (weftv1.FloodMethod, error) {
+	v, ok := weftv1.FloodMethod_value["FLOOD_METHOD_"+strings.ToUpper(strings.ReplaceAll(s, "-", "_"))]
+	if !ok || s != strings.ToLower(s) {
+		return 0, usagef("--flood", "choose head-end or multicast", "%q is not one of its values", s)
+	}
+	return weftv1.FloodMethod(v), nil
+}
+
+// edit changes what was named. A group means multicast, and head-end replication that there is none.
+func (f *floodFlags) edit(cmd *cobra.Command, spec *weftv1.NetworkSpec) error {
+	named := cmd.Flags().Changed
+	method, err := parseFlood(f.method)
+	if err != nil {
+		return err
+	}
+	if named("group") {
+		spec.Group = f.group
+		if !named("flood") && f.group != "" {
+			method = weftv1.FloodMethod_FLOOD_METHOD_MULTICAST
+		}
+	}
+	if named("flood") || named("group") {
+		spec.Flood = method
+	}
+	if named("flood") && method == weftv1.FloodMethod_FLOOD_METHOD_HEAD_END && !named("group") {
+		spec.Group = ""
+	}
+	return nil
+}
+
 // vniFlag is checked here, as 0 means on the wire that none was given.
 func vniFlag(cmd *cobra.Command, name string, value int64) (uint32, error) {
 	if !cmd.Flags().Changed(name) {
@@ -101,6 +140,8 @@ func networkCreate(a *app) *cobra.Command {
 	bum := bumLimitFlag(cmd, "for all its ports on one host together", defaultNetworkBUM)
 	var dhcp dhcpFlags
 	dhcp.register(cmd, "")
+	var floods floodFlags
+	floods.register(cmd)
 	a.waiting(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if spec.Neighbours, err = parseNeighbours(*neighbours); err != nil {
@@ -125,6 +166,9 @@ func networkCreate(a *app) *cobra.Command {
 			return err
 		}
 		if err = learning.apply(spec); err != nil {
+			return err
+		}
+		if err := floods.edit(cmd, spec); err != nil {
 			return err
 		}
 		tenant, err := a.tenant()
@@ -233,6 +277,7 @@ func (s *sheet) network(n *weftv1.Network) {
 	s.dhcp(spec)
 	s.row("Neighbours", enum("NEIGHBOURS_", spec.GetNeighbours()))
 	s.row("BUM limit", bumLimit(spec.GetBumLimit(), defaultNetworkBUM)+" on each host")
+	s.floods(spec, status)
 	s.row("Ports", fmt.Sprintf("%d, %d bound", status.GetPorts(), status.GetBoundPorts()))
 	s.row("Hosts", orNone(status.GetHosts()))
 	if len(status.GetConditions()) > 0 {
@@ -241,6 +286,9 @@ func (s *sheet) network(n *weftv1.Network) {
 	var vteps []string
 	for _, v := range spec.GetVteps() {
 		text := v.GetVtep()
+		if v.GetFlood() == weftv1.VTEPFlood_VTEP_FLOOD_GROUP {
+			text += " (gets floods by the group)"
+		}
 		if len(v.GetMacs()) > 0 {
 			text += ": " + strings.Join(v.GetMacs(), ", ")
 		}
@@ -251,10 +299,26 @@ func (s *sheet) network(n *weftv1.Network) {
 	}
 }
 
+// floods says how the network floods now, and how many packets that is.
+func (s *sheet) floods(spec *weftv1.NetworkSpec, status *weftv1.NetworkStatus) {
+	text := enum("FLOOD_METHOD_", status.GetFlood())
+	if group := status.GetGroup(); group != "" {
+		text += ", group " + group
+	}
+	if status.GetFlood() != spec.GetFlood() || spec.GetGroup() != "" && spec.GetGroup() != status.GetGroup() {
+		text += ", to become " + enum("FLOOD_METHOD_", spec.GetFlood())
+		if spec.GetGroup() != "" {
+			text += ", group " + spec.GetGroup()
+		}
+	}
+	s.row("Floods", text)
+	s.row("Fan-out", fmt.Sprintf("%d packets a flood", status.GetFanOut()))
+}
+
 func networkSet(a *app) *cobra.Command {
 	var next weftv1.NetworkSpec
 	var mtu int64
-	cmd := &cobra.Command{Use: "set NAME", Short: "change a network: mtu, subnets, unknown-unicast, dscp, neighbours, bum-limit, learning, dhcp and what it says, description", Args: names("NAME"),
+	cmd := &cobra.Command{Use: "set NAME", Short: "change a network: mtu, subnets, unknown-unicast, dscp, neighbours, bum-limit, learning, flood, group, dhcp and what it says, description", Args: names("NAME"),
 		Long:              "Changes what is named and leaves the rest. VNI and pool of a network never change; its VTEPs are changed with `weft network vtep`.",
 		ValidArgsFunction: a.complete(a.networkNames)}
 	f := cmd.Flags()
@@ -263,12 +327,14 @@ func networkSet(a *app) *cobra.Command {
 	f.StringVar(&next.Description, "description", "", "what it is for")
 	unknown, dscp, neighbours, learning := unknownUnicastFlag(cmd), dscpFlag(cmd), neighboursFlag(cmd), newLearningFlags(cmd)
 	bum := bumLimitFlag(cmd, "for all its ports on one host together", defaultNetworkBUM)
+	var floods floodFlags
+	floods.register(cmd)
 	var dhcp dhcpFlags
 	dhcp.register(cmd, ": they replace all that were there")
 	based := revisionFlag(cmd)
 	a.waiting(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if err := somethingToSet(cmd, slices.Concat([]string{"mtu", "subnet", "unknown-unicast", "dscp", "neighbours", "bum-limit", "description"}, learningNames, dhcpFlagNames)...); err != nil {
+		if err := somethingToSet(cmd, slices.Concat([]string{"mtu", "subnet", "unknown-unicast", "dscp", "neighbours", "bum-limit", "flood", "group", "description"}, learningNames, dhcpFlagNames)...); err != nil {
 			return err
 		}
 		if next.Mtu, err = mtuFlag(mtu); err != nil {
@@ -278,6 +344,9 @@ func networkSet(a *app) *cobra.Command {
 			return err
 		}
 		if next.Dscp, err = parseDSCP(*dscp); err != nil {
+			return err
+		}
+		if _, err := parseFlood(floods.method); err != nil {
 			return err
 		}
 		if err := dhcp.edit(cmd, &weftv1.NetworkSpec{}); err != nil { // said before anything is asked
@@ -291,6 +360,7 @@ func networkSet(a *app) *cobra.Command {
 		}
 		n, err := a.changeNetwork(cmd.Context(), args[0], *based, func(spec *weftv1.NetworkSpec) error {
 			_ = dhcp.edit(cmd, spec)
+			_ = floods.edit(cmd, spec) // what can be wrong with it was looked at
 			if f.Changed("subnet") {
 				spec.Subnets = slices.DeleteFunc(next.Subnets, func(s string) bool { return s == "" })
 			}

@@ -17,8 +17,15 @@ func networkVTEPAdd(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "add NETWORK VTEP", Short: "let an external VTEP take part in a network", Args: names("NETWORK", "VTEP"),
 		ValidArgsFunction: a.completeEach(a.networkNames, a.vtepNames)}
 	cmd.Flags().StringSliceVar(&part.Macs, "mac", nil, "`MAC` that is behind it, any number of times")
+	flood := cmd.Flags().String("flood", "copy", "how it gets floods of a network that floods by multicast, `HOW`: copy (of its own) or group (it has joined it)")
+	_ = cmd.RegisterFlagCompletionFunc("flood", cobra.FixedCompletions([]string{"copy", "group"}, cobra.ShellCompDirectiveNoFileComp))
 	a.waiting(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		how, ok := weftv1.VTEPFlood_value["VTEP_FLOOD_"+strings.ToUpper(*flood)]
+		if !ok || *flood != strings.ToLower(*flood) {
+			return usagef("--flood", "choose copy or group", "%q is not one of its values", *flood)
+		}
+		part.Flood = weftv1.VTEPFlood(how)
 		tenant, err := a.tenant()
 		if err != nil {
 			return err

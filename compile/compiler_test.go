@@ -66,6 +66,12 @@ func drawNetwork(t *rapid.T, uid model.UID, rev model.Revision) *model.Network {
 	n := &model.Network{Meta: model.Meta{UID: uid, Revision: rev}, Tenant: "t", Name: string(uid), Alloc: model.NetworkAlloc{VNI: wire.VNI(5000 + uint32(uid[1]))}}
 	n.Spec.MTU = rapid.SampledFrom([]int{0, 0, 1400}).Draw(t, "mtu")
 	n.Spec.UnknownUnicast = rapid.SampledFrom([]model.UnknownUnicast{"", model.UnknownUnicastFlood, model.UnknownUnicastDrop}).Draw(t, "unknown")
+	if groups := [...]netip.Addr{{}, netip.MustParseAddr("239.1.1.1"), netip.MustParseAddr("ff05::1")}; true {
+		use := rapid.SampledFrom(groups[:])
+		n.Alloc.Flood = model.FloodAlloc{}.Use(use.Draw(t, "group"))
+		n.Alloc.Flood.Sends = n.Alloc.Flood.Group
+		n.Alloc.Flood = n.Alloc.Flood.Use(use.Draw(t, "next group"))
+	}
 	n.Spec.DSCP = rapid.SampledFrom([]model.DSCP{"", model.DSCPPipe, model.DSCPUniform}).Draw(t, "dscp")
 	if rapid.Bool().Draw(t, "subnet") {
 		n.Spec.Subnets = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}

@@ -91,6 +91,9 @@ func (r *run) buildNetwork(uid model.UID) *plan.Resource {
 	for _, ext := range n.Spec.VTEPs {
 		if v := r.w.VTEPs[ext.VTEP]; v != nil {
 			m.External = append(m.External, &planv1.ExternalVtep{Vtep: string(v.UID), Macs: macs(ext.MACs)})
+			if n.Alloc.Flood.Sends.IsValid() && !receivesGroup(ext, v, n.Alloc.Flood.Sends) {
+				m.Copies = append(m.Copies, string(v.UID))
+			}
 		}
 	}
 	m.Dhcp = dhcp(n.Spec.EffectiveDHCP())
@@ -99,6 +102,7 @@ func (r *run) buildNetwork(uid model.UID) *plan.Resource {
 		m.Learning = learning(n.Spec.Learning.Effective())
 		requires = append(requires, plan.FeatureLearning)
 	}
+	requires = append(requires, flood(n.Alloc.Flood, m)...)
 	return plan.NewNetwork(int64(r.w.Revision), m, requires...)
 }
 

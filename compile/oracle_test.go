@@ -99,6 +99,12 @@ func oracleNetwork(w *model.World, n *model.Network) *planv1.Network {
 	case model.UnknownUnicastDrop:
 		m.UnknownUnicast = planv1.UnknownUnicast_UNKNOWN_UNICAST_DROP
 	}
+	if g := n.Alloc.Flood.Sends; g.IsValid() {
+		m.Group = g.AsSlice()
+	}
+	for _, g := range n.Alloc.Flood.Joined {
+		m.JoinedGroups = append(m.JoinedGroups, g.AsSlice())
+	}
 	if n.Spec.DSCP == "uniform" {
 		m.DscpUniform = true
 	}
@@ -157,6 +163,9 @@ func oracleNetwork(w *model.World, n *model.Network) *planv1.Network {
 			overhead = 70
 		}
 		m.External = append(m.External, &planv1.ExternalVtep{Vtep: string(v.UID), Macs: oracleMACs(e.MACs)})
+		if g := n.Alloc.Flood.Sends; g.IsValid() && (e.Flood != "group" || v.Spec.Address.Is4() != g.Is4()) {
+			m.Copies = append(m.Copies, string(v.UID))
+		}
 	}
 	switch {
 	case n.Spec.MTU != 0:

@@ -147,6 +147,7 @@ func (d *Datapath) Tables() []TableUse {
 		use(d.accepts, func(uint32) bool { return true }),
 		use(d.neighbours, func(bpf.TCNeighbour) bool { return true }),
 		use(d.claims, func(uint32) bool { return true }),
+		use(d.groups, func(uint32) bool { return true }),
 		use(d.networks, func(bpf.TCNetwork) bool { return true }),
 		use(d.floods, func(bpf.TCFloodBlock) bool { return true }),
 		use(d.vteps, func(v bpf.TCVtep) bool { return v.Flags != 0 }),

@@ -59,6 +59,7 @@ type Datapath struct {
 	learned    *table.Table[bpf.TCFdbKey, bpf.TCLearnedMac]
 	learners   *table.Table[bpf.TCLearnerKey, bpf.TCLearner]
 	prefixes   *table.Table[bpf.TCSourceKey, uint32]
+	groups     *table.Table[bpf.TCGroupKey, uint32]
 	portIDs    *table.Table[uint32, uint32]
 	ports      *table.Table[uint32, bpf.TCPort]
 	dropCounts *table.Table[bpf.TCDropKey, uint64]
@@ -186,6 +187,7 @@ func (d *Datapath) openMaps(spec *ebpf.CollectionSpec) error {
 	d.learned = table.New[bpf.TCFdbKey, bpf.TCLearnedMac]("learned MACs", d.maps["learned"], l.Learned)
 	d.learners = table.New[bpf.TCLearnerKey, bpf.TCLearner]("learners", d.maps["learners"], l.Accepts+l.Ports)
 	d.prefixes = table.New[bpf.TCSourceKey, uint32]("sources", d.maps["sources"], l.Sources)
+	d.groups = table.New[bpf.TCGroupKey, uint32]("groups", d.maps["groups"], l.Groups)
 	d.portIDs = table.New[uint32, uint32]("interfaces", d.maps["port_ids"], l.Ports)
 	d.ports = table.New[uint32, bpf.TCPort]("ports", d.maps["ports"], l.Ports)
 	d.dropCounts = table.New[bpf.TCDropKey, uint64]("drop counters", d.maps["drops"], l.DropKeys)

@@ -100,8 +100,10 @@ const (
 	DropBumPortLimit DropReason = 46
 	// DropBumNetworkLimit: the ports of the network here together send more broadcast, unknown unicast and multicast frames than its BUM limit.
 	DropBumNetworkLimit DropReason = 47
+	// DropOtherGroup: a flood came by a multicast group for a network that does not use the group here: networks may share one, and not all are on every host.
+	DropOtherGroup DropReason = 48
 
-	dropReasons DropReason = 48
+	dropReasons DropReason = 49
 )
 
 var dropTexts = [...]struct{ name, text string }{
@@ -152,6 +154,7 @@ var dropTexts = [...]struct{ name, text string }{
 	45: {"neighbour_asked", "an address that weft does not know was asked for again within a second"},
 	46: {"bum_port_limit", "the port sends more broadcast, unknown unicast and multicast frames than its BUM limit"},
 	47: {"bum_network_limit", "the ports of the network here together send more broadcast, unknown unicast and multicast frames than its BUM limit"},
+	48: {"other_group", "a flood came by a multicast group for a network that does not use the group here: networks may share one, and not all are on every host"},
 }
 
 // String is the reason's name, as in docs/drops.md.
@@ -220,8 +223,10 @@ const (
 	LaneXDPNeighbour LaneReason = 23
 	// LaneXDPLearn: the frame's source MAC is to be learned, or has moved.
 	LaneXDPLearn LaneReason = 24
+	// LaneXDPGroup: it came by a multicast group of the underlay.
+	LaneXDPGroup LaneReason = 25
 
-	laneReasons LaneReason = 25
+	laneReasons LaneReason = 26
 )
 
 var laneTexts = [...]struct{ name, text string }{
@@ -249,6 +254,7 @@ var laneTexts = [...]struct{ name, text string }{
 	22: {"xdp_service", "it may be DHCP or router discovery, which the tc lane looks at"},
 	23: {"xdp_neighbour", "it is ARP or neighbour discovery"},
 	24: {"xdp_learn", "the frame's source MAC is to be learned, or has moved"},
+	25: {"xdp_group", "it came by a multicast group of the underlay"},
 }
 
 // String is the reason's name, as in docs/drops.md.

@@ -246,6 +246,8 @@ var uplinkDrops = []dropCase{
 	{"a MAC that went to another UDP port", DropKernelLanePort, forwardTo(macLanePt, 4), byTunnel(inTo(macLanePt), nil)},
 	{"a flood for a network that went", DropUnknownNetwork, func(s *scene) { must(s.a.t, s.a.dp.DeleteNetwork(7)) }, fromUplink(inTo(macAll), nil)},
 	{"a flood that nobody here gets", DropNoReceiver, flood(nil, 1), fromUplink(inTo(macAll), nil)},
+	{"by a group, for another network that shares it", DropOtherGroup, func(s *scene) { must(s.a.t, s.a.dp.PutGroups([]Group{{8, group4}})) },
+		fromUplink(inTo(macAll), func(o *tunnelOptions) { o.dst = group4 }, set(0, groupMAC4[:]...))},
 	{"over loopback into the kernel lane", DropUnmarked, nil, func(s *scene) *outcome {
 		datagram(s.a.t, s.a.ns, "10.99.0.1:4789", s.a.tunnel(s.b, 7, in(s), nil)[42:])
 		return nil

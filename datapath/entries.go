@@ -25,10 +25,12 @@ type Local struct {
 	UplinkMTU int
 }
 
-// VTEP is a remote tunnel end point. Key: ID.
+// VTEP is a remote tunnel end point, or a multicast group of the underlay that stands for several. Key: ID.
 type VTEP struct {
 	ID   VTEPID
 	Addr netip.Addr
+	// Uplink is, of a group, the index of the uplink that its packets leave by.
+	Uplink uint32
 	// UDPPort to send to.
 	UDPPort       uint16
 	OuterChecksum bool
@@ -56,9 +58,10 @@ type Network struct {
 	// LocalPorts get a copy of BUM frames, by interface index.
 	LocalPorts []uint32
 	// Remotes get a copy of BUM frames from local ports; of them the last External are external VTEPs, which alone get
-	// unknown unicast under UnknownExternal.
+	// unknown unicast under UnknownExternal. The last Direct of those get BUM frames by a group among the Remotes, and none of their own.
 	Remotes  []VTEPID
 	External int
+	Direct   int
 	// DSCPUniform: the outer DSCP is the inner one, and the other way round where a packet leaves the tunnel (RFC 2983, uniform).
 	// Otherwise the outer one is 0 and the inner one stays as it was (pipe).
 	DSCPUniform bool
@@ -150,6 +153,12 @@ const (
 
 // Accept admits tunnel packets of a VNI from a source address. Key: both.
 type Accept struct {
+	VNI  wire.VNI
+	Addr netip.Addr
+}
+
+// Group admits tunnel packets of a VNI that are sent to a multicast group of the underlay. Key: both.
+type Group struct {
 	VNI  wire.VNI
 	Addr netip.Addr
 }

@@ -24,6 +24,8 @@ type Limits struct {
 	// Asked: addresses that are not known and were asked for of late, 96 octets each, taken at Open. What was not asked for for
 	// longest makes room.
 	Asked int
+	// Groups: (VNI, group) pairs, and one entry more a group; 112 octets each, taken as they come.
+	Groups int
 	// Networks: 192 octets each, taken as they come.
 	Networks int
 	// VTEPs: 224 octets each, and 576 for each CPU for their next hops, taken at Open.
@@ -49,13 +51,13 @@ const MaxPortMACs = len(bpf.TCPort{}.Macs)
 
 // DefaultLimits are those of a production host: 6 MB, 3 MB for each CPU, and up to 420 MB as the tables fill.
 func DefaultLimits() Limits {
-	return Limits{FDB: 1 << 20, Accepts: 1 << 18, Neighbours: 1 << 20, Claims: 1 << 17, Asked: 16384, Networks: 10240, VTEPs: 4096,
+	return Limits{FDB: 1 << 20, Accepts: 1 << 18, Neighbours: 1 << 20, Claims: 1 << 17, Asked: 16384, Groups: 20480, Networks: 10240, VTEPs: 4096,
 		Ports: 10240, FloodBlocks: 1 << 17, Learned: 1 << 20, Sources: 4096, DropKeys: 1 << 16, DropSources: 4096}
 }
 
 // LabLimits are those of a small lab host: 0.3 MB and 0.2 MB for each CPU.
 func LabLimits() Limits {
-	return Limits{FDB: 65536, Accepts: 16384, Neighbours: 65536, Claims: 16384, Asked: 1024, Networks: 1024, VTEPs: 256, Ports: 1024,
+	return Limits{FDB: 65536, Accepts: 16384, Neighbours: 65536, Claims: 16384, Asked: 1024, Groups: 2048, Networks: 1024, VTEPs: 256, Ports: 1024,
 		FloodBlocks: 8192, Learned: 65536, Sources: 1024, DropKeys: 8192, DropSources: 256}
 }
 
@@ -64,7 +66,7 @@ func (l Limits) withDefaults() Limits {
 	for _, f := range []struct {
 		have *int
 		def  int
-	}{{&l.FDB, d.FDB}, {&l.Accepts, d.Accepts}, {&l.Neighbours, d.Neighbours}, {&l.Claims, d.Claims}, {&l.Asked, d.Asked},
+	}{{&l.FDB, d.FDB}, {&l.Accepts, d.Accepts}, {&l.Groups, d.Groups}, {&l.Neighbours, d.Neighbours}, {&l.Claims, d.Claims}, {&l.Asked, d.Asked},
 		{&l.Networks, d.Networks}, {&l.VTEPs, d.VTEPs}, {&l.Ports, d.Ports},
 		{&l.FloodBlocks, d.FloodBlocks}, {&l.Learned, d.Learned}, {&l.Sources, d.Sources}, {&l.DropKeys, d.DropKeys}, {&l.DropSources, d.DropSources}} {
 		if *f.have == 0 {
@@ -80,7 +82,7 @@ const nexthopBuckets = 8
 // apply sizes the maps. Arrays have an entry 0 that nobody uses: ids begin at 1.
 func (l Limits) apply(spec *ebpf.CollectionSpec) {
 	for name, n := range map[string]int{
-		"fdb": l.FDB, "accepts": l.Accepts, "neighbours": l.Neighbours, "claims": l.Claims, "asked": l.Asked,
+		"fdb": l.FDB, "accepts": l.Accepts, "groups": l.Groups, "neighbours": l.Neighbours, "claims": l.Claims, "asked": l.Asked,
 		"networks": l.Networks, "network_budgets": l.Networks, "port_budgets": l.Ports + 1, "vteps": l.VTEPs + 1, "equal_hops": l.VTEPs + 1,
 		"nexthops": (l.VTEPs + 1) * nexthopBuckets, "ports": l.Ports + 1, "port_ids": l.Ports, "port_counts": l.Ports + 1, "answer_times": l.Ports + 1, "punt_times": l.Ports + 1,
 		"learned": l.Learned, "learners": l.Accepts + l.Ports, "sources": l.Sources, "floods": l.FloodBlocks, "drops": l.DropKeys, "drop_sources": l.DropSources,

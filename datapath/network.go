@@ -20,7 +20,7 @@ func (d *Datapath) PutNetwork(n Network) error {
 	if err != nil {
 		return err
 	}
-	want := bpf.TCNetwork{Local: uint32(len(n.LocalPorts)), Remote: uint32(len(n.Remotes)), External: uint32(n.External),
+	want := bpf.TCNetwork{Local: uint32(len(n.LocalPorts)), Remote: uint32(len(n.Remotes) - n.Direct), External: uint32(n.External), Direct: uint32(n.Direct),
 		Mtu: uint32(n.MTU), Unknown: bpf.TCUnknownUnicast(n.Unknown), TosMask: n.tosMask(), Neighbours: bpf.TCNetworkNeighbours(n.Neighbours)}
 	d.teach(&want, n)
 	if had && d.sameList(old, n) {
@@ -72,6 +72,8 @@ func (n Network) validate() error {
 		return fmt.Errorf("network with VNI %d: %d is not a setting for neighbours", n.VNI, n.Neighbours)
 	case checkBUM(n.BUMLimit) != nil:
 		return fmt.Errorf("network with VNI %d: %w", n.VNI, checkBUM(n.BUMLimit))
+	case n.Direct < 0 || n.Direct > n.External:
+		return fmt.Errorf("network with VNI %d: %d of %d external VTEPs get floods by a group", n.VNI, n.Direct, n.External)
 	case n.MTU < 0 || n.MTU > 65535:
 		return fmt.Errorf("network with VNI %d: MTU %d", n.VNI, n.MTU)
 	}
@@ -107,10 +109,10 @@ func (d *Datapath) Networks() ([]Network, error) {
 	}
 	var heads []bpf.TCNetwork
 	err := d.networks.All(func(vni uint32, v bpf.TCNetwork) {
-		n := &Network{VNI: wire.VNI(vni), MTU: int(v.Mtu), Unknown: UnknownUnicast(v.Unknown), External: int(v.External),
+		n := &Network{VNI: wire.VNI(vni), MTU: int(v.Mtu), Unknown: UnknownUnicast(v.Unknown), External: int(v.External), Direct: int(v.Direct),
 			DSCPUniform: v.TosMask == tosUniform, Neighbours: Neighbours(v.Neighbours), BUMLimit: limits[vni],
 			Learning: learningOf(v), Open: v.Flags&bpf.TCNetworkFlagsNETWORK_SOURCES != 0}
-		n.LocalPorts, n.Remotes = make([]uint32, v.Local), make([]VTEPID, v.Remote)
+		n.LocalPorts, n.Remotes = make([]uint32, v.Local), make([]VTEPID, v.Remote+v.Direct)
 		lists[v.List] = n
 		heads = append(heads, v)
 	})
@@ -170,7 +172,7 @@ func listValues(n Network) []bpf.TCFloodBlock {
 
 // sameList reports whether the list is there already: applying a plan twice changes nothing.
 func (d *Datapath) sameList(have bpf.TCNetwork, n Network) bool {
-	if int(have.Local) != len(n.LocalPorts) || int(have.Remote) != len(n.Remotes) {
+	if int(have.Local) != len(n.LocalPorts) || int(have.Remote)+int(have.Direct) != len(n.Remotes) {
 		return false
 	}
 	for i, want := range listValues(n) {

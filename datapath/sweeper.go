@@ -15,7 +15,7 @@ type retiredList struct{ list, blocks uint32 }
 
 // retire hands a network's list to the sweeper. d.mu is held.
 func (d *Datapath) retire(n bpf.TCNetwork) {
-	if all := uint32(blocks(int(n.Local)) + blocks(int(n.Remote))); all > 0 {
+	if all := uint32(blocks(int(n.Local)) + blocks(int(n.Remote)+int(n.Direct))); all > 0 {
 		d.retired = append(d.retired, retiredList{n.List, all})
 		d.sweeper.wake()
 	}

@@ -90,9 +90,10 @@ func same[T any](t *testing.T, what string, got, want []T, err error) {
 func TestTablesKeepWhatIsPut(t *testing.T) {
 	h := alone(t)
 	ip := netip.MustParseAddr
-	vteps := []VTEP{{1, ip("192.0.2.1"), 4789, false}, {200, ip("2001:db8::1"), 8472, true}}
+	vteps := []VTEP{{1, ip("192.0.2.1"), 0, 4789, false}, {200, ip("2001:db8::1"), 0, 8472, true}, {7, ip("239.1.2.3"), 2, 4789, false}}
 	nets := []Network{{VNI: 0, MTU: 1400, LocalPorts: []uint32{}, Remotes: []VTEPID{}},
-		{VNI: wire.MaxVNI, MTU: 9000, Unknown: UnknownDrop, DSCPUniform: true, LocalPorts: []uint32{5, 4}, Remotes: []VTEPID{200, 1, 3}, External: 1}}
+		{VNI: wire.MaxVNI, MTU: 9000, Unknown: UnknownDrop, DSCPUniform: true, LocalPorts: []uint32{5, 4}, Remotes: []VTEPID{200, 1, 3}, External: 2, Direct: 1}}
+	groups := []Group{{5, ip("239.1.2.3")}, {6, ip("239.1.2.3")}, {6, ip("ff05::1")}}
 	fdb := []FDBEntry{{FDBKey{5, macRemote}, 1, 0, 0}, {FDBKey{6, macRemote}, 0, 17, FDBPeer | FDBAllByKernel}}
 	accepts := []Accept{{5, ip("192.0.2.1")}, {5, ip("2001:db8::1")}, {0, ip("192.0.2.1")}}
 	lo := Port{Ifindex: 1, ID: 3, UID: strings.Repeat("u", 32), VNI: 5, Held: true, Unguarded: true, MACs: []wire.MAC{macRemote, macNowhere}}
@@ -103,6 +104,7 @@ func TestTablesKeepWhatIsPut(t *testing.T) {
 		}
 		must(t, h.dp.PutFDB(fdb))
 		must(t, h.dp.PutAccepts(accepts))
+		must(t, h.dp.PutGroups(groups))
 		must(t, h.dp.AttachPort(lo))
 	}
 	check := func() {
@@ -115,6 +117,8 @@ func TestTablesKeepWhatIsPut(t *testing.T) {
 		same(t, "fdb", f, fdb, err)
 		a, err := h.dp.Accepts()
 		same(t, "accepts", a, accepts, err)
+		g, err := h.dp.Groups()
+		same(t, "groups", g, groups, err)
 		p, err := h.dp.Ports()
 		same(t, "ports", p, []Port{lo}, err)
 	}
@@ -130,6 +134,8 @@ func TestTablesKeepWhatIsPut(t *testing.T) {
 		must(t, h.dp.DeleteNetwork(wire.MaxVNI))
 		must(t, h.dp.DeleteFDB([]FDBKey{{9, macRemote}, fdb[0].FDBKey, {8, macRemote}, fdb[1].FDBKey}))
 		must(t, h.dp.DeleteAccepts(accepts))
+		must(t, h.dp.DeleteGroups(groups[:1]))
+		must(t, h.dp.DeleteGroups(groups))
 		must(t, h.dp.DetachPort(1))
 	}
 	await(t, "every table is empty, retired flood lists too", func() bool {

@@ -24,6 +24,10 @@ func (d *Datapath) PutVTEPs(list []VTEP) error {
 		if v.Addr.Is6() && !v.Addr.Is4In6() {
 			e.Flags |= bpf.TCVtepFlagsVTEP_IP6
 		}
+		if v.Addr.IsMulticast() {
+			e.Flags |= bpf.TCVtepFlagsVTEP_GROUP
+			e.Ifindex = v.Uplink
+		}
 		if v.OuterChecksum {
 			e.Flags |= bpf.TCVtepFlagsVTEP_CHECKSUM
 		}
@@ -83,7 +87,7 @@ func (d *Datapath) VTEPs() (list []VTEP, err error) {
 		if v.Flags == 0 {
 			return
 		}
-		list = append(list, VTEP{ID: VTEPID(id), Addr: netipOf(v.Addr), UDPPort: swap16(v.UdpPort),
+		list = append(list, VTEP{ID: VTEPID(id), Addr: netipOf(v.Addr), UDPPort: swap16(v.UdpPort), Uplink: v.Ifindex,
 			OuterChecksum: v.Flags&bpf.TCVtepFlagsVTEP_CHECKSUM != 0})
 	})
 	return list, err

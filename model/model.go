@@ -87,9 +87,12 @@ type NetworkSpec struct {
 	DSCP           DSCP           `json:"dscp,omitempty"`
 	Neighbours     Neighbours     `json:"neighbours,omitempty"`
 	// BUMLimit: see EffectiveBUMLimit.
-	BUMLimit    uint32        `json:"bum_limit,omitempty"`
-	VTEPs       []NetworkVTEP `json:"vteps,omitempty"`
-	Description string        `json:"description,omitempty"`
+	BUMLimit uint32        `json:"bum_limit,omitempty"`
+	VTEPs    []NetworkVTEP `json:"vteps,omitempty"`
+	Flood    FloodMethod   `json:"flood,omitempty"`
+	// Group is a multicast address of the underlay.
+	Group       netip.Addr `json:"group,omitzero"`
+	Description string     `json:"description,omitempty"`
 	// DHCP nil is the default: see EffectiveDHCP.
 	DHCP *DHCP `json:"dhcp,omitempty"`
 	// Learning is nil where none is.
@@ -98,13 +101,15 @@ type NetworkSpec struct {
 
 // NetworkVTEP is an external VTEP's part in a network.
 type NetworkVTEP struct {
-	VTEP string     `json:"vtep"`
-	MACs []wire.MAC `json:"macs,omitempty"`
+	VTEP  string     `json:"vtep"`
+	MACs  []wire.MAC `json:"macs,omitempty"`
+	Flood VTEPFlood  `json:"flood,omitempty"`
 }
 
 // NetworkAlloc is what the server allocated for a network.
 type NetworkAlloc struct {
-	VNI wire.VNI `json:"vni"`
+	VNI   wire.VNI   `json:"vni"`
+	Flood FloodAlloc `json:"flood,omitzero"`
 }
 
 // Port is a workload's attachment to a network: an identity. Where it is stands in its Binding.

@@ -61,6 +61,7 @@ func (n *Network) Validate() error {
 	n.Spec.Learning.validate(&r)
 	n.validateVTEPs(&r)
 	n.validateDHCP(&r)
+	n.validateFlood(&r)
 	r.add(validateDescription(n.Spec.Description))
 	return r.err()
 }

@@ -58,6 +58,7 @@ type World struct {
 	tombsByNetwork map[UID]map[UID]struct{}
 	tombsOfHosts   map[UID]struct{}
 	openMoves      map[UID]struct{} // by port
+	floodsChange   map[UID]struct{} // networks whose way to flood is not settled
 	deadHosts      map[UID]struct{}
 	hostsToFail    map[UID]struct{}
 }
@@ -74,6 +75,7 @@ func NewWorld(storeID string) *World {
 		Moves:         map[UID]*Move{},
 		Counters:      map[UID]*Counters{},
 		openMoves:     map[UID]struct{}{},
+		floodsChange:  map[UID]struct{}{},
 		deadHosts:     map[UID]struct{}{},
 		hostsToFail:   map[UID]struct{}{},
 		networkByName: newNames[TenantName](), portByName: newNames[TenantName](), hostByName: newNames[string](),
@@ -133,7 +135,11 @@ func (w *World) applyNetwork(n *Network, c Change) {
 		}
 	}
 	put(w.Networks, n.UID, n, c.Deleted)
+	delete(w.floodsChange, n.UID)
 	if !c.Deleted {
+		if !n.Alloc.Flood.Settled() {
+			w.floodsChange[n.UID] = struct{}{}
+		}
 		w.networkByName.add(TenantName{n.Tenant, n.Name}, n.UID)
 		for _, v := range n.Spec.VTEPs {
 			index(w.networksByVTEP, v.VTEP, n.UID, true)
@@ -299,6 +305,17 @@ func (w *World) OpenMoves() iter.Seq[*Move] {
 	return func(yield func(*Move) bool) {
 		for port := range w.openMoves {
 			if !yield(w.Moves[port]) {
+				return
+			}
+		}
+	}
+}
+
+// FloodsChange yields the networks that do not flood as they are to yet, in no order.
+func (w *World) FloodsChange() iter.Seq[*Network] {
+	return func(yield func(*Network) bool) {
+		for uid := range w.floodsChange {
+			if !yield(w.Networks[uid]) {
 				return
 			}
 		}

@@ -26,11 +26,13 @@ func (a *api) conduct(ctx context.Context) {
 	ctx = store.WithActor(ctx, "server")
 	tick := time.NewTicker(a.cfg.Limits.Sweep)
 	defer tick.Stop()
+	floods := map[model.UID]floodStep{}
 	since, silent := map[model.UID]sighting{}, map[model.UID]time.Time{}
 	for {
 		advanced, changed := a.view.advances(), a.heard.changes()
 		a.carryOn(ctx, since)
 		a.unbindDead(ctx)
+		a.carryFloods(ctx, floods)
 		select {
 		case <-advanced:
 		case <-changed:

@@ -58,6 +58,9 @@ type Limits struct {
 	Peers time.Duration
 	// Drain is how long the source of a move forwards late frames, 5 s.
 	Drain time.Duration
+	// Join is how long senders go on by the old way when all hosts of a network have joined a new group, 5 s: routers need it to bring the group
+	// to them.
+	Join time.Duration
 	// Silent is how long a host must be silent, as this server sees it, before its spec lets it be declared dead, 5 s.
 	Silent time.Duration
 	// Sweep is how often the server looks for what is due by time, 500 ms.
@@ -90,6 +93,7 @@ func (c Config) withDefaults() Config {
 	or(&c.Limits.Prepare, 30*time.Second)
 	or(&c.Limits.Peers, 2*time.Second)
 	or(&c.Limits.Drain, 5*time.Second)
+	or(&c.Limits.Join, 5*time.Second)
 	or(&c.Limits.Silent, 5*time.Second)
 	or(&c.Limits.Sweep, 500*time.Millisecond)
 	or(&c.Limits.Connections, 16384)

@@ -34,6 +34,13 @@ func (a *api) CreateNetwork(ctx context.Context, req *connect.Request[weftv1.Cre
 	if err := a.networkVTEPsExist(ctx, n); err != nil {
 		return nil, err
 	}
+	group, err := a.groupOf(n)
+	if err != nil {
+		return nil, err
+	}
+	if n.Alloc.Flood = n.Alloc.Flood.Use(group); group.IsValid() {
+		n.Alloc.Flood.Sends = group // nobody has a member yet
+	}
 	if err := a.createNetwork(ctx, n); err != nil {
 		return nil, err
 	}
@@ -139,7 +146,13 @@ func (a *api) updateNetwork(ctx context.Context, n, old *model.Network) error {
 	if err := a.networkVTEPsExist(ctx, n); err != nil {
 		return err
 	}
-	var err error
+	group, err := a.groupOf(n)
+	if err != nil {
+		return err
+	}
+	if n.Alloc.Flood.Group != group {
+		n.Alloc.Flood = n.Alloc.Flood.Use(group)
+	}
 	a.view.read(func(w *model.World) {
 		if err = n.ValidateWith(w.PortsOf(n.UID)); err == nil && n.Spec.MTU != old.Spec.MTU {
 			err = membersCarry(w, n)
@@ -165,7 +178,7 @@ func (a *api) AddNetworkVTEP(ctx context.Context, req *connect.Request[weftv1.Ad
 		if i < 0 {
 			return append(parts, part), nil
 		}
-		parts[i].MACs = slices.Clone(parts[i].MACs)
+		parts[i].MACs, parts[i].Flood = slices.Clone(parts[i].MACs), part.Flood
 		for _, m := range part.MACs {
 			if !slices.Contains(parts[i].MACs, m) {
 				parts[i].MACs = append(parts[i].MACs, m)
@@ -245,6 +258,7 @@ func (a *api) networkStatus(w *model.World, n *model.Network) *weftv1.NetworkSta
 			out.BoundPorts++
 		}
 	}
+	a.floodStatus(w, n, out)
 	for uid := range hosts {
 		out.Hosts = append(out.Hosts, w.HostName(uid))
 	}

@@ -34,6 +34,14 @@ func networkSpecIn(s *weftv1.NetworkSpec) (model.NetworkSpec, error) {
 	if out.Learning, err = learningIn(s.GetLearning()); err != nil {
 		return out, err
 	}
+	if out.Flood, err = floodIn(s.GetFlood()); err != nil {
+		return out, err
+	}
+	group, bad := model.ParseGroup("spec.group", s.GetGroup())
+	if bad != nil {
+		return out, bad
+	}
+	out.Group = group
 	for i, v := range s.GetVteps() {
 		part, err := networkVTEPIn(item("spec.vteps", i), v)
 		if err != nil {
@@ -49,12 +57,13 @@ func networkSpecOut(s model.NetworkSpec) *weftv1.NetworkSpec {
 		Vni: uint32(s.VNI), VniPool: s.VNIPool, Mtu: uint32(s.MTU), Description: s.Description,
 		UnknownUnicast: unknownUnicastOut(s.UnknownUnicast), Dscp: dscpOut(s.DSCP), Dhcp: dhcpOut(s.DHCP), Learning: learningOut(s.Learning),
 		Neighbours: neighboursOut(s.Neighbours), BumLimit: s.BUMLimit,
+		Flood: floodOut(s.Multicast()), Group: groupOut(s.Group),
 	}
 	for _, p := range s.Subnets {
 		out.Subnets = append(out.Subnets, p.String())
 	}
 	for _, v := range s.VTEPs {
-		out.Vteps = append(out.Vteps, &weftv1.NetworkVTEP{Vtep: v.VTEP, Macs: macsOut(v.MACs)})
+		out.Vteps = append(out.Vteps, &weftv1.NetworkVTEP{Vtep: v.VTEP, Macs: macsOut(v.MACs), Flood: vtepFloodOut(v.Flood)})
 	}
 	return out
 }
@@ -67,7 +76,11 @@ func networkOut(n *model.Network, status *weftv1.NetworkStatus) *weftv1.Network 
 
 func networkVTEPIn(field string, v *weftv1.NetworkVTEP) (model.NetworkVTEP, error) {
 	macs, err := macsIn(field+".macs", v.GetMacs())
-	return model.NetworkVTEP{VTEP: v.GetVtep(), MACs: macs}, err
+	if err != nil {
+		return model.NetworkVTEP{}, err
+	}
+	flood, err := vtepFloodIn(field+".flood", v.GetFlood())
+	return model.NetworkVTEP{VTEP: v.GetVtep(), MACs: macs, Flood: flood}, err
 }
 
 // unknownUnicastIn leaves the default empty, as a spec is stored as it was written.

@@ -129,7 +129,7 @@ func (s *Store) UpdateNetwork(ctx context.Context, n *model.Network) error {
 		if err != nil {
 			return nil, err
 		}
-		n.UID, n.Created, n.Alloc = old.UID, old.Created, old.Alloc
+		n.UID, n.Created, n.Alloc.VNI = old.UID, old.Created, old.Alloc.VNI
 		if unchanged(kv, n) {
 			return nil, nil
 		}

@@ -53,7 +53,8 @@
 	X(NEIGHBOUR_CLAIM, neighbour_claim, 0, "ARP or neighbour discovery says that an address is at a MAC, and the port's addresses and allowed pairs do not") \
 	X(NEIGHBOUR_ASKED, neighbour_asked, 0, "an address that weft does not know was asked for again within a second") \
 	X(BUM_PORT_LIMIT, bum_port_limit, 0, "the port sends more broadcast, unknown unicast and multicast frames than its BUM limit") \
-	X(BUM_NETWORK_LIMIT, bum_network_limit, 0, "the ports of the network here together send more broadcast, unknown unicast and multicast frames than its BUM limit")
+	X(BUM_NETWORK_LIMIT, bum_network_limit, 0, "the ports of the network here together send more broadcast, unknown unicast and multicast frames than its BUM limit") \
+	X(OTHER_GROUP, other_group, 0, "a flood came by a multicast group for a network that does not use the group here: networks may share one, and not all are on every host")
 
 /* Why a packet was left to another lane: to the kernel lane, or (XDP_) by the XDP lane to the tc lane. */
 #define LANE_REASONS(X) \
@@ -80,7 +81,8 @@
 	X(FORWARD, forward, "it came by the tunnel for a port that has moved on, and follows it") \
 	X(XDP_SERVICE, xdp_service, "it may be DHCP or router discovery, which the tc lane looks at") \
 	X(XDP_NEIGHBOUR, xdp_neighbour, "it is ARP or neighbour discovery") \
-	X(XDP_LEARN, xdp_learn, "the frame's source MAC is to be learned, or has moved")
+	X(XDP_LEARN, xdp_learn, "the frame's source MAC is to be learned, or has moved") \
+	X(XDP_GROUP, xdp_group, "it came by a multicast group of the underlay")
 /* clang-format on */
 
 #define DROP_ENUM(NAME, name, source, text) DROP_##NAME,

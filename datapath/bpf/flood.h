@@ -241,7 +241,7 @@ static __always_inline int flood(struct __sk_buff *skb, struct pkt *p, struct ne
 	if (scope & (FLOOD_REMOTE | FLOOD_EXTERNAL)) {
 		n = scope & FLOOD_REMOTE ? net->remote : net->external;
 		state->first_block = flood_blocks(net->local);
-		state->first = net->remote - n;
+		state->first = scope & FLOOD_REMOTE ? 0 : net->remote + net->direct - n;
 		if (n > 0) {
 			linear(skb, HEADERS_LEN);
 			p->hash = state->hash = flood_hash(skb, p);

@@ -18,6 +18,7 @@ int from_uplink(struct __sk_buff *skb)
 	STAGE(enter(skb, &p, FROM_UPLINK));
 	STAGE(parse_outer(skb, &p));
 	STAGE(parse_tunnel(skb, &p));
+	STAGE(check_group(skb, &p));
 	STAGE(check_source(&p));
 	STAGE(check_inner(&p));
 	learn_at_vtep(&p, p.lane || must_verify(skb, &p));

@@ -90,13 +90,14 @@ struct fdb_entry {
 	__u8 pad[3];
 };
 
-enum vtep_flags { VTEP_PRESENT = 1, VTEP_IP6 = 2, VTEP_CHECKSUM = 4 } __attribute__((packed));
+enum vtep_flags { VTEP_PRESENT = 1, VTEP_IP6 = 2, VTEP_CHECKSUM = 4, VTEP_GROUP = 8 } __attribute__((packed));
 
 struct vtep {
 	struct addr addr;
 	__be16 udp_port;
 	enum vtep_flags flags;
-	__u8 pad[5];
+	__u8 pad;
+	__u32 ifindex; /* of a group: the uplink that its packets leave by, which no route is asked for */
 };
 
 enum unknown_unicast { UNKNOWN_EXTERNAL, UNKNOWN_FLOOD, UNKNOWN_DROP } __attribute__((packed));
@@ -110,12 +111,14 @@ enum network_neighbours {
 } __attribute__((packed));
 enum network_flags { NETWORK_SOURCES = 1 } __attribute__((packed)); /* unlisted VTEPs may come: look in sources */
 
-/* A network's flood list is blocks of receivers: first those of interfaces, `local` of them, then those of VTEPs, `remote` of them, the
- * last `external` run by others. What is left of a block is 0. A changed list is a new list number. */
+/* A network's flood list is blocks of receivers: first those of interfaces, `local` of them, then those of VTEPs: `remote` that get floods,
+ * `direct` that get them by a group among those, and so only unknown unicast for themselves. The last `external` of all are run by others.
+ * What is left of a block is 0. A changed list is a new list number. */
 struct network {
 	__u32 list;
 	__u32 local;
 	__u32 remote;
+	__u32 direct;
 	__u32 external;
 	__u32 mtu;
 	enum unknown_unicast unknown;
@@ -282,6 +285,13 @@ struct stranger {
 	struct addr source;
 };
 
+/* A group that floods of a VNI come by. GROUP_ANY: by which floods of any VNI do. */
+enum { GROUP_ANY = 0xffffffffU };
+struct group_key {
+	__u32 vni;
+	struct addr group;
+};
+
 enum nexthop_state { NEXTHOP_NONE, NEXTHOP_READY, NEXTHOP_RESOLVE, NEXTHOP_KERNEL };
 
 /* The kernel's answer for one VTEP and one bucket of flows, valid for one jiffy. */
@@ -398,7 +408,7 @@ _Static_assert(offsetof(struct port, flags) % 4 == 0, "told changes flags as a p
 _Static_assert(sizeof(struct fdb_key) == 12, "fdb_key");
 _Static_assert(sizeof(struct fdb_entry) == 16, "fdb_entry");
 _Static_assert(sizeof(struct vtep) == 24, "vtep");
-_Static_assert(sizeof(struct network) == 36, "network");
+_Static_assert(sizeof(struct network) == 40, "network");
 _Static_assert(sizeof(struct learned_mac) == 24, "learned_mac");
 _Static_assert(sizeof(struct learner) == 48, "learner");
 _Static_assert(sizeof(struct forget_args) == 24, "forget_args");
@@ -410,6 +420,7 @@ _Static_assert(sizeof(struct claim_key) == 28, "claim_key");
 _Static_assert(sizeof(struct asked_key) == 24, "asked_key");
 _Static_assert(sizeof(struct arp) == 28, "arp");
 _Static_assert(sizeof(struct discovery) == 32, "discovery");
+_Static_assert(sizeof(struct group_key) == 20, "group_key");
 _Static_assert(offsetof(struct answer, message) == 56, "answer");
 _Static_assert(sizeof(struct nexthop) == 72, "nexthop");
 _Static_assert(sizeof(struct hops) == 4 + HOPS_MAX * 24, "hops");

@@ -185,6 +185,16 @@ struct {
 	__uint(max_entries, 1);
 } told SEC(".maps");
 
+/* (VNI, group) -> 1, and (GROUP_ANY, group) -> 1 for each group. Writer: Go. Reader: from_uplink and xdp_from_uplink, for what is sent to a
+ * group. Full: Go refuses the entry. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct group_key);
+	__type(value, __u32);
+	__uint(max_entries, 20480);
+} groups SEC(".maps");
+
 /* VTEP id -> the equal ways to it. Writer: Go. Reader: from_port, once a jiffy and bucket. What is not in it is not chosen, and the kernel's own
  * choice holds. */
 struct {

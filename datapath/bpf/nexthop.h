@@ -2,19 +2,12 @@
 /* Next hops: the kernel's own routes, path MTU and neighbours, asked once a jiffy for each VTEP and bucket of flows and kept in
  * between; of equal next hops weft's hash chooses. Needs no living agent and costs nothing a packet. */
 #pragma once
+#include "group.h"
 #include "hash.h"
 
 /* The lookup never refreshes a neighbour, so about once in so many jiffies a packet goes through the kernel's own neighbour code,
  * which probes an entry that has grown old. 1 s at HZ=1000, 10 s at HZ=100. */
 #define CONFIRM_JIFFIES 1024
-
-static __always_inline struct uplink *find_uplink(struct local *local, __u32 ifindex)
-{
-	for (int i = 0; i < UPLINKS_MAX; i++)
-		if (local->uplinks[i].ifindex == ifindex)
-			return &local->uplinks[i];
-	return NULL;
-}
 
 /* How often the kernel is asked anew for the wanted one of several next hops. Of two it is not named by 16 answers once in 65,536. */
 enum { QUESTIONS = 16 };
@@ -160,6 +153,8 @@ __noinline int choose_hop(ctx_t *ctx, struct nexthop *nh, struct vtep *vtep, str
 	int r, d;
 	if (!s || !nh || !vtep || !local)
 		return 0;
+	if (vtep->flags & VTEP_GROUP)
+		return group_hop(nh, vtep, local);
 	s->vtep = i / NEXTHOP_BUCKETS;
 	s->bucket = s->question = i % NEXTHOP_BUCKETS;
 	r = ask(ctx, s, vtep, local);

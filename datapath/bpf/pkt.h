@@ -23,6 +23,7 @@ struct pkt {
 	__u8 lane;
 	__u32 vxlan;	    /* of a tunnel packet: offset of the VXLAN header */
 	__sum16 check;	    /* of a tunnel packet: the outer UDP checksum */
+	__u8 group;	    /* of a tunnel packet: it is sent to a group */
 	__u8 answered;	    /* dropped, and now its answer, which act sends */
 	__u8 tos;	    /* outer ToS octet or traffic class: to write, or of a tunnel packet */
 	struct addr source; /* of a tunnel packet: outer source */

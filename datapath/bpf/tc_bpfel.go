@@ -103,7 +103,8 @@ const (
 	TCDropReasonDROP_NEIGHBOUR_ASKED             TCDropReason = 45
 	TCDropReasonDROP_BUM_PORT_LIMIT              TCDropReason = 46
 	TCDropReasonDROP_BUM_NETWORK_LIMIT           TCDropReason = 47
-	TCDropReasonDROP_MAX                         TCDropReason = 48
+	TCDropReasonDROP_OTHER_GROUP                 TCDropReason = 48
+	TCDropReasonDROP_MAX                         TCDropReason = 49
 )
 
 type TCDropSourceKey struct {
@@ -164,6 +165,12 @@ const (
 	TCForgetWhyFORGET_ANY   TCForgetWhy = 2
 )
 
+type TCGroupKey struct {
+	_     structs.HostLayout
+	Vni   uint32
+	Group TCAddr
+}
+
 type TCHop struct {
 	_       structs.HostLayout
 	Gateway TCAddr
@@ -213,7 +220,8 @@ const (
 	TCLaneReasonLANE_XDP_SERVICE        TCLaneReason = 22
 	TCLaneReasonLANE_XDP_NEIGHBOUR      TCLaneReason = 23
 	TCLaneReasonLANE_XDP_LEARN          TCLaneReason = 24
-	TCLaneReasonLANE_MAX                TCLaneReason = 25
+	TCLaneReasonLANE_XDP_GROUP          TCLaneReason = 25
+	TCLaneReasonLANE_MAX                TCLaneReason = 26
 )
 
 type TCLearnedMac struct {
@@ -280,6 +288,7 @@ type TCNetwork struct {
 	List       uint32
 	Local      uint32
 	Remote     uint32
+	Direct     uint32
 	External   uint32
 	Mtu        uint32
 	Unknown    TCUnknownUnicast
@@ -459,7 +468,8 @@ type TCVtep struct {
 	Addr    TCAddr
 	UdpPort uint16
 	Flags   TCVtepFlags
-	Pad     [5]uint8
+	Pad     uint8
+	Ifindex uint32
 }
 
 type TCVtepFlags uint8
@@ -468,6 +478,7 @@ const (
 	TCVtepFlagsVTEP_PRESENT  TCVtepFlags = 1
 	TCVtepFlagsVTEP_IP6      TCVtepFlags = 2
 	TCVtepFlagsVTEP_CHECKSUM TCVtepFlags = 4
+	TCVtepFlagsVTEP_GROUP    TCVtepFlags = 8
 )
 
 // Names of all BPF objects in the ELF.
@@ -487,6 +498,7 @@ const (
 	TCMapFirstFrames    = "first_frames"
 	TCMapFloods         = "floods"
 	TCMapFound          = "found"
+	TCMapGroups         = "groups"
 	TCMapLanes          = "lanes"
 	TCMapLearned        = "learned"
 	TCMapLearners       = "learners"
@@ -584,6 +596,7 @@ type TCMapSpecs struct {
 	FirstFrames    *ebpf.MapSpec `ebpf:"first_frames"`
 	Floods         *ebpf.MapSpec `ebpf:"floods"`
 	Found          *ebpf.MapSpec `ebpf:"found"`
+	Groups         *ebpf.MapSpec `ebpf:"groups"`
 	Lanes          *ebpf.MapSpec `ebpf:"lanes"`
 	Learned        *ebpf.MapSpec `ebpf:"learned"`
 	Learners       *ebpf.MapSpec `ebpf:"learners"`
@@ -649,6 +662,7 @@ type TCMaps struct {
 	FirstFrames    *ebpf.Map `ebpf:"first_frames"`
 	Floods         *ebpf.Map `ebpf:"floods"`
 	Found          *ebpf.Map `ebpf:"found"`
+	Groups         *ebpf.Map `ebpf:"groups"`
 	Lanes          *ebpf.Map `ebpf:"lanes"`
 	Learned        *ebpf.Map `ebpf:"learned"`
 	Learners       *ebpf.Map `ebpf:"learners"`
@@ -688,6 +702,7 @@ func (m *TCMaps) Close() error {
 		m.FirstFrames,
 		m.Floods,
 		m.Found,
+		m.Groups,
 		m.Lanes,
 		m.Learned,
 		m.Learners,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Tunnel packets that arrive: are they ours, are they right, may their sender send, and stripping. */
 #pragma once
+#include "group.h"
 #include "learn.h"
 #include "outer.h"
 
@@ -17,7 +18,7 @@ static __always_inline int parse_outer4(ctx_t *ctx, struct pkt *p)
 	struct iphdr *ip = data + ETH_LEN;
 	if ((void *)(ip + 1) > end)
 		return V_PASSED;
-	if (ip->daddr != p->local->addr4.w[3] || ip->protocol != IPPROTO_UDP)
+	if (ip->protocol != IPPROTO_UDP || (ip->daddr != p->local->addr4.w[3] && !p->group))
 		return V_PASSED;
 	__u32 ihl = (ip->ver_ihl & 15) * 4, off = ETH_LEN + ihl;
 	if (ihl < IP4_LEN || ip->frag_off & bpf_htons(IP_OFFSET))
@@ -26,6 +27,8 @@ static __always_inline int parse_outer4(ctx_t *ctx, struct pkt *p)
 	if ((void *)(udp + 1) > end)
 		return V_PASSED;
 	if (udp->dest != p->local->udp_port)
+		return V_PASSED;
+	if (unlikely(p->group) && !is_for_group(get_mac(data), (void *)ip + offsetof(struct iphdr, daddr), 0))
 		return V_PASSED;
 	p->source.w[2] = MAPPED4;
 	p->source.w[3] = ip->saddr;
@@ -63,7 +66,7 @@ static __always_inline int parse_outer6(ctx_t *ctx, struct pkt *p)
 	int fragment;
 	if ((void *)(udp + 1) > end)
 		return V_PASSED;
-	if (!same_addr((struct addr *)ip->daddr, &p->local->addr6))
+	if (!same_addr((struct addr *)ip->daddr, &p->local->addr6) && !p->group)
 		return V_PASSED;
 	fragment = ip->nexthdr == IPPROTO_FRAGMENT;
 	if (unlikely(fragment)) {
@@ -75,6 +78,8 @@ static __always_inline int parse_outer6(ctx_t *ctx, struct pkt *p)
 		return V_PASSED;
 	}
 	if (udp->dest != p->local->udp_port)
+		return V_PASSED;
+	if (unlikely(p->group) && !is_for_group(get_mac(data), (void *)ip + offsetof(struct ipv6hdr, daddr), 1))
 		return V_PASSED;
 	p->ip6 = 1;
 	memcpy(&p->source, ip->saddr, 16);
@@ -109,12 +114,27 @@ static __always_inline int is_for_host(ctx_t *ctx, struct pkt *p, struct ethhdr 
 #endif
 }
 
+/* Or to several? */
+static __always_inline int is_for_several(ctx_t *ctx, struct ethhdr *eth)
+{
+#ifdef LANE_XDP
+	return eth->h_dest[0] & 1;
+#else
+	return ctx->pkt_type == PACKET_MULTICAST;
+#endif
+}
+
 static __always_inline int parse_outer(ctx_t *ctx, struct pkt *p)
 {
 	linear(ctx, ETH_LEN + OUTER6_LEN);
 	struct ethhdr *eth = (void *)(long)ctx->data;
-	if ((void *)(eth + 1) > (void *)(long)ctx->data_end || !is_for_host(ctx, p, eth))
+	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
 		return V_PASSED;
+	if (unlikely(!is_for_host(ctx, p, eth))) {
+		if (!is_for_several(ctx, eth))
+			return V_PASSED;
+		p->group = 1;
+	}
 	if (eth->h_proto == bpf_htons(ETH_P_IP))
 		return parse_outer4(ctx, p);
 	if (eth->h_proto == bpf_htons(ETH_P_IPV6))

@@ -29,6 +29,7 @@ const (
 	XDPMapFirstFrames    = "first_frames"
 	XDPMapFloods         = "floods"
 	XDPMapFound          = "found"
+	XDPMapGroups         = "groups"
 	XDPMapLanes          = "lanes"
 	XDPMapLearned        = "learned"
 	XDPMapLearners       = "learners"
@@ -120,6 +121,7 @@ type XDPMapSpecs struct {
 	FirstFrames    *ebpf.MapSpec `ebpf:"first_frames"`
 	Floods         *ebpf.MapSpec `ebpf:"floods"`
 	Found          *ebpf.MapSpec `ebpf:"found"`
+	Groups         *ebpf.MapSpec `ebpf:"groups"`
 	Lanes          *ebpf.MapSpec `ebpf:"lanes"`
 	Learned        *ebpf.MapSpec `ebpf:"learned"`
 	Learners       *ebpf.MapSpec `ebpf:"learners"`
@@ -185,6 +187,7 @@ type XDPMaps struct {
 	FirstFrames    *ebpf.Map `ebpf:"first_frames"`
 	Floods         *ebpf.Map `ebpf:"floods"`
 	Found          *ebpf.Map `ebpf:"found"`
+	Groups         *ebpf.Map `ebpf:"groups"`
 	Lanes          *ebpf.Map `ebpf:"lanes"`
 	Learned        *ebpf.Map `ebpf:"learned"`
 	Learners       *ebpf.Map `ebpf:"learners"`
@@ -224,6 +227,7 @@ func (m *XDPMaps) Close() error {
 		m.FirstFrames,
 		m.Floods,
 		m.Found,
+		m.Groups,
 		m.Lanes,
 		m.Learned,
 		m.Learners,

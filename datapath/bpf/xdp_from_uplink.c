@@ -15,6 +15,10 @@ int xdp_from_uplink(struct xdp_md *ctx)
 	STAGE(enter(ctx, &p, XDP_FROM_UPLINK));
 	STAGE(check_whole(ctx, &p));
 	STAGE(parse_outer(ctx, &p));
+	if (unlikely(p.group)) {
+		v = pass_on(&p, LANE_XDP_GROUP);
+		goto out;
+	}
 	STAGE(parse_tunnel(ctx, &p));
 	STAGE(check_source(&p));
 	STAGE(check_inner(&p));

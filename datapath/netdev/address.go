@@ -59,7 +59,7 @@ func (h *Handle) Addresses(name string) ([]Address, error) {
 	}
 	var list []Address
 	for _, a := range all {
-		if p, ok := prefixOf(a.IPNet); ok {
+		if p, ok := prefixOf(a.IPNet); ok && !p.Addr().IsMulticast() { // those are groups: see JoinGroup
 			list = append(list, Address{Prefix: p, Index: a.LinkIndex, LinkLocal: a.Scope == unix.RT_SCOPE_LINK,
 				Tentative: a.Flags&unix.IFA_F_TENTATIVE != 0})
 		}

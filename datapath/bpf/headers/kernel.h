@@ -59,7 +59,7 @@ enum xdp_action {
 	XDP_PASS = 2,
 };
 
-enum { PACKET_HOST = 0 };
+enum { PACKET_HOST = 0, PACKET_MULTICAST = 2 };
 
 struct __sk_buff {
 	__u32 len;

@@ -2895,6 +2895,14 @@ type Network struct {
 	Display string `protobuf:"bytes,7,opt,name=display,proto3" json:"display,omitempty"`
 	// RFC 2983, uniform: the outer DSCP is the inner one, and back. Otherwise pipe: 0 outside, the inner one untouched.
 	DscpUniform bool `protobuf:"varint,8,opt,name=dscp_uniform,json=dscpUniform,proto3" json:"dscp_uniform,omitempty"`
+	// 4 or 16 octets: the multicast group of the underlay that floods are sent to. Empty: a copy goes to each VTEP.
+	Group []byte `protobuf:"bytes,9,opt,name=group,proto3" json:"group,omitempty"`
+	// uids of the external VTEPs that do not receive the group: they get a copy of their own, too. So do hosts without an address of its IP
+	// version, which every agent sees for itself.
+	Copies []string `protobuf:"bytes,10,rep,name=copies,proto3" json:"copies,omitempty"`
+	// 4 or 16 octets each: the groups that a host with a port of the network joins, and accepts the network's floods by. Those are more than
+	// the one that floods are sent to while that changes.
+	JoinedGroups [][]byte `protobuf:"bytes,11,rep,name=joined_groups,json=joinedGroups,proto3" json:"joined_groups,omitempty"`
 	// Absent: the network's hosts answer neither DHCP nor router solicitations.
 	Dhcp *Dhcp `protobuf:"bytes,15,opt,name=dhcp,proto3" json:"dhcp,omitempty"`
 	// Frames a second that a host floods for all its ports of the network together; 0 is no limit.
@@ -2983,6 +2991,27 @@ func (x *Network) GetDscpUniform() bool {
 		return x.DscpUniform
 	}
 	return false
+}
+
+func (x *Network) GetGroup() []byte {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
+func (x *Network) GetCopies() []string {
+	if x != nil {
+		return x.Copies
+	}
+	return nil
+}
+
+func (x *Network) GetJoinedGroups() [][]byte {
+	if x != nil {
+		return x.JoinedGroups
+	}
+	return nil
 }
 
 func (x *Network) GetDhcp() *Dhcp {
@@ -3876,7 +3905,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04vtep\x18\x03 \x01(\tR\x04vtep\x12\x1a\n" +
 	"\bnetworks\x18\x04 \x03(\tR\bnetworks\x12\x14\n" +
-	"\x05vteps\x18\x05 \x03(\tR\x05vteps\"\xa2\x03\n" +
+	"\x05vteps\x18\x05 \x03(\tR\x05vteps\"\xf5\x03\n" +
 	"\aNetwork\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x10\n" +
 	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x10\n" +
@@ -3884,7 +3913,11 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x0funknown_unicast\x18\x04 \x01(\x0e2\x17.plan.v1.UnknownUnicastR\x0eunknownUnicast\x121\n" +
 	"\bexternal\x18\x06 \x03(\v2\x15.plan.v1.ExternalVtepR\bexternal\x12\x18\n" +
 	"\adisplay\x18\a \x01(\tR\adisplay\x12!\n" +
-	"\fdscp_uniform\x18\b \x01(\bR\vdscpUniform\x12!\n" +
+	"\fdscp_uniform\x18\b \x01(\bR\vdscpUniform\x12\x14\n" +
+	"\x05group\x18\t \x01(\fR\x05group\x12\x16\n" +
+	"\x06copies\x18\n" +
+	" \x03(\tR\x06copies\x12#\n" +
+	"\rjoined_groups\x18\v \x03(\fR\fjoinedGroups\x12!\n" +
 	"\x04dhcp\x18\x0f \x01(\v2\r.plan.v1.DhcpR\x04dhcp\x12\x1b\n" +
 	"\tbum_limit\x18\r \x01(\rR\bbumLimit\x123\n" +
 	"\n" +

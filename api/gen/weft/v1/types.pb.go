@@ -177,6 +177,104 @@ func (Neighbours) EnumDescriptor() ([]byte, []int) {
 	return file_weft_v1_types_proto_rawDescGZIP(), []int{2}
 }
 
+// FloodMethod says how broadcast, multicast and unknown unicast reach the other VTEPs of a network (RFC 7348, section 4.2).
+type FloodMethod int32
+
+const (
+	// The default: the sender's host makes a copy for each VTEP that has a member (head-end replication).
+	FloodMethod_FLOOD_METHOD_HEAD_END FloodMethod = 0
+	// One packet to a multicast group of the underlay, which every VTEP with a member has joined.
+	FloodMethod_FLOOD_METHOD_MULTICAST FloodMethod = 1
+)
+
+// Enum value maps for FloodMethod.
+var (
+	FloodMethod_name = map[int32]string{
+		0: "FLOOD_METHOD_HEAD_END",
+		1: "FLOOD_METHOD_MULTICAST",
+	}
+	FloodMethod_value = map[string]int32{
+		"FLOOD_METHOD_HEAD_END":  0,
+		"FLOOD_METHOD_MULTICAST": 1,
+	}
+)
+
+func (x FloodMethod) Enum() *FloodMethod {
+	p := new(FloodMethod)
+	*p = x
+	return p
+}
+
+func (x FloodMethod) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FloodMethod) Descriptor() protoreflect.EnumDescriptor {
+	return file_weft_v1_types_proto_enumTypes[3].Descriptor()
+}
+
+func (FloodMethod) Type() protoreflect.EnumType {
+	return &file_weft_v1_types_proto_enumTypes[3]
+}
+
+func (x FloodMethod) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FloodMethod.Descriptor instead.
+func (FloodMethod) EnumDescriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{3}
+}
+
+// VTEPFlood says how floods of a network whose method is multicast reach an external VTEP.
+type VTEPFlood int32
+
+const (
+	// The default: it gets a copy of its own.
+	VTEPFlood_VTEP_FLOOD_COPY VTEPFlood = 0
+	// It has joined the network's group.
+	VTEPFlood_VTEP_FLOOD_GROUP VTEPFlood = 1
+)
+
+// Enum value maps for VTEPFlood.
+var (
+	VTEPFlood_name = map[int32]string{
+		0: "VTEP_FLOOD_COPY",
+		1: "VTEP_FLOOD_GROUP",
+	}
+	VTEPFlood_value = map[string]int32{
+		"VTEP_FLOOD_COPY":  0,
+		"VTEP_FLOOD_GROUP": 1,
+	}
+)
+
+func (x VTEPFlood) Enum() *VTEPFlood {
+	p := new(VTEPFlood)
+	*p = x
+	return p
+}
+
+func (x VTEPFlood) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (VTEPFlood) Descriptor() protoreflect.EnumDescriptor {
+	return file_weft_v1_types_proto_enumTypes[4].Descriptor()
+}
+
+func (VTEPFlood) Type() protoreflect.EnumType {
+	return &file_weft_v1_types_proto_enumTypes[4]
+}
+
+func (x VTEPFlood) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use VTEPFlood.Descriptor instead.
+func (VTEPFlood) EnumDescriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{4}
+}
+
 // FastPath says by which lane a port's frames go where they can.
 type FastPath int32
 
@@ -210,11 +308,11 @@ func (x FastPath) String() string {
 }
 
 func (FastPath) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[3].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[5].Descriptor()
 }
 
 func (FastPath) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[3]
+	return &file_weft_v1_types_proto_enumTypes[5]
 }
 
 func (x FastPath) Number() protoreflect.EnumNumber {
@@ -223,7 +321,7 @@ func (x FastPath) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FastPath.Descriptor instead.
 func (FastPath) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{3}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{5}
 }
 
 // MovePhase is how far a move is.
@@ -273,11 +371,11 @@ func (x MovePhase) String() string {
 }
 
 func (MovePhase) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[4].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[6].Descriptor()
 }
 
 func (MovePhase) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[4]
+	return &file_weft_v1_types_proto_enumTypes[6]
 }
 
 func (x MovePhase) Number() protoreflect.EnumNumber {
@@ -286,7 +384,7 @@ func (x MovePhase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MovePhase.Descriptor instead.
 func (MovePhase) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{4}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{6}
 }
 
 // CommitCause is what committed a move.
@@ -327,11 +425,11 @@ func (x CommitCause) String() string {
 }
 
 func (CommitCause) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[5].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[7].Descriptor()
 }
 
 func (CommitCause) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[5]
+	return &file_weft_v1_types_proto_enumTypes[7]
 }
 
 func (x CommitCause) Number() protoreflect.EnumNumber {
@@ -340,7 +438,7 @@ func (x CommitCause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CommitCause.Descriptor instead.
 func (CommitCause) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{5}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{7}
 }
 
 type PortState int32
@@ -386,11 +484,11 @@ func (x PortState) String() string {
 }
 
 func (PortState) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[6].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[8].Descriptor()
 }
 
 func (PortState) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[6]
+	return &file_weft_v1_types_proto_enumTypes[8]
 }
 
 func (x PortState) Number() protoreflect.EnumNumber {
@@ -399,7 +497,7 @@ func (x PortState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortState.Descriptor instead.
 func (PortState) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{6}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{8}
 }
 
 type HostState int32
@@ -441,11 +539,11 @@ func (x HostState) String() string {
 }
 
 func (HostState) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[7].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[9].Descriptor()
 }
 
 func (HostState) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[7]
+	return &file_weft_v1_types_proto_enumTypes[9]
 }
 
 func (x HostState) Number() protoreflect.EnumNumber {
@@ -454,7 +552,7 @@ func (x HostState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HostState.Descriptor instead.
 func (HostState) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{7}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{9}
 }
 
 // HostDuty says whether a host is given ports.
@@ -493,11 +591,11 @@ func (x HostDuty) String() string {
 }
 
 func (HostDuty) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[8].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[10].Descriptor()
 }
 
 func (HostDuty) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[8]
+	return &file_weft_v1_types_proto_enumTypes[10]
 }
 
 func (x HostDuty) Number() protoreflect.EnumNumber {
@@ -506,7 +604,7 @@ func (x HostDuty) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HostDuty.Descriptor instead.
 func (HostDuty) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{8}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{10}
 }
 
 // WhenSilent is what is done about a host whose VTEP answers nobody and whose agent has no stream.
@@ -542,11 +640,11 @@ func (x WhenSilent) String() string {
 }
 
 func (WhenSilent) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[9].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[11].Descriptor()
 }
 
 func (WhenSilent) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[9]
+	return &file_weft_v1_types_proto_enumTypes[11]
 }
 
 func (x WhenSilent) Number() protoreflect.EnumNumber {
@@ -555,7 +653,7 @@ func (x WhenSilent) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WhenSilent.Descriptor instead.
 func (WhenSilent) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{9}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{11}
 }
 
 // TokenScope is what an API token may do.
@@ -597,11 +695,11 @@ func (x TokenScope) String() string {
 }
 
 func (TokenScope) Descriptor() protoreflect.EnumDescriptor {
-	return file_weft_v1_types_proto_enumTypes[10].Descriptor()
+	return file_weft_v1_types_proto_enumTypes[12].Descriptor()
 }
 
 func (TokenScope) Type() protoreflect.EnumType {
-	return &file_weft_v1_types_proto_enumTypes[10]
+	return &file_weft_v1_types_proto_enumTypes[12]
 }
 
 func (x TokenScope) Number() protoreflect.EnumNumber {
@@ -610,7 +708,7 @@ func (x TokenScope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TokenScope.Descriptor instead.
 func (TokenScope) EnumDescriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{10}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{12}
 }
 
 // Meta identifies one life of an object: an object re-created under an old name has another uid.
@@ -933,6 +1031,10 @@ type NetworkSpec struct {
 	Vteps       []*NetworkVTEP `protobuf:"bytes,6,rep,name=vteps,proto3" json:"vteps,omitempty"`
 	Description string         `protobuf:"bytes,7,opt,name=description,proto3" json:"description,omitempty"`
 	Dscp        DSCP           `protobuf:"varint,8,opt,name=dscp,proto3,enum=weft.v1.DSCP" json:"dscp,omitempty"`
+	// May change at any time; no flood is lost by it.
+	Flood FloodMethod `protobuf:"varint,9,opt,name=flood,proto3,enum=weft.v1.FloodMethod" json:"flood,omitempty"`
+	// An IPv4 or IPv6 multicast address of the underlay. Networks may share one.
+	Group string `protobuf:"bytes,10,opt,name=group,proto3" json:"group,omitempty"`
 	// Set: MACs that the plan does not know are learned from frames, for networks shared with VTEPs that weft does not run.
 	Learning *Learning `protobuf:"bytes,12,opt,name=learning,proto3" json:"learning,omitempty"`
 	// What the hosts tell the network's workloads of it. A network with subnets has it unless it is disabled.
@@ -1029,6 +1131,20 @@ func (x *NetworkSpec) GetDscp() DSCP {
 		return x.Dscp
 	}
 	return DSCP_DSCP_PIPE
+}
+
+func (x *NetworkSpec) GetFlood() FloodMethod {
+	if x != nil {
+		return x.Flood
+	}
+	return FloodMethod_FLOOD_METHOD_HEAD_END
+}
+
+func (x *NetworkSpec) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
 }
 
 func (x *NetworkSpec) GetLearning() *Learning {
@@ -1280,7 +1396,8 @@ type NetworkVTEP struct {
 	// Name of a VTEP object.
 	Vtep string `protobuf:"bytes,1,opt,name=vtep,proto3" json:"vtep,omitempty"`
 	// MACs stated to be behind it.
-	Macs          []string `protobuf:"bytes,2,rep,name=macs,proto3" json:"macs,omitempty"`
+	Macs          []string  `protobuf:"bytes,2,rep,name=macs,proto3" json:"macs,omitempty"`
+	Flood         VTEPFlood `protobuf:"varint,3,opt,name=flood,proto3,enum=weft.v1.VTEPFlood" json:"flood,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1329,6 +1446,13 @@ func (x *NetworkVTEP) GetMacs() []string {
 	return nil
 }
 
+func (x *NetworkVTEP) GetFlood() VTEPFlood {
+	if x != nil {
+		return x.Flood
+	}
+	return VTEPFlood_VTEP_FLOOD_COPY
+}
+
 type NetworkStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Vni   uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
@@ -1342,7 +1466,15 @@ type NetworkStatus struct {
 	// "learning limit on HOST", "MAC moves on HOST", "unlisted VTEPs on HOST".
 	Conditions []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// What each live host of a network that learns has learned.
-	Learned       []*HostLearned `protobuf:"bytes,12,rep,name=learned,proto3" json:"learned,omitempty"`
+	Learned []*HostLearned `protobuf:"bytes,12,rep,name=learned,proto3" json:"learned,omitempty"`
+	// How floods are sent now, and the group that they are sent to. While the method changes, that is the old one until every host that has a
+	// member has said that it is ready for the new one.
+	Flood FloodMethod `protobuf:"varint,20,opt,name=flood,proto3,enum=weft.v1.FloodMethod" json:"flood,omitempty"`
+	Group string      `protobuf:"bytes,21,opt,name=group,proto3" json:"group,omitempty"`
+	// Groups that hosts with a member receive floods by.
+	JoinedGroups []string `protobuf:"bytes,22,rep,name=joined_groups,json=joinedGroups,proto3" json:"joined_groups,omitempty"`
+	// Packets that a flood becomes on the underlay, from a host with a member.
+	FanOut        uint32 `protobuf:"varint,23,opt,name=fan_out,json=fanOut,proto3" json:"fan_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1424,6 +1556,34 @@ func (x *NetworkStatus) GetLearned() []*HostLearned {
 		return x.Learned
 	}
 	return nil
+}
+
+func (x *NetworkStatus) GetFlood() FloodMethod {
+	if x != nil {
+		return x.Flood
+	}
+	return FloodMethod_FLOOD_METHOD_HEAD_END
+}
+
+func (x *NetworkStatus) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *NetworkStatus) GetJoinedGroups() []string {
+	if x != nil {
+		return x.JoinedGroups
+	}
+	return nil
+}
+
+func (x *NetworkStatus) GetFanOut() uint32 {
+	if x != nil {
+		return x.FanOut
+	}
+	return 0
 }
 
 type HostLearned struct {
@@ -3414,7 +3574,7 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
 	"\x04meta\x18\x03 \x01(\v2\r.weft.v1.MetaR\x04meta\x12(\n" +
 	"\x04spec\x18\x04 \x01(\v2\x14.weft.v1.NetworkSpecR\x04spec\x12.\n" +
-	"\x06status\x18\x05 \x01(\v2\x16.weft.v1.NetworkStatusR\x06status\"\xbd\x03\n" +
+	"\x06status\x18\x05 \x01(\v2\x16.weft.v1.NetworkStatusR\x06status\"\xff\x03\n" +
 	"\vNetworkSpec\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x19\n" +
 	"\bvni_pool\x18\x02 \x01(\tR\avniPool\x12\x18\n" +
@@ -3423,7 +3583,10 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x0funknown_unicast\x18\x05 \x01(\x0e2\x17.weft.v1.UnknownUnicastR\x0eunknownUnicast\x12*\n" +
 	"\x05vteps\x18\x06 \x03(\v2\x14.weft.v1.NetworkVTEPR\x05vteps\x12 \n" +
 	"\vdescription\x18\a \x01(\tR\vdescription\x12!\n" +
-	"\x04dscp\x18\b \x01(\x0e2\r.weft.v1.DSCPR\x04dscp\x12-\n" +
+	"\x04dscp\x18\b \x01(\x0e2\r.weft.v1.DSCPR\x04dscp\x12*\n" +
+	"\x05flood\x18\t \x01(\x0e2\x14.weft.v1.FloodMethodR\x05flood\x12\x14\n" +
+	"\x05group\x18\n" +
+	" \x01(\tR\x05group\x12-\n" +
 	"\blearning\x18\f \x01(\v2\x11.weft.v1.LearningR\blearning\x12!\n" +
 	"\x04dhcp\x18\x0f \x01(\v2\r.weft.v1.DHCPR\x04dhcp\x12\x1b\n" +
 	"\tbum_limit\x18\r \x01(\rR\bbumLimit\x123\n" +
@@ -3448,10 +3611,11 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"vtep_limit\x18\x02 \x01(\rR\tvtepLimit\x12\x1d\n" +
 	"\n" +
 	"port_limit\x18\x03 \x01(\rR\tportLimit\x12\x18\n" +
-	"\asources\x18\x04 \x03(\tR\asources\"5\n" +
+	"\asources\x18\x04 \x03(\tR\asources\"_\n" +
 	"\vNetworkVTEP\x12\x12\n" +
 	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12\x12\n" +
-	"\x04macs\x18\x02 \x03(\tR\x04macs\"\xe4\x01\n" +
+	"\x04macs\x18\x02 \x03(\tR\x04macs\x12(\n" +
+	"\x05flood\x18\x03 \x01(\x0e2\x12.weft.v1.VTEPFloodR\x05flood\"\xe4\x02\n" +
 	"\rNetworkStatus\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
 	"\x03mtu\x18\x02 \x01(\rR\x03mtu\x12\x14\n" +
@@ -3462,7 +3626,11 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\x06 \x03(\v2\x12.weft.v1.ConditionR\n" +
 	"conditions\x12.\n" +
-	"\alearned\x18\f \x03(\v2\x14.weft.v1.HostLearnedR\alearned\"\x83\x01\n" +
+	"\alearned\x18\f \x03(\v2\x14.weft.v1.HostLearnedR\alearned\x12*\n" +
+	"\x05flood\x18\x14 \x01(\x0e2\x14.weft.v1.FloodMethodR\x05flood\x12\x14\n" +
+	"\x05group\x18\x15 \x01(\tR\x05group\x12#\n" +
+	"\rjoined_groups\x18\x16 \x03(\tR\fjoinedGroups\x12\x17\n" +
+	"\afan_out\x18\x17 \x01(\rR\x06fanOut\"\x83\x01\n" +
 	"\vHostLearned\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
 	"\x04macs\x18\x02 \x01(\rR\x04macs\x12\x16\n" +
@@ -3642,7 +3810,13 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"Neighbours\x12\x15\n" +
 	"\x11NEIGHBOURS_ANSWER\x10\x00\x12\x14\n" +
-	"\x10NEIGHBOURS_FLOOD\x10\x01*1\n" +
+	"\x10NEIGHBOURS_FLOOD\x10\x01*D\n" +
+	"\vFloodMethod\x12\x19\n" +
+	"\x15FLOOD_METHOD_HEAD_END\x10\x00\x12\x1a\n" +
+	"\x16FLOOD_METHOD_MULTICAST\x10\x01*6\n" +
+	"\tVTEPFlood\x12\x13\n" +
+	"\x0fVTEP_FLOOD_COPY\x10\x00\x12\x14\n" +
+	"\x10VTEP_FLOOD_GROUP\x10\x01*1\n" +
 	"\bFastPath\x12\x12\n" +
 	"\x0eFAST_PATH_NONE\x10\x00\x12\x11\n" +
 	"\rFAST_PATH_XDP\x10\x01*\xa0\x01\n" +
@@ -3696,121 +3870,126 @@ func file_weft_v1_types_proto_rawDescGZIP() []byte {
 	return file_weft_v1_types_proto_rawDescData
 }
 
-var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
+var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
 var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_weft_v1_types_proto_goTypes = []any{
 	(UnknownUnicast)(0),           // 0: weft.v1.UnknownUnicast
 	(DSCP)(0),                     // 1: weft.v1.DSCP
 	(Neighbours)(0),               // 2: weft.v1.Neighbours
-	(FastPath)(0),                 // 3: weft.v1.FastPath
-	(MovePhase)(0),                // 4: weft.v1.MovePhase
-	(CommitCause)(0),              // 5: weft.v1.CommitCause
-	(PortState)(0),                // 6: weft.v1.PortState
-	(HostState)(0),                // 7: weft.v1.HostState
-	(HostDuty)(0),                 // 8: weft.v1.HostDuty
-	(WhenSilent)(0),               // 9: weft.v1.WhenSilent
-	(TokenScope)(0),               // 10: weft.v1.TokenScope
-	(*Meta)(nil),                  // 11: weft.v1.Meta
-	(*Tenant)(nil),                // 12: weft.v1.Tenant
-	(*TenantSpec)(nil),            // 13: weft.v1.TenantSpec
-	(*TenantStatus)(nil),          // 14: weft.v1.TenantStatus
-	(*Network)(nil),               // 15: weft.v1.Network
-	(*NetworkSpec)(nil),           // 16: weft.v1.NetworkSpec
-	(*DHCP)(nil),                  // 17: weft.v1.DHCP
-	(*Route)(nil),                 // 18: weft.v1.Route
-	(*Learning)(nil),              // 19: weft.v1.Learning
-	(*NetworkVTEP)(nil),           // 20: weft.v1.NetworkVTEP
-	(*NetworkStatus)(nil),         // 21: weft.v1.NetworkStatus
-	(*HostLearned)(nil),           // 22: weft.v1.HostLearned
-	(*Port)(nil),                  // 23: weft.v1.Port
-	(*PortSpec)(nil),              // 24: weft.v1.PortSpec
-	(*AddressPair)(nil),           // 25: weft.v1.AddressPair
-	(*Binding)(nil),               // 26: weft.v1.Binding
-	(*Move)(nil),                  // 27: weft.v1.Move
-	(*PortStatus)(nil),            // 28: weft.v1.PortStatus
-	(*ServiceCounts)(nil),         // 29: weft.v1.ServiceCounts
-	(*PortCounters)(nil),          // 30: weft.v1.PortCounters
-	(*DropCount)(nil),             // 31: weft.v1.DropCount
-	(*Host)(nil),                  // 32: weft.v1.Host
-	(*HostSpec)(nil),              // 33: weft.v1.HostSpec
-	(*HostStatus)(nil),            // 34: weft.v1.HostStatus
-	(*Capability)(nil),            // 35: weft.v1.Capability
-	(*ProgramBooks)(nil),          // 36: weft.v1.ProgramBooks
-	(*LaneCount)(nil),             // 37: weft.v1.LaneCount
-	(*Condition)(nil),             // 38: weft.v1.Condition
-	(*VTEP)(nil),                  // 39: weft.v1.VTEP
-	(*VTEPSpec)(nil),              // 40: weft.v1.VTEPSpec
-	(*VTEPStatus)(nil),            // 41: weft.v1.VTEPStatus
-	(*VNIPool)(nil),               // 42: weft.v1.VNIPool
-	(*VNIPoolSpec)(nil),           // 43: weft.v1.VNIPoolSpec
-	(*VNIPoolStatus)(nil),         // 44: weft.v1.VNIPoolStatus
-	(*APIToken)(nil),              // 45: weft.v1.APIToken
-	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
+	(FloodMethod)(0),              // 3: weft.v1.FloodMethod
+	(VTEPFlood)(0),                // 4: weft.v1.VTEPFlood
+	(FastPath)(0),                 // 5: weft.v1.FastPath
+	(MovePhase)(0),                // 6: weft.v1.MovePhase
+	(CommitCause)(0),              // 7: weft.v1.CommitCause
+	(PortState)(0),                // 8: weft.v1.PortState
+	(HostState)(0),                // 9: weft.v1.HostState
+	(HostDuty)(0),                 // 10: weft.v1.HostDuty
+	(WhenSilent)(0),               // 11: weft.v1.WhenSilent
+	(TokenScope)(0),               // 12: weft.v1.TokenScope
+	(*Meta)(nil),                  // 13: weft.v1.Meta
+	(*Tenant)(nil),                // 14: weft.v1.Tenant
+	(*TenantSpec)(nil),            // 15: weft.v1.TenantSpec
+	(*TenantStatus)(nil),          // 16: weft.v1.TenantStatus
+	(*Network)(nil),               // 17: weft.v1.Network
+	(*NetworkSpec)(nil),           // 18: weft.v1.NetworkSpec
+	(*DHCP)(nil),                  // 19: weft.v1.DHCP
+	(*Route)(nil),                 // 20: weft.v1.Route
+	(*Learning)(nil),              // 21: weft.v1.Learning
+	(*NetworkVTEP)(nil),           // 22: weft.v1.NetworkVTEP
+	(*NetworkStatus)(nil),         // 23: weft.v1.NetworkStatus
+	(*HostLearned)(nil),           // 24: weft.v1.HostLearned
+	(*Port)(nil),                  // 25: weft.v1.Port
+	(*PortSpec)(nil),              // 26: weft.v1.PortSpec
+	(*AddressPair)(nil),           // 27: weft.v1.AddressPair
+	(*Binding)(nil),               // 28: weft.v1.Binding
+	(*Move)(nil),                  // 29: weft.v1.Move
+	(*PortStatus)(nil),            // 30: weft.v1.PortStatus
+	(*ServiceCounts)(nil),         // 31: weft.v1.ServiceCounts
+	(*PortCounters)(nil),          // 32: weft.v1.PortCounters
+	(*DropCount)(nil),             // 33: weft.v1.DropCount
+	(*Host)(nil),                  // 34: weft.v1.Host
+	(*HostSpec)(nil),              // 35: weft.v1.HostSpec
+	(*HostStatus)(nil),            // 36: weft.v1.HostStatus
+	(*Capability)(nil),            // 37: weft.v1.Capability
+	(*ProgramBooks)(nil),          // 38: weft.v1.ProgramBooks
+	(*LaneCount)(nil),             // 39: weft.v1.LaneCount
+	(*Condition)(nil),             // 40: weft.v1.Condition
+	(*VTEP)(nil),                  // 41: weft.v1.VTEP
+	(*VTEPSpec)(nil),              // 42: weft.v1.VTEPSpec
+	(*VTEPStatus)(nil),            // 43: weft.v1.VTEPStatus
+	(*VNIPool)(nil),               // 44: weft.v1.VNIPool
+	(*VNIPoolSpec)(nil),           // 45: weft.v1.VNIPoolSpec
+	(*VNIPoolStatus)(nil),         // 46: weft.v1.VNIPoolStatus
+	(*APIToken)(nil),              // 47: weft.v1.APIToken
+	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
 }
 var file_weft_v1_types_proto_depIdxs = []int32{
-	46, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	11, // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
-	13, // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
-	14, // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
-	11, // 4: weft.v1.Network.meta:type_name -> weft.v1.Meta
-	16, // 5: weft.v1.Network.spec:type_name -> weft.v1.NetworkSpec
-	21, // 6: weft.v1.Network.status:type_name -> weft.v1.NetworkStatus
+	48, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	13, // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
+	15, // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
+	16, // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
+	13, // 4: weft.v1.Network.meta:type_name -> weft.v1.Meta
+	18, // 5: weft.v1.Network.spec:type_name -> weft.v1.NetworkSpec
+	23, // 6: weft.v1.Network.status:type_name -> weft.v1.NetworkStatus
 	0,  // 7: weft.v1.NetworkSpec.unknown_unicast:type_name -> weft.v1.UnknownUnicast
-	20, // 8: weft.v1.NetworkSpec.vteps:type_name -> weft.v1.NetworkVTEP
+	22, // 8: weft.v1.NetworkSpec.vteps:type_name -> weft.v1.NetworkVTEP
 	1,  // 9: weft.v1.NetworkSpec.dscp:type_name -> weft.v1.DSCP
-	19, // 10: weft.v1.NetworkSpec.learning:type_name -> weft.v1.Learning
-	17, // 11: weft.v1.NetworkSpec.dhcp:type_name -> weft.v1.DHCP
-	2,  // 12: weft.v1.NetworkSpec.neighbours:type_name -> weft.v1.Neighbours
-	18, // 13: weft.v1.DHCP.routes:type_name -> weft.v1.Route
-	47, // 14: weft.v1.DHCP.lease_time:type_name -> google.protobuf.Duration
-	47, // 15: weft.v1.Learning.ageing:type_name -> google.protobuf.Duration
-	38, // 16: weft.v1.NetworkStatus.conditions:type_name -> weft.v1.Condition
-	22, // 17: weft.v1.NetworkStatus.learned:type_name -> weft.v1.HostLearned
-	11, // 18: weft.v1.Port.meta:type_name -> weft.v1.Meta
-	24, // 19: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
-	28, // 20: weft.v1.Port.status:type_name -> weft.v1.PortStatus
-	25, // 21: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
-	3,  // 22: weft.v1.PortSpec.fast_path:type_name -> weft.v1.FastPath
-	4,  // 23: weft.v1.Move.phase:type_name -> weft.v1.MovePhase
-	5,  // 24: weft.v1.Move.commit_cause:type_name -> weft.v1.CommitCause
-	46, // 25: weft.v1.Move.started:type_name -> google.protobuf.Timestamp
-	46, // 26: weft.v1.Move.prepared:type_name -> google.protobuf.Timestamp
-	46, // 27: weft.v1.Move.committed:type_name -> google.protobuf.Timestamp
-	46, // 28: weft.v1.Move.ended:type_name -> google.protobuf.Timestamp
-	47, // 29: weft.v1.Move.dark_time:type_name -> google.protobuf.Duration
-	26, // 30: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
-	6,  // 31: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
-	30, // 32: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
-	31, // 33: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
-	3,  // 34: weft.v1.PortStatus.fast_path:type_name -> weft.v1.FastPath
-	27, // 35: weft.v1.PortStatus.move:type_name -> weft.v1.Move
-	29, // 36: weft.v1.PortStatus.services:type_name -> weft.v1.ServiceCounts
-	11, // 37: weft.v1.Host.meta:type_name -> weft.v1.Meta
-	33, // 38: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
-	34, // 39: weft.v1.Host.status:type_name -> weft.v1.HostStatus
-	9,  // 40: weft.v1.HostSpec.when_silent:type_name -> weft.v1.WhenSilent
-	7,  // 41: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
-	38, // 42: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
-	46, // 43: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
-	36, // 44: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
-	37, // 45: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
-	35, // 46: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
-	8,  // 47: weft.v1.HostStatus.duty:type_name -> weft.v1.HostDuty
-	11, // 48: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
-	40, // 49: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
-	41, // 50: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
-	11, // 51: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
-	43, // 52: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
-	44, // 53: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
-	10, // 54: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
-	46, // 55: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
-	46, // 56: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
-	57, // [57:57] is the sub-list for method output_type
-	57, // [57:57] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	3,  // 10: weft.v1.NetworkSpec.flood:type_name -> weft.v1.FloodMethod
+	21, // 11: weft.v1.NetworkSpec.learning:type_name -> weft.v1.Learning
+	19, // 12: weft.v1.NetworkSpec.dhcp:type_name -> weft.v1.DHCP
+	2,  // 13: weft.v1.NetworkSpec.neighbours:type_name -> weft.v1.Neighbours
+	20, // 14: weft.v1.DHCP.routes:type_name -> weft.v1.Route
+	49, // 15: weft.v1.DHCP.lease_time:type_name -> google.protobuf.Duration
+	49, // 16: weft.v1.Learning.ageing:type_name -> google.protobuf.Duration
+	4,  // 17: weft.v1.NetworkVTEP.flood:type_name -> weft.v1.VTEPFlood
+	40, // 18: weft.v1.NetworkStatus.conditions:type_name -> weft.v1.Condition
+	24, // 19: weft.v1.NetworkStatus.learned:type_name -> weft.v1.HostLearned
+	3,  // 20: weft.v1.NetworkStatus.flood:type_name -> weft.v1.FloodMethod
+	13, // 21: weft.v1.Port.meta:type_name -> weft.v1.Meta
+	26, // 22: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
+	30, // 23: weft.v1.Port.status:type_name -> weft.v1.PortStatus
+	27, // 24: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
+	5,  // 25: weft.v1.PortSpec.fast_path:type_name -> weft.v1.FastPath
+	6,  // 26: weft.v1.Move.phase:type_name -> weft.v1.MovePhase
+	7,  // 27: weft.v1.Move.commit_cause:type_name -> weft.v1.CommitCause
+	48, // 28: weft.v1.Move.started:type_name -> google.protobuf.Timestamp
+	48, // 29: weft.v1.Move.prepared:type_name -> google.protobuf.Timestamp
+	48, // 30: weft.v1.Move.committed:type_name -> google.protobuf.Timestamp
+	48, // 31: weft.v1.Move.ended:type_name -> google.protobuf.Timestamp
+	49, // 32: weft.v1.Move.dark_time:type_name -> google.protobuf.Duration
+	28, // 33: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
+	8,  // 34: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
+	32, // 35: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
+	33, // 36: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
+	5,  // 37: weft.v1.PortStatus.fast_path:type_name -> weft.v1.FastPath
+	29, // 38: weft.v1.PortStatus.move:type_name -> weft.v1.Move
+	31, // 39: weft.v1.PortStatus.services:type_name -> weft.v1.ServiceCounts
+	13, // 40: weft.v1.Host.meta:type_name -> weft.v1.Meta
+	35, // 41: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
+	36, // 42: weft.v1.Host.status:type_name -> weft.v1.HostStatus
+	11, // 43: weft.v1.HostSpec.when_silent:type_name -> weft.v1.WhenSilent
+	9,  // 44: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
+	40, // 45: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
+	48, // 46: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
+	38, // 47: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
+	39, // 48: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
+	37, // 49: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
+	10, // 50: weft.v1.HostStatus.duty:type_name -> weft.v1.HostDuty
+	13, // 51: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
+	42, // 52: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
+	43, // 53: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
+	13, // 54: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
+	45, // 55: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
+	46, // 56: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
+	12, // 57: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
+	48, // 58: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
+	48, // 59: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
+	60, // [60:60] is the sub-list for method output_type
+	60, // [60:60] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_types_proto_init() }
@@ -3823,7 +4002,7 @@ func file_weft_v1_types_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_types_proto_rawDesc), len(file_weft_v1_types_proto_rawDesc)),
-			NumEnums:      11,
+			NumEnums:      13,
 			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,

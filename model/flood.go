@@ -1,0 +1,147 @@
+package model
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// FloodMethod says how broadcast, multicast and unknown unicast reach the other VTEPs of a network.
+type FloodMethod string
+
+// The methods; the empty one is FloodHeadEnd.
+const (
+	FloodHeadEnd   FloodMethod = "head-end"
+	FloodMulticast FloodMethod = "multicast"
+)
+
+// VTEPFlood says how floods of a network whose method is multicast reach an external VTEP.
+type VTEPFlood string
+
+// The ways; the empty one is VTEPFloodCopy.
+const (
+	VTEPFloodCopy  VTEPFlood = "copy"
+	VTEPFloodGroup VTEPFlood = "group"
+)
+
+// Multicast reports whether floods are to go to a group.
+func (s NetworkSpec) Multicast() bool { return s.Flood == FloodMulticast }
+
+// FloodAlloc is a network's way through its flood methods. Those who send follow those who receive: a host joins before anybody sends to the group
+// alone, and leaves when nobody does any more.
+type FloodAlloc struct {
+	// Group that the network is to use; none is head-end replication.
+	Group netip.Addr `json:"group,omitzero"`
+	// Sends is the group that floods are sent to.
+	Sends netip.Addr `json:"sends,omitzero"`
+	// Joined are the groups that hosts with a member receive floods by, sorted.
+	Joined []netip.Addr `json:"joined,omitempty"`
+}
+
+// Use makes group what the network is to use, none for head-end replication. Nothing of what floods are sent or received by now goes.
+func (f FloodAlloc) Use(group netip.Addr) FloodAlloc {
+	f.Group = group
+	f.Joined = joined(f.Joined, group)
+	return f
+}
+
+func joined(groups []netip.Addr, more netip.Addr) []netip.Addr {
+	groups = slices.Clone(groups)
+	if more.IsValid() && !slices.Contains(groups, more) {
+		groups = append(groups, more)
+		slices.SortFunc(groups, netip.Addr.Compare)
+	}
+	return groups
+}
+
+// Settled reports whether the network floods as it is to.
+func (f FloodAlloc) Settled() bool {
+	return f.Sends == f.Group && slices.Equal(f.Joined, joined(nil, f.Group))
+}
+
+// Next is the next step on the way, which may be taken once every host with a member has applied the last: senders change when all have joined, and
+// what nobody sends to is left when all have changed.
+func (f FloodAlloc) Next() FloodAlloc {
+	if f.Sends != f.Group {
+		f.Sends = f.Group
+	} else {
+		f.Joined = joined(nil, f.Group)
+	}
+	return f
+}
+
+func (n *Network) validateFlood(r *refusals) {
+	s := n.Spec
+	switch s.Flood {
+	case "", FloodHeadEnd, FloodMulticast:
+	default:
+		r.add(Errorf(Invalid, "spec.flood", "choose head-end or multicast", "%q is not a method", clip(string(s.Flood))))
+		return
+	}
+	if s.Group.IsValid() {
+		r.add(validateGroup("spec.group", s.Group))
+	}
+	switch {
+	case !s.Multicast() && s.Group.IsValid():
+		r.add(Errorf(Invalid, "spec.group", "set spec.flood to multicast, or leave the group out", "head-end replication uses no group"))
+	case s.Multicast() && !s.Group.IsValid():
+		r.add(Errorf(Invalid, "spec.group", "give one, as 239.1.2.3 or ff05::1:3", "multicast needs a group"))
+	}
+	for i, v := range s.VTEPs {
+		field := at("spec.vteps", i) + ".flood"
+		switch v.Flood {
+		case "", VTEPFloodCopy:
+		case VTEPFloodGroup:
+			if !s.Multicast() {
+				r.add(Errorf(Invalid, field, "leave it out, or set spec.flood to multicast", "the network uses no group"))
+			}
+		default:
+			r.add(Errorf(Invalid, field, "choose copy or group", "%q is not a way", clip(string(v.Flood))))
+		}
+	}
+}
+
+// noGroup are the ranges of multicast addresses that no router forwards, or that others own.
+var noGroup = [...]struct {
+	prefix netip.Prefix
+	what   string
+}{
+	{netip.MustParsePrefix("224.0.0.0/24"), "224.0.0.0/24, which no router forwards (RFC 5771)"},
+	{netip.MustParsePrefix("ff00::/16"), "reserved (RFC 4291, section 2.7)"},
+	{netip.MustParsePrefix("ff01::/16"), "of the scope of one interface, ff01::/16"},
+	{netip.MustParsePrefix("ff02::/16"), "of the scope of one link, ff02::/16"},
+	{netip.MustParsePrefix("ff11::/16"), "of the scope of one interface, ff11::/16"},
+	{netip.MustParsePrefix("ff12::/16"), "of the scope of one link, ff12::/16"},
+	{netip.MustParsePrefix("232.0.0.0/8"), "for one source only, 232.0.0.0/8 (RFC 4607): weft joins groups for any source"},
+	{netip.MustParsePrefix("ff30::/12"), "for one source only, ff3x::/32 (RFC 4607): weft joins groups for any source"},
+}
+
+// validateGroup refuses an address that floods cannot be sent to.
+func validateGroup(field string, a netip.Addr) *Error {
+	const fix = "choose one of 239.0.0.0/8 (RFC 2365) or of ff05::/16 or ff08::/16 (RFC 7346)"
+	switch {
+	case a.Is4In6():
+		return Errorf(Invalid, field, "write IPv4 groups as 239.1.2.3", "%s is an IPv4 address in IPv6 form", a)
+	case a.Zone() != "":
+		return Errorf(Invalid, field, "leave the zone out: each host has its uplink", "%s has a zone", a)
+	case !a.IsMulticast():
+		return Errorf(Invalid, field, fix, "%s is not a multicast address", a)
+	}
+	for _, no := range noGroup {
+		if no.prefix.Contains(a) {
+			return Errorf(Invalid, field, fix, "%s is %s", a, no.what)
+		}
+	}
+	return nil
+}
+
+// ParseGroup reads a group; the empty text is none.
+func ParseGroup(field, text string) (netip.Addr, *Error) {
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return a, Errorf(Invalid, field, "write it as 239.1.2.3 or ff05::1:3", "%q is not an IP address", clip(text))
+	}
+	return a, nil
+}
