@@ -177,7 +177,7 @@ func canonicalText(field protoreflect.Name, s string) string {
 		if m, err := wire.ParseMAC(s); err == nil {
 			return m.String()
 		}
-	case "ip", "ips", "address", "gateway", "gateways", "dns_servers":
+	case "ip", "ips", "address", "gateway", "gateways", "dns_servers", "group":
 		if a, err := netip.ParseAddr(s); err == nil {
 			return a.String()
 		}

@@ -289,17 +289,23 @@ func (m *mistakes) scalar(n *yaml.Node, path string, fd protoreflect.FieldDescri
 func enumValue(ed protoreflect.EnumDescriptor, s string) (protoreflect.EnumNumber, bool) {
 	for i := range ed.Values().Len() {
 		v := ed.Values().Get(i)
-		if s == string(v.Name()) || s == shortName(ed, v) {
+		if s == string(v.Name()) || strings.ReplaceAll(s, "_", "-") == shortName(ed, v) {
 			return v.Number(), true
 		}
 	}
 	return 0, false
 }
 
+// shortName is a value's name without what all of the enum begin with, as flags have it: head-end.
 func shortName(ed protoreflect.EnumDescriptor, v protoreflect.EnumValueDescriptor) string {
-	zero := string(ed.Values().Get(0).Name())
-	prefix := zero[:strings.LastIndexByte(zero, '_')+1]
-	return strings.ToLower(strings.TrimPrefix(string(v.Name()), prefix))
+	prefix := string(ed.Values().Get(0).Name())
+	prefix = prefix[:strings.LastIndexByte(prefix, '_')+1]
+	for i := range ed.Values().Len() {
+		for !strings.HasPrefix(string(ed.Values().Get(i).Name()), prefix) {
+			prefix = prefix[:strings.LastIndexByte(strings.TrimSuffix(prefix, "_"), '_')+1]
+		}
+	}
+	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(string(v.Name()), prefix)), "_", "-")
 }
 
 func enumNames(ed protoreflect.EnumDescriptor) string {

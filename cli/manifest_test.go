@@ -21,6 +21,8 @@ spec:
   %s: UNKNOWN_UNICAST_DROP
   dscp: uniform
   neighbours: flood
+  flood: multicast
+  group: 239.1.1.1
   %s: 500
   learning: {ageing: 90s, vtep_limit: 100, port_limit: 10, sources: [198.51.100.0/24]}
   vteps: [{vtep: ext1, macs: ["02:00:00:00:00:01"]}]
@@ -85,6 +87,23 @@ spec: {description: x}
 	}
 }
 
+// TestManifestFloodMethod: each method is called what the flag calls it. Red when shortName takes one word of a value for all of it.
+func TestManifestFloodMethod(t *testing.T) {
+	for text, want := range map[string]weftv1.FloodMethod{
+		"head-end": weftv1.FloodMethod_FLOOD_METHOD_HEAD_END, "head_end": weftv1.FloodMethod_FLOOD_METHOD_HEAD_END,
+		"multicast": weftv1.FloodMethod_FLOOD_METHOD_MULTICAST, "FLOOD_METHOD_MULTICAST": weftv1.FloodMethod_FLOOD_METHOD_MULTICAST,
+	} {
+		docs, wrong := readManifest("f.yaml", strings.NewReader("kind: Network\nname: a\ntenant: t\nspec: {flood: "+text+"}"), "")
+		if len(wrong) > 0 || len(docs) != 1 {
+			t.Errorf("%s: %d documents, %v", text, len(docs), wrong)
+			continue
+		}
+		if have := docs[0].spec.(*weftv1.NetworkSpec).GetFlood(); have != want {
+			t.Errorf("%s is %s", text, have)
+		}
+	}
+}
+
 func TestSameSpec(t *testing.T) {
 	written := &weftv1.PortSpec{Network: "blue", Macs: []string{"02:00:00:00:00:0A"}, Ips: []string{"FD00:1:0::5"},
 		AllowedAddressPairs: []*weftv1.AddressPair{{Mac: "02:00:00:00:00:0B", Ip: "fd00::0:1"}}}
@@ -95,6 +114,9 @@ func TestSameSpec(t *testing.T) {
 	}
 	if written.GetMacs()[0] != "02:00:00:00:00:0A" {
 		t.Error("comparing changed what was written")
+	}
+	if !sameSpec(&weftv1.NetworkSpec{Group: "FF05::0:1"}, &weftv1.NetworkSpec{Group: "ff05::1"}) {
+		t.Error("the same group, written in another way, differs")
 	}
 	kept.Ips = []string{"fd00:1::6"}
 	if sameSpec(written, kept) {
