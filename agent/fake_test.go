@@ -554,7 +554,7 @@ func word(on bool, w string) string {
 // settings are those of a network that differ from what is said of nothing.
 func settings(n datapath.Network) string {
 	s := word(n.DSCPUniform, "uniform") + word(n.BUMLimit > 0, fmt.Sprint("bum ", n.BUMLimit)) + word(n.Neighbours == 0, "floods")
-	s += word(n.Learning.Ageing != 0, fmt.Sprintf("learns %s %d %d", n.Learning.Ageing, n.Learning.VTEPLimit, n.Learning.PortLimit)) + word(n.Open, "open")
+	s += word(n.Learning.Ageing != 0, fmt.Sprintf("learns %s %d %d", n.Learning.Ageing, n.Learning.VTEPLimit, n.Learning.PortLimit)) + word(n.Open, "open") + word(n.Direct > 0, fmt.Sprint("direct ", n.Direct))
 	return s + word(n.Neighbours&datapath.NeighboursClosed4 != 0, "closed4") + word(n.Neighbours&datapath.NeighboursClosed6 != 0, "closed6")
 }
 
@@ -598,6 +598,9 @@ func (f *fakeKernel) String() string {
 	}
 	for a, id := range f.accepts {
 		add("accept %d %s%s", a.VNI, a.Addr, word(id != 0, fmt.Sprintf("vtep %d", id)))
+	}
+	for g := range f.groups {
+		add("group %d %s", g.VNI, g.Addr)
 	}
 	for s := range f.sources {
 		add("source %d %s", s.VNI, s.Prefix)

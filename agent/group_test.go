@@ -4,9 +4,13 @@ import (
 	"errors"
 	"maps"
 	"net/netip"
+	"strings"
 	"testing"
 
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
+	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/datapath/netdev"
+	"github.com/weftnet/weft/plan"
 )
 
 // TestMemberships: joined once, adopted by the next agent, ended when not wanted, on another uplink too; what could not be joined is tried again.
@@ -66,5 +70,31 @@ func TestGroupUplink(t *testing.T) {
 		if l, ok := groupUplink("eth1,eth2", c.have); l.Index != c.want || ok != (c.want != 0) {
 			t.Errorf("of %v: %d, want %d", c.have, l.Index, c.want)
 		}
+	}
+}
+
+// TestGroupReachesUnlisted: a VTEP that no plan names gets a network's floods by its group, if it has an address of the group's IP version, and no
+// copy beside; in a network without a group it gets copies. Red when floodVTEPs puts such VTEPs among those that get copies.
+func TestGroupReachesUnlisted(t *testing.T) {
+	r := newRig(t)
+	r.base()
+	group := netip.MustParseAddr("239.1.1.1")
+	send := func(group ...[]byte) {
+		n := networkOf()
+		n.Learning = &planv1.Learning{AgeingSeconds: 300, VtepLimit: 100, PortLimit: 10, Sources: []string{"198.51.100.0/24"}}
+		if n.JoinedGroups = group; len(group) > 0 {
+			n.Group = group[0]
+		}
+		r.take(plan.NewNetwork(1, n, plan.FeatureLearning, plan.FeatureMulticast))
+	}
+	send(group.AsSlice())
+	r.kernel.strangers <- datapath.Accept{VNI: 5001, Addr: netip.MustParseAddr("198.51.100.7")}
+	r.until("the address is a VTEP of the network", func() bool { return strings.Contains(r.kernel.String(), "accept 5001 198.51.100.7 vtep") })
+	if have := r.tables(); !strings.Contains(have, "external 1 ") || !strings.Contains(have, "direct 1") || !strings.Contains(have, "group 5001 239.1.1.1") {
+		t.Errorf("tables:\n%s", have)
+	}
+	send()
+	if have := r.tables(); !strings.Contains(have, "external 1 ") || strings.Contains(have, "direct") || strings.Contains(have, "group") {
+		t.Errorf("without a group:\n%s", have)
 	}
 }

@@ -91,8 +91,12 @@ func TestTablesKeepWhatIsPut(t *testing.T) {
 	h := alone(t)
 	ip := netip.MustParseAddr
 	vteps := []VTEP{{1, ip("192.0.2.1"), 0, 4789, false}, {200, ip("2001:db8::1"), 0, 8472, true}, {7, ip("239.1.2.3"), 2, 4789, false}}
+	remotes := make([]VTEPID, floodBlock+1) // the one that gets floods by the group is in a block of its own
+	for i := range remotes {
+		remotes[i] = VTEPID(200 - i)
+	}
 	nets := []Network{{VNI: 0, MTU: 1400, LocalPorts: []uint32{}, Remotes: []VTEPID{}},
-		{VNI: wire.MaxVNI, MTU: 9000, Unknown: UnknownDrop, DSCPUniform: true, LocalPorts: []uint32{5, 4}, Remotes: []VTEPID{200, 1, 3}, External: 2, Direct: 1}}
+		{VNI: wire.MaxVNI, MTU: 9000, Unknown: UnknownDrop, DSCPUniform: true, LocalPorts: []uint32{5, 4}, Remotes: remotes, External: 2, Direct: 1}}
 	groups := []Group{{5, ip("239.1.2.3")}, {6, ip("239.1.2.3")}, {6, ip("ff05::1")}}
 	fdb := []FDBEntry{{FDBKey{5, macRemote}, 1, 0, 0}, {FDBKey{6, macRemote}, 0, 17, FDBPeer | FDBAllByKernel}}
 	accepts := []Accept{{5, ip("192.0.2.1")}, {5, ip("2001:db8::1")}, {0, ip("192.0.2.1")}}
