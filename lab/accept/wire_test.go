@@ -45,7 +45,8 @@ var wireFields = []string{"frame.protocols", "frame.len", "eth.src", "eth.dst", 
 // a reader on the way can verify them.
 func wirePair(t *testing.T, f *fixture, tenant string, vni uint32) (a, b *workload) {
 	f.tenant(t, tenant)
-	f.network(t, tenant, "blue", &weftv1.NetworkSpec{Vni: vni, Subnets: []string{"10.1.0.0/24", "fd00:1::/64"}})
+	f.network(t, tenant, "blue", &weftv1.NetworkSpec{Vni: vni, Subnets: []string{"10.1.0.0/24", "fd00:1::/64"},
+		Neighbours: weftv1.Neighbours_NEIGHBOURS_FLOOD}) // or the hosts would answer ARP, and none would be on the wire
 	pair := [2]*workload{}
 	for i := range pair {
 		pair[i] = f.workload(t, lab.WorkloadSpec{Name: fmt.Sprintf("%s-%d", tenant, i+1), Host: fmt.Sprintf("h%d", i+1), Tenant: tenant, Network: "blue",
