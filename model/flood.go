@@ -78,7 +78,7 @@ func (n *Network) validateFlood(r *refusals) {
 		return
 	}
 	if s.Group.IsValid() {
-		r.add(validateGroup("spec.group", s.Group))
+		r.add(ValidateGroup("spec.group", s.Group))
 	}
 	switch {
 	case !s.Multicast() && s.Group.IsValid():
@@ -115,8 +115,8 @@ var noGroup = [...]struct {
 	{netip.MustParsePrefix("ff30::/12"), "for one source only, ff3x::/32 (RFC 4607): weft joins groups for any source"},
 }
 
-// validateGroup refuses an address that floods cannot be sent to.
-func validateGroup(field string, a netip.Addr) *Error {
+// ValidateGroup refuses an address that floods cannot be sent to.
+func ValidateGroup(field string, a netip.Addr) *Error {
 	const fix = "choose one of 239.0.0.0/8 (RFC 2365) or of ff05::/16 or ff08::/16 (RFC 7346)"
 	switch {
 	case a.Is4In6():

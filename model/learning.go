@@ -45,8 +45,14 @@ func (l Learning) Effective() Learning {
 	return l
 }
 
-func (l *Learning) validate(r *refusals) {
-	const field = "spec.learning"
+// Validate reports everything that is wrong with the settings, which a user wrote in that field.
+func (l *Learning) Validate(field string) error {
+	var r refusals
+	l.validate(field, &r)
+	return r.err()
+}
+
+func (l *Learning) validate(field string, r *refusals) {
 	if l == nil {
 		return
 	}

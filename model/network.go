@@ -58,7 +58,7 @@ func (n *Network) Validate() error {
 		r.add(Errorf(Invalid, "spec.neighbours", "choose answer or flood", "%q is not a setting", clip(string(n.Spec.Neighbours))))
 	}
 	r.add(validateBUM(n.Spec.BUMLimit))
-	n.Spec.Learning.validate(&r)
+	n.Spec.Learning.validate("spec.learning", &r)
 	n.validateVTEPs(&r)
 	n.validateDHCP(&r)
 	n.validateFlood(&r)

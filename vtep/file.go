@@ -40,7 +40,11 @@ type Network struct {
 	// DropUnknown: frames for a MAC that nobody knows are dropped instead of flooded.
 	DropUnknown bool
 	DSCPUniform bool
-	Remotes     []Remote
+	// Group of the underlay that floods are sent to; invalid: each remote gets a copy.
+	Group netip.Addr
+	// Learning is nil where nothing is learned.
+	Learning *model.Learning
+	Remotes  []Remote
 	Ports       []Port
 }
 
@@ -49,6 +53,8 @@ type Remote struct {
 	Address       netip.Addr
 	UDPPort       uint16
 	OuterChecksum bool
+	// Group: it receives the network's group, and so gets no copy of floods.
+	Group bool
 	// MACs are behind it for good.
 	MACs []wire.MAC
 }

@@ -148,7 +148,7 @@ func (r *reader) macs(n *yaml.Node, field string, most int, seen map[wire.MAC]in
 func (r *reader) network(n *yaml.Node, field string, f *File, k *known) (net Network) {
 	macs, remotes, ports := map[wire.MAC]int{}, map[netip.Addr]int{}, []*yaml.Node(nil)
 	portsField := ""
-	r.keys(n, field, []string{"name", "vni", "mtu", "unknown_unicast", "dscp", "remotes", "ports"}, func(key, field string, n *yaml.Node) {
+	r.keys(n, field, []string{"name", "vni", "mtu", "unknown_unicast", "dscp", "group", "learning", "remotes", "ports"}, func(key, field string, n *yaml.Node) {
 		switch key {
 		case "name":
 			net.Name = r.name(n, field)
@@ -162,6 +162,10 @@ func (r *reader) network(n *yaml.Node, field string, f *File, k *known) (net Net
 			net.DropUnknown = r.choice(n, field, "flood", "drop") == "drop"
 		case "dscp":
 			net.DSCPUniform = r.choice(n, field, "pipe", "uniform") == "uniform"
+		case "group":
+			net.Group = r.group(n, field)
+		case "learning":
+			net.Learning = r.learning(n, field)
 		case "remotes":
 			r.list(n, field, MaxRemotes, func(field string, n *yaml.Node) {
 				net.Remotes = append(net.Remotes, r.remote(n, field, f, remotes, macs))
@@ -177,6 +181,7 @@ func (r *reader) network(n *yaml.Node, field string, f *File, k *known) (net Net
 	if net.VNI == 0 {
 		r.refuse(n, field+".vni", "write vni: and a number from 1 to 16777215", "it is missing")
 	}
+	r.reach(n, field, net)
 	for _, n := range ports { // after the name, which is part of theirs
 		r.list(n, portsField, MaxPorts, func(field string, n *yaml.Node) {
 			net.Ports = append(net.Ports, r.port(n, field, k, macs))
@@ -192,7 +197,7 @@ func (r *reader) remote(n *yaml.Node, field string, f *File, seen map[netip.Addr
 		onceAddress(r, seen, n, field, rem.Address)
 		return rem
 	}
-	r.keys(n, field, []string{"address", "udp_port", "outer_checksum", "macs"}, func(key, field string, n *yaml.Node) {
+	r.keys(n, field, []string{"address", "udp_port", "outer_checksum", "flood", "macs"}, func(key, field string, n *yaml.Node) {
 		switch key {
 		case "address":
 			rem.Address = r.address(n, field)
@@ -201,6 +206,8 @@ func (r *reader) remote(n *yaml.Node, field string, f *File, seen map[netip.Addr
 			rem.UDPPort = r.udpPort(n, field)
 		case "outer_checksum":
 			rem.OuterChecksum = r.truth(n, field)
+		case "flood":
+			rem.Group = r.choice(n, field, "copy", "group") == "group"
 		case "macs":
 			rem.MACs = r.macs(n, field, MaxRemoteMACs, macs)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/model"
@@ -90,6 +91,14 @@ func (f *File) mtu(n Network, end End) (int, error) {
 	if !end.has(true) {
 		outer = 70
 	}
+	if n.Group.IsValid() && !end.has(n.Group.Is4()) {
+		family := map[bool]string{true: "IPv4", false: "IPv6"}[n.Group.Is4()]
+		return 0, model.Errorf(model.Invalid, f.place(n.Name, "group"), "give the uplink an "+family+" address, or choose a group of the other version",
+			"%s is a group of %s, and this end of the underlay has no %s address", n.Group, family, family)
+	}
+	if n.Group.Is6() {
+		outer = 70
+	}
 	for _, r := range n.Remotes {
 		if r.Address.Is6() {
 			outer = 70
@@ -131,6 +140,23 @@ func networkOf(n Network, mtu int) *planv1.Network {
 	}
 	for _, r := range n.Remotes {
 		m.External = append(m.External, &planv1.ExternalVtep{Vtep: remoteUID(r), Macs: octets(r.MACs)})
+		if n.Group.IsValid() && !r.Group {
+			m.Copies = append(m.Copies, remoteUID(r))
+		}
+	}
+	if n.Group.IsValid() {
+		m.Group, m.JoinedGroups = n.Group.AsSlice(), [][]byte{n.Group.AsSlice()}
+	}
+	if n.Learning != nil {
+		m.Learning = learningOf(n.Learning.Effective())
+	}
+	return m
+}
+
+func learningOf(l model.Learning) *planv1.Learning {
+	m := &planv1.Learning{AgeingSeconds: uint32(l.Ageing / time.Second), VtepLimit: uint32(l.VTEPLimit), PortLimit: uint32(l.PortLimit)}
+	for _, p := range l.Sources {
+		m.Sources = append(m.Sources, p.String())
 	}
 	return m
 }

@@ -155,6 +155,13 @@ func TestMistakesNameLineAndFix(t *testing.T) {
 		"interface":   {"networks:\n- name: a\n  vni: 7\n  ports: [p, p, weft-vxlan]\n", []string{"f:4 networks[0].ports[1]: p is on line 4 already", "f:4 networks[0].ports[1]: p is on line 4", "f:4 networks[0].ports[2]: names that begin with weft-"}},
 		"choice":      {"networks:\n- {name: a, vni: 7, unknown_unicast: external}\n", []string{`f:2 networks[0].unknown_unicast: "external" is not a setting; choose flood or drop`}},
 		"truth":       {"underlay: {xdp: yes}", []string{`f:1 underlay.xdp: it is "yes"; write true or false`}},
+		"no group":    {"networks:\n- name: a\n  vni: 7\n  group: 192.0.2.9\n  remotes: [192.0.2.2]\n", []string{"f:4 networks[0].group: 192.0.2.9 is not a multicast address"}},
+		"one link":    {"networks:\n- name: a\n  vni: 7\n  group: ff02::9\n  remotes: ['2001:db8::2']\n", []string{"f:4 networks[0].group: ff02::9 is of the scope of one link"}},
+		"nobody":      {"networks:\n- name: a\n  vni: 7\n  group: 239.1.2.3\n  learning: {}\n", []string{"f:2 networks[0].group: nobody could send into it"}},
+		"no such way": {"networks:\n- name: a\n  vni: 7\n  remotes:\n  - {address: 192.0.2.2, flood: group}\n", []string{"f:2 networks[0].remotes[0].flood: the network has no group"}},
+		"ageing":      {"networks:\n- name: a\n  vni: 7\n  learning: {ageing: soon}\n", []string{`f:4 networks[0].learning.ageing: "soon" is no time`}},
+		"short":       {"networks:\n- name: a\n  vni: 7\n  learning:\n    ageing: 1s\n", []string{"f:5 networks[0].learning.ageing: 1s is outside 10s..24h"}},
+		"everybody":   {"networks:\n- name: a\n  vni: 7\n  learning: {sources: [0.0.0.0/0]}\n", []string{"f:4 networks[0].learning.sources[0]: 0.0.0.0/0 is too much"}},
 		"list":        {"networks: 7", []string{"f:1 networks: it is not a list"}},
 		"documents":   {"name: a\n---\nname: b\n", []string{"f:3 ---: a second document begins here"}},
 	}
@@ -174,6 +181,40 @@ func TestMistakesNameLineAndFix(t *testing.T) {
 				t.Errorf("%s: %v has no field or no fix", name, e)
 			}
 		}
+	}
+}
+
+// TestGroupAndLearning turns red when a remote that receives the group gets a copy as well, or one that does not gets none.
+func TestGroupAndLearning(t *testing.T) {
+	const text = `
+networks:
+- name: blue
+  vni: 7
+  group: 239.1.2.3
+  learning: {ageing: 60s, sources: [192.0.2.0/24]}
+  remotes:
+  - 198.51.100.2
+  - {address: 198.51.100.3, flood: group}
+`
+	for _, r := range planned(t, text, end4) {
+		n := r.Network()
+		if n == nil {
+			continue
+		}
+		group := netip.MustParseAddr("239.1.2.3").AsSlice()
+		if !slices.Equal(n.GetGroup(), group) || len(n.GetJoinedGroups()) != 1 || !slices.Equal(n.GetJoinedGroups()[0], group) {
+			t.Errorf("floods go to % x, and % x are joined", n.GetGroup(), n.GetJoinedGroups())
+		}
+		if copied := remoteUID(Remote{Address: netip.MustParseAddr("198.51.100.2"), UDPPort: 4789}); !slices.Equal(n.GetCopies(), []string{copied}) {
+			t.Errorf("copies go to %v, want %s alone", n.GetCopies(), copied)
+		}
+		if l := n.GetLearning(); l.GetAgeingSeconds() != 60 || l.GetVtepLimit() != model.DefaultVTEPLimit || !slices.Equal(l.GetSources(), []string{"192.0.2.0/24"}) {
+			t.Errorf("it learns by %v", l)
+		}
+	}
+	_, err := parsed(t, text).Plan(End{[]netip.Addr{netip.MustParseAddr("2001:db8::1")}, 1500})
+	if said := model.Errors(err); len(said) != 1 || !strings.HasPrefix(said[0].Error(), "f:3 network blue, group: 239.1.2.3 is a group of IPv4") {
+		t.Errorf("on an IPv6 underlay: said %v", said)
 	}
 }
 

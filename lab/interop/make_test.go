@@ -41,13 +41,10 @@ type maker struct {
 }
 
 var makes = []maker{
-	{"weft", weftMulticast, func(t testing.TB, b *bed, v *vtep, f flood) { buildWeft(t, b, v, f) }},
+	{"weft", true, func(t testing.TB, b *bed, v *vtep, f flood) { buildWeft(t, b, v, f) }},
 	{"Linux vxlan", true, buildLinux},
 	{"Open vSwitch", false, buildOVS},
 }
-
-// weftMulticast says that networks without a server can flood to a group.
-const weftMulticast = false
 
 // buildWeft runs `weft vtep run`.
 func buildWeft(t testing.TB, b *bed, v *vtep, f flood) *exec.Cmd {
@@ -55,9 +52,10 @@ func buildWeft(t testing.TB, b *bed, v *vtep, f flood) *exec.Cmd {
 	var y strings.Builder
 	fmt.Fprintf(&y, "name: v%d\nunderlay: {uplink: up0}\nnetworks:\n- name: blue\n  vni: %d\n  mtu: %d\n", v.number, vni, mtu)
 	if f.group.IsValid() {
-		fmt.Fprintf(&y, "  group: %s\n", f.group)
+		bits := map[bool]int{false: 24, true: 64}[f.six]
+		fmt.Fprintf(&y, "  group: %s\n  learning: {sources: [%q]}\n", f.group, netip.PrefixFrom(v.underlay(f.six), bits).Masked())
 	} else {
-		fmt.Fprintf(&y, "  remotes:\n")
+		fmt.Fprintf(&y, "  learning: {}\n  remotes:\n")
 		for _, o := range b.others(v, f.six) {
 			fmt.Fprintf(&y, "  - %q\n", o)
 		}
