@@ -32,7 +32,7 @@ func (c Case) in(row Row) bool {
 
 // Cases are all of them, in the order in which they run.
 func Cases() []Case {
-	return slices.Concat(outCases(), inCases(), addressCases(), headerCases(), brokenCases(), fragmentCases(), vlanCases(), floodCases(), rogueCases(), ttlCases(), ecnCases(), dscpCases(), mtuCases(), laneCases())
+	return slices.Concat(outCases(), inCases(), addressCases(), headerCases(), brokenCases(), fragmentCases(), vlanCases(), floodCases(), learnCases(), rogueCases(), ttlCases(), ecnCases(), dscpCases(), mtuCases(), laneCases())
 }
 
 // Result is a case in a row.

@@ -38,6 +38,13 @@ type trial struct {
 	refused int
 	// unmarked are packets that reach the kernel's device past the programs on the uplink.
 	unmarked int
+	// keeps: the tables stay as they are for the next trial of the case, with what was learned.
+	keeps bool
+}
+
+func (t trial) keeping() trial {
+	t.keeps = true
+	return t
 }
 
 // offer is a frame that a port sends with work left to do.
@@ -284,8 +291,10 @@ func (b *bed) compareCounts(t trial, before, after ledger) error {
 
 // compareFrames collects what arrived at every place, up to a fence that is sent after it.
 func (b *bed) compareFrames(t trial) error {
-	if err := b.reset(); err != nil {
-		return err
+	if !t.keeps {
+		if err := b.reset(); err != nil {
+			return err
+		}
 	}
 	got, err := b.fence()
 	if err != nil {
