@@ -45,7 +45,7 @@ type Network struct {
 	// Learning is nil where nothing is learned.
 	Learning *model.Learning
 	Remotes  []Remote
-	Ports       []Port
+	Ports    []Port
 }
 
 // Remote is another VTEP of a network, listed by hand: it gets the network's floods, and what it sends is accepted.
