@@ -147,8 +147,12 @@ func vary(state *ebpf.Map, t traffic) asm.Instructions {
 		ins = append(ins,
 			asm.Mov.Reg(asm.R2, asm.R1),
 			asm.Mod.Imm(asm.R2, int32(t.Flows)),
-			asm.StoreMem(asm.R7, ethernet+ip4, asm.R2, asm.Half), // source port: the lower 16 bits
-			asm.RSh.Imm(asm.R2, 16),
+			asm.Mov.Reg(asm.R3, asm.R2), // source port: the lower 15 bits, from 32768 on, where no service is that weft guards
+			asm.And.Imm(asm.R3, 0x7fff),
+			asm.Or.Imm(asm.R3, 0x8000),
+			asm.HostTo(asm.BE, asm.R3, asm.Half),
+			asm.StoreMem(asm.R7, ethernet+ip4, asm.R3, asm.Half),
+			asm.RSh.Imm(asm.R2, 15),
 			asm.Add.Imm(asm.R2, 9),
 			asm.StoreMem(asm.R7, ethernet+ip4+2, asm.R2, asm.Half))
 	}
