@@ -175,7 +175,7 @@ func (d *duel) plan() *oracle.Plan {
 		if r.IntN(12) == 0 {
 			continue
 		}
-		o := oracle.Port{VNI: duelVNIs[1+r.IntN(2)*r.IntN(3)%3], Held: r.IntN(10) == 0, Unguarded: r.IntN(8) == 0, MACs: []wire.MAC{w.mac}}
+		o := oracle.Port{MTU: 1500, VNI: duelVNIs[1+r.IntN(2)*r.IntN(3)%3], Held: r.IntN(10) == 0, Unguarded: r.IntN(8) == 0, MACs: []wire.MAC{w.mac}}
 		o.Services = oracle.Services{DHCP4: r.IntN(2) == 0, DHCP6: r.IntN(2) == 0, Router: r.IntN(2) == 0, MayServeDHCP: r.IntN(3) == 0, MayBeTheRouter: r.IntN(3) == 0}
 		for range r.IntN(3) {
 			o.MACs = append(o.MACs, d.macOf(i+10))

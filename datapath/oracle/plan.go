@@ -109,7 +109,9 @@ type Place struct {
 type Port struct {
 	VNI             wire.VNI
 	Held, Unguarded bool
-	MACs            []wire.MAC
+	// MTU is that of its interface: the largest IP packet that a copy may hold. A frame for it alone is handed over whatever its length.
+	MTU  int
+	MACs []wire.MAC
 	// Claims are what the port may say of itself in ARP and neighbour discovery.
 	Claims   []Claim
 	Services Services

@@ -32,7 +32,7 @@ func (p *Plan) FromPort(ifindex uint32, in Packet, choose Choose) Result {
 	}); reason != "" {
 		return drop(reason)
 	}
-	frame, dst := in.Data, wire.MAC(in.Data[:6])
+	dst := wire.MAC(in.Data[:6])
 	network, held := p.Networks[port.VNI]
 	if held && longest(in) > network.MTU {
 		return drop(tooBig(in))
@@ -71,7 +71,7 @@ func (p *Plan) FromPort(ifindex uint32, in Packet, choose Choose) Result {
 		return drop("no_receiver")
 	}
 	r := Result{Verdict: Flooded}
-	p.floodLocal(&r, port.VNI, locals, frame)
+	p.floodLocal(&r, port.VNI, locals, in)
 	p.floodRemote(&r, port.VNI, remotes, in, choose)
 	return r.orNobody()
 }
@@ -150,16 +150,21 @@ func (p *Plan) unicast(from uint32, vni wire.VNI, e FDBEntry, in Packet, choose 
 	return Result{Verdict: Encapsulated, Lane: lane, Tunnels: []Tunnel{t}}
 }
 
+// vlanTag is what the kernel allows for beside an interface's MTU, be there a tag or not.
+const vlanTag = 4
+
 // floodLocal makes the local copies.
-func (p *Plan) floodLocal(r *Result, vni wire.VNI, locals []uint32, frame []byte) {
+func (p *Plan) floodLocal(r *Result, vni wire.VNI, locals []uint32, in Packet) {
 	for _, i := range locals {
 		switch port, ok := p.Ports[i]; {
 		case !ok || port.VNI != vni:
 			r.CopyDrops = append(r.CopyDrops, "copy_no_port")
 		case port.Held:
 			r.CopyDrops = append(r.CopyDrops, "copy_held")
+		case in.SegmentSize == 0 && len(in.Data) > port.MTU+wire.EthernetLen+vlanTag:
+			r.CopyDrops = append(r.CopyDrops, "copy_failed") // its interface refuses it; an aggregate is cut there
 		default:
-			r.Deliveries = append(r.Deliveries, Delivery{i, frame})
+			r.Deliveries = append(r.Deliveries, Delivery{i, in.Data})
 		}
 	}
 }

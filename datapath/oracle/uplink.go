@@ -67,7 +67,7 @@ func (p *Plan) arrive(in Packet, a arrival, vni wire.VNI, network Network, inner
 	e, _ := p.find(vni, wire.MAC(inner[:6]))
 	original := inner
 	frame := leaveTunnel(inner, a.tos, network.Uniform)
-	r := p.inside(vni, network, inner)
+	r := p.inside(vni, network, Packet{Data: inner, SegmentSize: in.SegmentSize})
 	if r.Verdict == Dropped {
 		return r
 	}
@@ -75,7 +75,7 @@ func (p *Plan) arrive(in Packet, a arrival, vni wire.VNI, network Network, inner
 		return drop("ecn_ce_not_ect")
 	}
 	inner = frame
-	r = p.inside(vni, network, inner)
+	r = p.inside(vni, network, Packet{Data: inner, SegmentSize: in.SegmentSize})
 	if r.Verdict == Flooded {
 		e = FDBEntry{}
 	}
@@ -128,8 +128,8 @@ func isTCP(frame []byte) bool {
 
 // inside finds who gets the inner frame. A flood may yet turn out to have nobody to go to, and what is to be forwarded (Encapsulated) may not
 // fit: see forward.
-func (p *Plan) inside(vni wire.VNI, network Network, inner []byte) Result {
-	dst := wire.MAC(inner[:6])
+func (p *Plan) inside(vni wire.VNI, network Network, in Packet) Result {
+	dst := wire.MAC(in.Data[:6])
 	if e, hit := p.find(vni, dst); hit {
 		to, ok := p.Ports[e.Ifindex]
 		switch {
@@ -142,13 +142,13 @@ func (p *Plan) inside(vni wire.VNI, network Network, inner []byte) Result {
 		case to.Held:
 			return drop("port_held")
 		}
-		return Result{Verdict: Delivered, Deliveries: []Delivery{{e.Ifindex, inner}}}
+		return Result{Verdict: Delivered, Deliveries: []Delivery{{e.Ifindex, in.Data}}}
 	}
 	if !dst.IsMulticast() && network.Unknown != ToAll {
 		return drop("unknown_unicast_from_tunnel")
 	}
 	r := Result{Verdict: Flooded}
-	p.floodLocal(&r, vni, network.LocalPorts, inner)
+	p.floodLocal(&r, vni, network.LocalPorts, in)
 	return r
 }
 
@@ -182,7 +182,7 @@ func (p *Plan) FromVXLAN(in Packet, k Key) Result {
 	}
 	p.learnAt(Accept{k.VNI, k.Src}, wire.MAC(in.Data[6:12]))
 	in.Data = leaveTunnel(in.Data, k.TOS&^maskECN, network.Uniform)
-	r := p.inside(k.VNI, network, in.Data)
+	r := p.inside(k.VNI, network, in)
 	switch r.Verdict {
 	case Flooded:
 		return r.orNobody()
