@@ -101,9 +101,10 @@ func pieces6(frame []byte, id uint32) [2][]byte {
 	return [2][]byte{make(frame[54:54+first], 1), make(frame[54+first:], first)}
 }
 
-// shards are the fragments of many packets, in order: two fragments with one identification are of one packet.
+// shards are the fragments of many packets, in order: two fragments with one identification are of one packet. Among those that are under
+// way at once none has another's, for a core that lags behind another mixes what they send.
 func shards[ID uint16 | uint32](frame []byte, cut func([]byte, ID) [2][]byte) (rounds [][]byte) {
-	for id := ID(0); id < 100; id++ {
+	for id := ID(0); id < 2*volley; id++ {
 		two := cut(frame, id+1)
 		rounds = append(rounds, two[0], two[1])
 	}

@@ -96,6 +96,7 @@ func underlay(t *testing.T, a, b *netdev.Handle) {
 
 func newHost(t *testing.T, ns *netdev.Handle, name string, local Local) *testHost {
 	t.Helper()
+	testenv.RaiseBacklog(t)
 	h := &testHost{t: t, name: name, ns: ns, local: local, networks: map[wire.VNI]Network{}}
 	h.cfg = Config{PinRoot: fmt.Sprintf("/sys/fs/bpf/wefttest-datapath-%d-%s", os.Getpid(), name), Uplink: "up0", Local: local,
 		Limits: LabLimits(), tracePriority: tracePriority}

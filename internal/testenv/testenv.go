@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -49,6 +50,32 @@ func RequireTool(t testing.TB, name string) string {
 	}
 	Missing(t, Peers, name+" is not installed: run scripts/deps")
 	return ""
+}
+
+// backlogFile is of all network namespaces together, and shown in the first alone.
+const backlogFile = "/proc/sys/net/core/netdev_max_backlog"
+
+// RaiseBacklog lets a core hold ten thousand received packets until the test ends. The kernel drops what comes beyond, and its default of a
+// thousand, which all virtual interfaces of the machine share, is less than a busy core lets come together: a test that counts packets one by
+// one would count what the machine lost.
+func RaiseBacklog(t testing.TB) {
+	t.Helper()
+	const enough = 10_000
+	before, err := os.ReadFile(backlogFile)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	if n, err := strconv.Atoi(strings.TrimSpace(string(before))); err != nil || n >= enough {
+		return
+	}
+	if err := os.WriteFile(backlogFile, []byte(strconv.Itoa(enough)), 0); err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(backlogFile, before, 0); err != nil {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 // Missing skips or fails the test for a need that the test itself found unmet, such as a file from scripts/deps.
