@@ -102,7 +102,7 @@ func build(deps Deps, extra []*cobra.Command) (*cobra.Command, *app) {
 	})
 	root.AddGroup(&cobra.Group{ID: "objects", Title: "Objects:"}, &cobra.Group{ID: "deployment", Title: "Deployment:"},
 		&cobra.Group{ID: "run", Title: "Running weft:"})
-	for _, noun := range []func(*app) *cobra.Command{tenantCommand, networkCommand, portCommand, vtepCommand, poolCommand, applyCommand} {
+	for _, noun := range []func(*app) *cobra.Command{tenantCommand, networkCommand, portCommand, vtepCommand, poolCommand, groupPoolCommand, applyCommand} {
 		add(root, "objects", noun(a))
 	}
 	for _, noun := range []func(*app) *cobra.Command{hostCommand, tokenCommand, statusCommand, dropsCommand, backupCommand, restoreCommand} {

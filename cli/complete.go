@@ -101,6 +101,11 @@ func (a *app) poolNames(ctx context.Context, c *client.Client) ([]string, error)
 	return namesOf(res.GetPools()), err
 }
 
+func (a *app) groupPoolNames(ctx context.Context, c *client.Client) ([]string, error) {
+	res, err := call(ctx, c.GroupPools.ListGroupPools, &weftv1.ListGroupPoolsRequest{})
+	return namesOf(res.GetPools()), err
+}
+
 func (a *app) tokenNames(ctx context.Context, c *client.Client) ([]string, error) {
 	res, err := call(ctx, c.System.ListAPITokens, &weftv1.ListAPITokensRequest{})
 	return namesOf(res.GetTokens()), err

@@ -23,16 +23,17 @@ import (
 // fake is a small server: names, revisions and refusals as the API promises them, and nothing behind. The rules themselves
 // are tested where they live.
 type fake struct {
-	mu       sync.Mutex
-	revision int64
-	tenants  shelf[*weftv1.Tenant]
-	networks shelf[*weftv1.Network]
-	ports    shelf[*weftv1.Port]
-	vteps    shelf[*weftv1.VTEP]
-	pools    shelf[*weftv1.VNIPool]
-	hosts    shelf[*weftv1.Host]
-	tokens   shelf[*weftv1.APIToken]
-	restored []byte
+	mu         sync.Mutex
+	revision   int64
+	tenants    shelf[*weftv1.Tenant]
+	networks   shelf[*weftv1.Network]
+	ports      shelf[*weftv1.Port]
+	vteps      shelf[*weftv1.VTEP]
+	pools      shelf[*weftv1.VNIPool]
+	groupPools shelf[*weftv1.GroupPool]
+	hosts      shelf[*weftv1.Host]
+	tokens     shelf[*weftv1.APIToken]
+	restored   []byte
 	// disturb is run once, before the next update: somebody else's write.
 	disturb func()
 }
@@ -533,6 +534,7 @@ func (f *fake) handler() http.Handler {
 	mux.Handle(weftv1connect.NewPortServiceHandler(ports{fake: f}))
 	mux.Handle(weftv1connect.NewVTEPServiceHandler(vteps{f}))
 	mux.Handle(weftv1connect.NewVNIPoolServiceHandler(pools{f}))
+	mux.Handle(weftv1connect.NewGroupPoolServiceHandler(groupPools{f}))
 	mux.Handle(weftv1connect.NewHostServiceHandler(hosts{fake: f}))
 	mux.Handle(weftv1connect.NewSystemServiceHandler(system{f}))
 	return mux

@@ -72,6 +72,22 @@ var kinds = [...]kind{
 		},
 	},
 	{
+		name:     "GroupPool",
+		spec:     func() proto.Message { return &weftv1.GroupPoolSpec{} },
+		specOf:   func(o object) proto.Message { return o.(*weftv1.GroupPool).GetSpec() },
+		needs:    func(*document) []string { return nil },
+		networks: func(*document, object) []string { return nil },
+		get: func(ctx context.Context, c *client.Client, d *document) (object, error) {
+			return call(ctx, c.GroupPools.GetGroupPool, &weftv1.GetGroupPoolRequest{Name: d.name})
+		},
+		create: func(ctx context.Context, c *client.Client, d *document) (object, error) {
+			return call(ctx, c.GroupPools.CreateGroupPool, &weftv1.CreateGroupPoolRequest{Name: d.name, Spec: d.spec.(*weftv1.GroupPoolSpec)})
+		},
+		update: func(ctx context.Context, c *client.Client, d *document, revision int64) (object, error) {
+			return call(ctx, c.GroupPools.UpdateGroupPool, &weftv1.UpdateGroupPoolRequest{Name: d.name, Revision: revision, Spec: d.spec.(*weftv1.GroupPoolSpec)})
+		},
+	},
+	{
 		name:     "VTEP",
 		spec:     func() proto.Message { return &weftv1.VTEPSpec{} },
 		specOf:   func(o object) proto.Message { return o.(*weftv1.VTEP).GetSpec() },
@@ -93,7 +109,7 @@ var kinds = [...]kind{
 		specOf: func(o object) proto.Message { return o.(*weftv1.Network).GetSpec() },
 		needs: func(d *document) []string {
 			spec := d.spec.(*weftv1.NetworkSpec)
-			needs := []string{objectName("Tenant", "", d.tenant), objectName("VNIPool", "", spec.GetVniPool())}
+			needs := []string{objectName("Tenant", "", d.tenant), objectName("VNIPool", "", spec.GetVniPool()), objectName("GroupPool", "", spec.GetGroupPool())}
 			for _, v := range spec.GetVteps() {
 				needs = append(needs, objectName("VTEP", "", v.GetVtep()))
 			}
@@ -177,7 +193,7 @@ func canonicalText(field protoreflect.Name, s string) string {
 		if m, err := wire.ParseMAC(s); err == nil {
 			return m.String()
 		}
-	case "ip", "ips", "address", "gateway", "gateways", "dns_servers", "group":
+	case "ip", "ips", "address", "gateway", "gateways", "dns_servers", "group", "first", "last":
 		if a, err := netip.ParseAddr(s); err == nil {
 			return a.String()
 		}

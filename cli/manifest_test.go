@@ -23,6 +23,7 @@ spec:
   neighbours: flood
   flood: multicast
   group: 239.1.1.1
+  %s: groups
   %s: 500
   learning: {ageing: 90s, vtep_limit: 100, port_limit: 10, sources: [198.51.100.0/24]}
   vteps: [{vtep: ext1, macs: ["02:00:00:00:00:01"]}]
@@ -60,13 +61,17 @@ kind: VNIPool
 name: lab
 spec: {first: 1, last: 9, description: x}
 ---
+kind: GroupPool
+name: groups
+spec: {first: 239.1.0.0, last: 239.1.0.255, %s: 4, description: x}
+---
 kind: Tenant
 name: acme
 spec: {description: x}
 `
 	for _, names := range [][]string{
-		{"vni_pool", "unknown_unicast", "bum_limit", "fast_path", "allowed_address_pairs", "bum_limit", "udp_port", "outer_checksum"},
-		{"vniPool", "unknownUnicast", "bumLimit", "fastPath", "allowedAddressPairs", "bumLimit", "udpPort", "outerChecksum"},
+		{"vni_pool", "unknown_unicast", "group_pool", "bum_limit", "fast_path", "allowed_address_pairs", "bum_limit", "udp_port", "outer_checksum", "networks_per_group"},
+		{"vniPool", "unknownUnicast", "groupPool", "bumLimit", "fastPath", "allowedAddressPairs", "bumLimit", "udpPort", "outerChecksum", "networksPerGroup"},
 	} {
 		text := all
 		for _, n := range names {

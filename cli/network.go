@@ -64,11 +64,13 @@ func neighboursFlag(cmd *cobra.Command) *string {
 }
 
 // floodFlags say how a network floods.
-type floodFlags struct{ method, group string }
+type floodFlags struct{ method, group, pool string }
 
-func (f *floodFlags) register(cmd *cobra.Command) {
+func (f *floodFlags) register(a *app, cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.method, "flood", "head-end", "how floods reach the other VTEPs, `METHOD`: head-end (a copy for each) or multicast (one packet to a group)")
 	cmd.Flags().StringVar(&f.group, "group", "", "multicast `ADDRESS` of the underlay, IPv4 or IPv6; networks may share one")
+	cmd.Flags().StringVar(&f.pool, "group-pool", "", "`NAME` of the group pool to take the group from, instead of giving one")
+	_ = cmd.RegisterFlagCompletionFunc("group-pool", a.completeFlag(a.groupPoolNames))
 	_ = cmd.RegisterFlagCompletionFunc("flood", cobra.FixedCompletions([]string{"head-end", "multicast"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
@@ -80,24 +82,24 @@ func parseFlood(s string) (weftv1.FloodMethod, error) {
 	return weftv1.FloodMethod(v), nil
 }
 
-// edit changes what was named. A group means multicast, and head-end replication that there is none.
+// edit changes what was named. A group, or a pool for it, means multicast, and head-end replication that there is none.
 func (f *floodFlags) edit(cmd *cobra.Command, spec *weftv1.NetworkSpec) error {
 	named := cmd.Flags().Changed
 	method, err := parseFlood(f.method)
 	if err != nil {
 		return err
 	}
-	if named("group") {
-		spec.Group = f.group
-		if !named("flood") && f.group != "" {
+	if named("group") || named("group-pool") {
+		// The one takes the other's place; who names both is told that by the server.
+		spec.Group, spec.GroupPool = f.group, f.pool
+		if !named("flood") && f.group+f.pool != "" {
 			method = weftv1.FloodMethod_FLOOD_METHOD_MULTICAST
 		}
+	} else if named("flood") && method == weftv1.FloodMethod_FLOOD_METHOD_HEAD_END {
+		spec.Group, spec.GroupPool = "", ""
 	}
-	if named("flood") || named("group") {
+	if named("flood") || named("group") || named("group-pool") {
 		spec.Flood = method
-	}
-	if named("flood") && method == weftv1.FloodMethod_FLOOD_METHOD_HEAD_END && !named("group") {
-		spec.Group = ""
 	}
 	return nil
 }
@@ -141,7 +143,7 @@ func networkCreate(a *app) *cobra.Command {
 	var dhcp dhcpFlags
 	dhcp.register(cmd, "")
 	var floods floodFlags
-	floods.register(cmd)
+	floods.register(a, cmd)
 	a.waiting(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if spec.Neighbours, err = parseNeighbours(*neighbours); err != nil {
@@ -311,6 +313,9 @@ func (s *sheet) floods(spec *weftv1.NetworkSpec, status *weftv1.NetworkStatus) {
 			text += ", group " + spec.GetGroup()
 		}
 	}
+	if pool := spec.GetGroupPool(); pool != "" {
+		text += " (from group pool " + pool + ")"
+	}
 	s.row("Floods", text)
 	s.row("Fan-out", fmt.Sprintf("%d packets a flood", status.GetFanOut()))
 }
@@ -318,7 +323,7 @@ func (s *sheet) floods(spec *weftv1.NetworkSpec, status *weftv1.NetworkStatus) {
 func networkSet(a *app) *cobra.Command {
 	var next weftv1.NetworkSpec
 	var mtu int64
-	cmd := &cobra.Command{Use: "set NAME", Short: "change a network: mtu, subnets, unknown-unicast, dscp, neighbours, bum-limit, learning, flood, group, dhcp and what it says, description", Args: names("NAME"),
+	cmd := &cobra.Command{Use: "set NAME", Short: "change a network: mtu, subnets, unknown-unicast, dscp, neighbours, bum-limit, learning, flood, group, group-pool, dhcp and what it says, description", Args: names("NAME"),
 		Long:              "Changes what is named and leaves the rest. VNI and pool of a network never change; its VTEPs are changed with `weft network vtep`.",
 		ValidArgsFunction: a.complete(a.networkNames)}
 	f := cmd.Flags()
@@ -328,13 +333,13 @@ func networkSet(a *app) *cobra.Command {
 	unknown, dscp, neighbours, learning := unknownUnicastFlag(cmd), dscpFlag(cmd), neighboursFlag(cmd), newLearningFlags(cmd)
 	bum := bumLimitFlag(cmd, "for all its ports on one host together", defaultNetworkBUM)
 	var floods floodFlags
-	floods.register(cmd)
+	floods.register(a, cmd)
 	var dhcp dhcpFlags
 	dhcp.register(cmd, ": they replace all that were there")
 	based := revisionFlag(cmd)
 	a.waiting(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if err := somethingToSet(cmd, slices.Concat([]string{"mtu", "subnet", "unknown-unicast", "dscp", "neighbours", "bum-limit", "flood", "group", "description"}, learningNames, dhcpFlagNames)...); err != nil {
+		if err := somethingToSet(cmd, slices.Concat([]string{"mtu", "subnet", "unknown-unicast", "dscp", "neighbours", "bum-limit", "flood", "group", "group-pool", "description"}, learningNames, dhcpFlagNames)...); err != nil {
 			return err
 		}
 		if next.Mtu, err = mtuFlag(mtu); err != nil {

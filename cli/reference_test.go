@@ -36,10 +36,11 @@ a host that was to be emptied. Errors go to standard error as ` + "`error: field
 | object | fields | never |
 |---|---|---|
 | tenant | description | name |
-| network | subnets, mtu, unknown-unicast, dscp, neighbours, bum-limit, description; its VTEPs by ` + "`weft network vtep`" + ` | name, tenant, VNI, pool |
+| network | subnets, mtu, unknown-unicast, dscp, neighbours, bum-limit, learning, flood, group, group-pool, dhcp and what it says, description; its VTEPs by ` + "`weft network vtep`" + ` | name, tenant, VNI, pool |
 | port | macs, ips, allowed addresses, unguarded, forwarding, fast-path, bum-limit, description; its host by ` + "`weft port move`" + ` | name, tenant, network |
 | vtep | address, udp-port, outer-checksum, description | name |
 | pool | first, last, description | name |
+| group-pool | first, last, networks-per-group, description | name |
 | host | outer-checksum, migrates, when-silent, description; its duty by ` + "`weft host drain`, `fail` and `return`" + ` | name |
 
 A set reads the object, changes what was named and writes it back on the revision it read; when somebody else wrote meanwhile it does so again.

@@ -58,13 +58,14 @@ type Config struct {
 
 // Client speaks to every service of the public API. It is safe for concurrent use. Errors are *Error.
 type Client struct {
-	Tenants  weftv1connect.TenantServiceClient
-	Networks weftv1connect.NetworkServiceClient
-	Ports    weftv1connect.PortServiceClient
-	Hosts    weftv1connect.HostServiceClient
-	VTEPs    weftv1connect.VTEPServiceClient
-	VNIPools weftv1connect.VNIPoolServiceClient
-	System   weftv1connect.SystemServiceClient
+	Tenants    weftv1connect.TenantServiceClient
+	Networks   weftv1connect.NetworkServiceClient
+	Ports      weftv1connect.PortServiceClient
+	Hosts      weftv1connect.HostServiceClient
+	VTEPs      weftv1connect.VTEPServiceClient
+	VNIPools   weftv1connect.VNIPoolServiceClient
+	GroupPools weftv1connect.GroupPoolServiceClient
+	System     weftv1connect.SystemServiceClient
 
 	transport *http.Transport
 	dialer    *dialer
@@ -81,14 +82,15 @@ func New(cfg Config) (*Client, error) {
 	opts := []connect.ClientOption{connect.WithInterceptors(&explainer{token: cfg.Token, dialer: d, timeout: cmp.Or(cfg.Timeout, DefaultTimeout)})}
 	base := d.base()
 	return &Client{
-		Tenants:   weftv1connect.NewTenantServiceClient(h, base, opts...),
-		Networks:  weftv1connect.NewNetworkServiceClient(h, base, opts...),
-		Ports:     weftv1connect.NewPortServiceClient(h, base, opts...),
-		Hosts:     weftv1connect.NewHostServiceClient(h, base, opts...),
-		VTEPs:     weftv1connect.NewVTEPServiceClient(h, base, opts...),
-		VNIPools:  weftv1connect.NewVNIPoolServiceClient(h, base, opts...),
-		System:    weftv1connect.NewSystemServiceClient(h, base, opts...),
-		transport: transport, dialer: d,
+		Tenants:    weftv1connect.NewTenantServiceClient(h, base, opts...),
+		Networks:   weftv1connect.NewNetworkServiceClient(h, base, opts...),
+		Ports:      weftv1connect.NewPortServiceClient(h, base, opts...),
+		Hosts:      weftv1connect.NewHostServiceClient(h, base, opts...),
+		VTEPs:      weftv1connect.NewVTEPServiceClient(h, base, opts...),
+		VNIPools:   weftv1connect.NewVNIPoolServiceClient(h, base, opts...),
+		GroupPools: weftv1connect.NewGroupPoolServiceClient(h, base, opts...),
+		System:     weftv1connect.NewSystemServiceClient(h, base, opts...),
+		transport:  transport, dialer: d,
 	}, nil
 }
 

@@ -80,11 +80,18 @@ func (n *Network) validateFlood(r *refusals) {
 	if s.Group.IsValid() {
 		r.add(ValidateGroup("spec.group", s.Group))
 	}
+	if s.GroupPool != "" {
+		r.add(ValidateName("spec.group_pool", s.GroupPool))
+	}
 	switch {
+	case s.Group.IsValid() && s.GroupPool != "":
+		r.add(Errorf(Invalid, "spec.group_pool", "leave out spec.group or spec.group_pool", "a network with a given group takes none from a pool"))
+	case !s.Multicast() && s.GroupPool != "":
+		r.add(Errorf(Invalid, "spec.group_pool", "set spec.flood to multicast, or leave the pool out", "head-end replication uses no group"))
 	case !s.Multicast() && s.Group.IsValid():
 		r.add(Errorf(Invalid, "spec.group", "set spec.flood to multicast, or leave the group out", "head-end replication uses no group"))
-	case s.Multicast() && !s.Group.IsValid():
-		r.add(Errorf(Invalid, "spec.group", "give one, as 239.1.2.3 or ff05::1:3", "multicast needs a group"))
+	case s.Multicast() && !s.Group.IsValid() && s.GroupPool == "":
+		r.add(Errorf(Invalid, "spec.group", "give one, as 239.1.2.3 or ff05::1:3, or a pool to take one from (spec.group_pool)", "multicast needs a group"))
 	}
 	for i, v := range s.VTEPs {
 		field := at("spec.vteps", i) + ".flood"

@@ -10,6 +10,8 @@ const (
 	KindVTEP     = "vtep"
 	KindPool     = "pool"
 	KindAPIToken = "token"
+
+	KindGroupPool = "group pool"
 )
 
 // Kind is KindTenant.
@@ -32,6 +34,9 @@ func (*VTEP) Kind() string { return KindVTEP }
 
 // Kind is KindPool.
 func (*VNIPool) Kind() string { return KindPool }
+
+// Kind is KindGroupPool.
+func (*GroupPool) Kind() string { return KindGroupPool }
 
 // Kind is KindAPIToken.
 func (*APIToken) Kind() string { return KindAPIToken }

@@ -90,8 +90,9 @@ type NetworkSpec struct {
 	BUMLimit uint32        `json:"bum_limit,omitempty"`
 	VTEPs    []NetworkVTEP `json:"vteps,omitempty"`
 	Flood    FloodMethod   `json:"flood,omitempty"`
-	// Group is a multicast address of the underlay.
+	// Group is a multicast address of the underlay, GroupPool where it is taken from instead.
 	Group       netip.Addr `json:"group,omitzero"`
+	GroupPool   string     `json:"group_pool,omitempty"`
 	Description string     `json:"description,omitempty"`
 	// DHCP nil is the default: see EffectiveDHCP.
 	DHCP *DHCP `json:"dhcp,omitempty"`

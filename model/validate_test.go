@@ -337,6 +337,7 @@ func TestValidateNetworkWithItsPorts(t *testing.T) {
 func TestKinds(t *testing.T) {
 	for want, of := range map[string]interface{ Kind() string }{
 		"tenant": &Tenant{}, "network": &Network{}, "port": &Port{}, "binding": &Binding{}, "host": &Host{}, "vtep": &VTEP{}, "pool": &VNIPool{},
+		"group pool": &GroupPool{},
 		"token": &APIToken{},
 	} {
 		if of.Kind() != want {

@@ -2,6 +2,7 @@ package model
 
 import (
 	"iter"
+	"net/netip"
 	"slices"
 )
 
@@ -19,6 +20,7 @@ type Change struct {
 	Facts     *HostFacts
 	VTEP      *VTEP
 	Pool      *VNIPool
+	GroupPool *GroupPool
 	VNI       *VNIUse
 	Tombstone *Tombstone
 	APIToken  *APIToken
@@ -43,24 +45,26 @@ type World struct {
 	Facts      map[UID]*HostFacts // by host
 	VTEPs      map[string]*VTEP
 	Pools      map[string]*VNIPool
+	GroupPools map[string]*GroupPool
 	VNIs       map[uint32]*VNIUse
 	Tombstones map[UID]*Tombstone
 	APITokens  map[string]*APIToken // by name
 	Moves      map[UID]*Move        // by port
 	Counters   map[UID]*Counters    // by port
 
-	networkByName  names[TenantName]
-	portByName     names[TenantName]
-	hostByName     names[string]
-	portsByNetwork map[UID]map[UID]struct{}
-	portsByHost    map[UID]map[UID]struct{} // active, incoming or draining
-	networksByVTEP map[string]map[UID]struct{}
-	tombsByNetwork map[UID]map[UID]struct{}
-	tombsOfHosts   map[UID]struct{}
-	openMoves      map[UID]struct{} // by port
-	floodsChange   map[UID]struct{} // networks whose way to flood is not settled
-	deadHosts      map[UID]struct{}
-	hostsToFail    map[UID]struct{}
+	networkByName   names[TenantName]
+	portByName      names[TenantName]
+	hostByName      names[string]
+	portsByNetwork  map[UID]map[UID]struct{}
+	portsByHost     map[UID]map[UID]struct{} // active, incoming or draining
+	networksByVTEP  map[string]map[UID]struct{}
+	networksByGroup map[netip.Addr]map[UID]struct{} // of the underlay: joined
+	tombsByNetwork  map[UID]map[UID]struct{}
+	tombsOfHosts    map[UID]struct{}
+	openMoves       map[UID]struct{} // by port
+	floodsChange    map[UID]struct{} // networks whose way to flood is not settled
+	deadHosts       map[UID]struct{}
+	hostsToFail     map[UID]struct{}
 }
 
 // NewWorld is an empty world of a store.
@@ -70,7 +74,7 @@ func NewWorld(storeID string) *World {
 		Tenants:  map[string]*Tenant{},
 		Networks: map[UID]*Network{}, Ports: map[UID]*Port{}, Bindings: map[UID]*Binding{},
 		Hosts: map[UID]*Host{}, Facts: map[UID]*HostFacts{}, VTEPs: map[string]*VTEP{},
-		Pools: map[string]*VNIPool{}, VNIs: map[uint32]*VNIUse{}, Tombstones: map[UID]*Tombstone{},
+		Pools: map[string]*VNIPool{}, GroupPools: map[string]*GroupPool{}, VNIs: map[uint32]*VNIUse{}, Tombstones: map[UID]*Tombstone{},
 		APITokens:     map[string]*APIToken{},
 		Moves:         map[UID]*Move{},
 		Counters:      map[UID]*Counters{},
@@ -80,7 +84,7 @@ func NewWorld(storeID string) *World {
 		hostsToFail:   map[UID]struct{}{},
 		networkByName: newNames[TenantName](), portByName: newNames[TenantName](), hostByName: newNames[string](),
 		portsByNetwork: map[UID]map[UID]struct{}{}, portsByHost: map[UID]map[UID]struct{}{},
-		networksByVTEP: map[string]map[UID]struct{}{}, tombsByNetwork: map[UID]map[UID]struct{}{}, tombsOfHosts: map[UID]struct{}{},
+		networksByVTEP: map[string]map[UID]struct{}{}, networksByGroup: map[netip.Addr]map[UID]struct{}{}, tombsByNetwork: map[UID]map[UID]struct{}{}, tombsOfHosts: map[UID]struct{}{},
 	}
 }
 
@@ -106,6 +110,8 @@ func (w *World) Apply(c Change) {
 		putNamed(w.VTEPs, c.VTEP.Name, c.VTEP, c)
 	case c.Pool != nil:
 		putNamed(w.Pools, c.Pool.Name, c.Pool, c)
+	case c.GroupPool != nil:
+		putNamed(w.GroupPools, c.GroupPool.Name, c.GroupPool, c)
 	case c.VNI != nil:
 		put(w.VNIs, uint32(c.VNI.VNI), c.VNI, c.Deleted)
 	case c.Tombstone != nil:
@@ -133,6 +139,9 @@ func (w *World) applyNetwork(n *Network, c Change) {
 		for _, v := range old.Spec.VTEPs {
 			index(w.networksByVTEP, v.VTEP, n.UID, false)
 		}
+		for _, g := range old.Alloc.Flood.Joined {
+			index(w.networksByGroup, g, n.UID, false)
+		}
 	}
 	put(w.Networks, n.UID, n, c.Deleted)
 	delete(w.floodsChange, n.UID)
@@ -143,6 +152,9 @@ func (w *World) applyNetwork(n *Network, c Change) {
 		w.networkByName.add(TenantName{n.Tenant, n.Name}, n.UID)
 		for _, v := range n.Spec.VTEPs {
 			index(w.networksByVTEP, v.VTEP, n.UID, true)
+		}
+		for _, g := range n.Alloc.Flood.Joined {
+			index(w.networksByGroup, g, n.UID, true)
 		}
 	}
 }
@@ -316,6 +328,26 @@ func (w *World) FloodsChange() iter.Seq[*Network] {
 	return func(yield func(*Network) bool) {
 		for uid := range w.floodsChange {
 			if !yield(w.Networks[uid]) {
+				return
+			}
+		}
+	}
+}
+
+// GroupUse is how many networks have a group of the underlay, those that are about to leave it too; one of them is not counted.
+func (w *World) GroupUse(group netip.Addr, but UID) int {
+	n := len(w.networksByGroup[group])
+	if _, own := w.networksByGroup[group][but]; own {
+		n--
+	}
+	return n
+}
+
+// GroupsInUse yields the groups of the underlay that networks have, and how many have each, in no order.
+func (w *World) GroupsInUse() iter.Seq2[netip.Addr, int] {
+	return func(yield func(netip.Addr, int) bool) {
+		for g, networks := range w.networksByGroup {
+			if !yield(g, len(networks)) {
 				return
 			}
 		}

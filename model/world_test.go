@@ -587,11 +587,13 @@ func TestWorldNamedObjects(t *testing.T) {
 // Where everything was deleted, nothing stays behind, in no index; deletions may come without the version they delete.
 func TestWorldLeavesNothingBehind(t *testing.T) {
 	n := &Network{Meta: Meta{UID: "n", Revision: 1}, Tenant: "t", Name: "blue", Spec: NetworkSpec{VTEPs: []NetworkVTEP{{VTEP: "ext"}}}}
+	n.Alloc.Flood = n.Alloc.Flood.Use(netip.MustParseAddr("239.1.1.1"))
 	changes := []Change{
 		{Tenant: &Tenant{Meta: Meta{UID: "t", Revision: 1}, Name: "t"}}, {Network: n}, {Port: port("p", "web", 1)},
 		{Binding: &Binding{Port: "p", Epoch: 1, Active: "h", Draining: "g"}}, {Host: &Host{Meta: Meta{UID: "h", Revision: 1}, Name: "h"}},
 		{Facts: &HostFacts{Host: "h"}}, {VTEP: &VTEP{Meta: Meta{UID: "v", Revision: 1}, Name: "ext"}},
 		{Pool: &VNIPool{Meta: Meta{UID: "o", Revision: 1}, Name: "o"}}, {VNI: &VNIUse{VNI: 5}},
+		{GroupPool: &GroupPool{Meta: Meta{UID: "g", Revision: 1}, Name: "g"}},
 		{Tombstone: &Tombstone{UID: "x", Network: "n"}}, {APIToken: &APIToken{Name: "a"}},
 		{Move: &Move{Port: "p", Phase: MoveDraining, Revision: 1}}, {Host: &Host{Meta: Meta{UID: "d", Revision: 1}, Name: "d", Duty: DutyFailed}},
 		{Host: &Host{Meta: Meta{UID: "e", Revision: 1}, Name: "e", Spec: HostSpec{WhenSilent: WhenSilentFail}}},

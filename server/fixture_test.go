@@ -228,6 +228,7 @@ type clients struct {
 	hosts     weftv1connect.HostServiceClient
 	vteps     weftv1connect.VTEPServiceClient
 	pools     weftv1connect.VNIPoolServiceClient
+	groups    weftv1connect.GroupPoolServiceClient
 	system    weftv1connect.SystemServiceClient
 	agent     planv1connect.AgentServiceClient
 }
@@ -255,6 +256,7 @@ func newClients(base string, tr *http.Transport, token string) *clients {
 		hosts:    weftv1connect.NewHostServiceClient(h, base),
 		vteps:    weftv1connect.NewVTEPServiceClient(h, base),
 		pools:    weftv1connect.NewVNIPoolServiceClient(h, base),
+		groups:   weftv1connect.NewGroupPoolServiceClient(h, base),
 		system:   weftv1connect.NewSystemServiceClient(h, base),
 		agent:    planv1connect.NewAgentServiceClient(h, base, connect.WithGRPC()),
 	}

@@ -12,14 +12,6 @@ import (
 	"github.com/weftnet/weft/model"
 )
 
-// groupOf is the group that a network is to flood to, none for head-end replication.
-func (a *api) groupOf(n *model.Network) (netip.Addr, error) {
-	if !n.Spec.Multicast() {
-		return netip.Addr{}, nil
-	}
-	return n.Spec.Group, nil
-}
-
 // floodStep is since when a network's next step may be taken.
 type floodStep struct {
 	revision model.Revision

@@ -77,6 +77,7 @@ func (a *api) handler() http.Handler {
 	mux.Handle(weftv1connect.NewHostServiceHandler(a, opts...))
 	mux.Handle(weftv1connect.NewVTEPServiceHandler(a, opts...))
 	mux.Handle(weftv1connect.NewVNIPoolServiceHandler(a, opts...))
+	mux.Handle(weftv1connect.NewGroupPoolServiceHandler(a, opts...))
 	mux.Handle(weftv1connect.NewSystemServiceHandler(a, opts...))
 	mux.Handle(peerv1connect.NewPeerServiceHandler(a, opts...))
 	// Compression would be most of what a change costs here: it is done for each stream, and a plan's octets are hashes and names.

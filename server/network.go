@@ -11,7 +11,6 @@ import (
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/model"
-	"github.com/weftnet/weft/wire"
 )
 
 // CreateNetwork implements weft.v1.
@@ -34,13 +33,6 @@ func (a *api) CreateNetwork(ctx context.Context, req *connect.Request[weftv1.Cre
 	if err := a.networkVTEPsExist(ctx, n); err != nil {
 		return nil, err
 	}
-	group, err := a.groupOf(n)
-	if err != nil {
-		return nil, err
-	}
-	if n.Alloc.Flood = n.Alloc.Flood.Use(group); group.IsValid() {
-		n.Alloc.Flood.Sends = group // nobody has a member yet
-	}
 	if err := a.createNetwork(ctx, n); err != nil {
 		return nil, err
 	}
@@ -49,9 +41,9 @@ func (a *api) CreateNetwork(ctx context.Context, req *connect.Request[weftv1.Cre
 
 // createNetwork allocates and writes until the store takes it.
 func (a *api) createNetwork(ctx context.Context, n *model.Network) error {
-	lost := map[wire.VNI]bool{}
+	lost := map[claim]bool{}
 	for attempt := 0; ; attempt++ {
-		release, err := a.allocateVNI(n, lost)
+		release, err := a.allocateNetwork(n, lost)
 		if err != nil {
 			return err
 		}
@@ -60,11 +52,31 @@ func (a *api) createNetwork(ctx context.Context, n *model.Network) error {
 			a.readBack(ctx, n.Revision)
 		}
 		release()
-		stated := func(field string) bool { return field != "spec.vni" || n.Spec.VNI != 0 }
-		if !outrun(err, stated) || !a.again(ctx, attempt) {
+		if !outrun(err, statedInNetwork(n)) || !a.again(ctx, attempt) {
 			return err
 		}
-		lost[n.Alloc.VNI] = true
+		lost[outrunBy(err, n)] = true
+	}
+}
+
+// outrunBy is what the store has said to be taken.
+func outrunBy(err error, n *model.Network) claim {
+	if refusal(err).Field == "spec.vni" {
+		return claim{vni: n.Alloc.VNI}
+	}
+	return claim{group: n.Alloc.Flood.Group}
+}
+
+// statedInNetwork reports whether the field of a network's spec holds what the user wrote.
+func statedInNetwork(n *model.Network) func(string) bool {
+	return func(field string) bool {
+		switch field {
+		case "spec.vni":
+			return n.Spec.VNI != 0
+		case "spec.group_pool": // names where the group is from
+			return false
+		}
+		return true
 	}
 }
 
@@ -146,13 +158,7 @@ func (a *api) updateNetwork(ctx context.Context, n, old *model.Network) error {
 	if err := a.networkVTEPsExist(ctx, n); err != nil {
 		return err
 	}
-	group, err := a.groupOf(n)
-	if err != nil {
-		return err
-	}
-	if n.Alloc.Flood.Group != group {
-		n.Alloc.Flood = n.Alloc.Flood.Use(group)
-	}
+	var err error
 	a.view.read(func(w *model.World) {
 		if err = n.ValidateWith(w.PortsOf(n.UID)); err == nil && n.Spec.MTU != old.Spec.MTU {
 			err = membersCarry(w, n)
@@ -161,7 +167,22 @@ func (a *api) updateNetwork(ctx context.Context, n, old *model.Network) error {
 	if err != nil {
 		return err
 	}
-	return a.store.UpdateNetwork(ctx, n)
+	lost := map[claim]bool{}
+	for attempt := 0; ; attempt++ {
+		release, err := a.allocateGroup(n, old, lost)
+		if err != nil {
+			return err
+		}
+		err = a.store.UpdateNetwork(ctx, n)
+		if err == nil {
+			a.readBack(ctx, n.Revision)
+		}
+		release()
+		if !outrun(err, statedInNetwork(n)) || !a.again(ctx, attempt) {
+			return err
+		}
+		lost[outrunBy(err, n)] = true
+	}
 }
 
 // AddNetworkVTEP implements weft.v1. Adding one that takes part already adds its MACs.

@@ -41,7 +41,7 @@ func networkSpecIn(s *weftv1.NetworkSpec) (model.NetworkSpec, error) {
 	if bad != nil {
 		return out, bad
 	}
-	out.Group = group
+	out.Group, out.GroupPool = group, s.GetGroupPool()
 	for i, v := range s.GetVteps() {
 		part, err := networkVTEPIn(item("spec.vteps", i), v)
 		if err != nil {
@@ -57,7 +57,7 @@ func networkSpecOut(s model.NetworkSpec) *weftv1.NetworkSpec {
 		Vni: uint32(s.VNI), VniPool: s.VNIPool, Mtu: uint32(s.MTU), Description: s.Description,
 		UnknownUnicast: unknownUnicastOut(s.UnknownUnicast), Dscp: dscpOut(s.DSCP), Dhcp: dhcpOut(s.DHCP), Learning: learningOut(s.Learning),
 		Neighbours: neighboursOut(s.Neighbours), BumLimit: s.BUMLimit,
-		Flood: floodOut(s.Multicast()), Group: groupOut(s.Group),
+		Flood: floodOut(s.Multicast()), Group: groupOut(s.Group), GroupPool: s.GroupPool,
 	}
 	for _, p := range s.Subnets {
 		out.Subnets = append(out.Subnets, p.String())

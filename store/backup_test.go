@@ -31,6 +31,9 @@ func stripped(w *model.World) *model.World {
 	for _, o := range w.VTEPs {
 		o.Revision = 0
 	}
+	for _, o := range w.GroupPools {
+		o.Revision = 0
+	}
 	for _, o := range w.Pools {
 		o.Revision = 0
 	}
@@ -53,6 +56,7 @@ func filled(t *testing.T, s *Store) model.Binding {
 	b := ok[model.Binding](t)(s.PutBinding(ctx, model.Binding{Port: p.UID, Active: h1.UID, Incoming: h2.UID}, 0))
 	must(t, s.PutFacts(ctx, model.HostFacts{Host: h1.UID, Kernel: "<6.18> & later"}))
 	must(t, s.CreateVTEP(ctx, vtep("ext1")))
+	must(t, s.CreateGroupPool(ctx, groupPool("groups", "239.1.0.0", "239.1.0.9", 3)))
 	must(t, s.CreateAPIToken(ctx, &model.APIToken{Name: "ci", ID: "i", Hash: []byte{1, 2}}))
 	must(t, s.CreateJoinToken(ctx, &model.JoinToken{ID: "j", Host: "h3"}))
 	must(t, s.CreateNetwork(ctx, network("acme", "gone", 6001)))

@@ -27,6 +27,7 @@ import (
 //	v1/facts/<host uid>               model.HostFacts
 //	v1/vtep/<vtep>                    model.VTEP
 //	v1/pool/<pool>                    model.VNIPool
+//	v1/grouppool/<pool>               model.GroupPool
 //	v1/vni/<vni>                      vniRecord: in use, or in quarantine
 //	v1/tombstone/<uid>                model.Tombstone
 //	v1/apitoken/<token>               model.APIToken
@@ -44,6 +45,8 @@ import (
 //	v1/idx/on/<host uid>/<port uid>         ports that a host holds, in whatever role
 //	v1/idx/with/<vtep>/<network uid>        networks that name a VTEP
 //	v1/idx/from/<pool>/<network uid>        networks whose VNI came from a pool
+//	v1/idx/group/<group>/<network uid>      networks that have a group of the underlay
+//	v1/idx/groupfrom/<pool>/<network uid>   networks whose group comes from a group pool
 //
 // An index that stands for "X is used by Y" makes a refusal free of races: an empty range compares as created at revision
 // 0, so one comparison in the deleting transaction says that nobody uses X.
@@ -72,6 +75,7 @@ func (k keys) host(name string) string            { return k.at("host", name) }
 func (k keys) facts(host model.UID) string        { return k.at("facts", string(host)) }
 func (k keys) vtep(name string) string            { return k.at("vtep", name) }
 func (k keys) pool(name string) string            { return k.at("pool", name) }
+func (k keys) groupPool(name string) string       { return k.at("grouppool", name) }
 func (k keys) vni(v wire.VNI) string              { return k.at("vni", fmt.Sprintf("%08d", v)) }
 func (k keys) quarantine(v wire.VNI) string       { return k.at("quarantine", fmt.Sprintf("%08d", v)) }
 func (k keys) tombstone(uid model.UID) string     { return k.at("tombstone", string(uid)) }
@@ -104,6 +108,13 @@ func (k keys) idxWith(vtep string, network model.UID) string {
 }
 func (k keys) idxFrom(pool string, network model.UID) string {
 	return k.at("idx/from", pool, string(network))
+}
+
+func (k keys) idxGroup(group netip.Addr, network model.UID) string {
+	return k.at("idx/group", group.String(), string(network))
+}
+func (k keys) idxGroupFrom(pool string, network model.UID) string {
+	return k.at("idx/groupfrom", pool, string(network))
 }
 
 // last is what stands behind the last slash of a key.

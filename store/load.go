@@ -14,7 +14,7 @@ import (
 
 // loaded are the folders that make a World.
 var loaded = []string{
-	"tenant", "network", "port", "binding", "host", "facts", "vtep", "pool", "vni", "tombstone", "apitoken", "move", "counters",
+	"tenant", "network", "port", "binding", "host", "facts", "vtep", "pool", "grouppool", "vni", "tombstone", "apitoken", "move", "counters",
 }
 
 // Load reads everything at one revision, and gives it that of the last write to the store: what other users of the cluster wrote after it is
@@ -120,6 +120,10 @@ func (s *Store) change(m meta, kv *keyValue) (c model.Change, ok bool, err error
 	case "pool":
 		if c.Pool, err = decode[model.VNIPool](kv); err == nil {
 			c.Pool.Revision = rev
+		}
+	case "grouppool":
+		if c.GroupPool, err = decode[model.GroupPool](kv); err == nil {
+			c.GroupPool.Revision = rev
 		}
 	case "vni":
 		c.VNI, err = decodeVNI(m, kv)

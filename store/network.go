@@ -11,7 +11,7 @@ import (
 	"github.com/weftnet/weft/model"
 )
 
-// CreateNetwork makes a network and claims n.Alloc.VNI for it. A network of this uid that is there already is what an earlier try of
+// CreateNetwork makes a network and claims n.Alloc.VNI for it, and its group where that comes from a pool. A network of this uid that is there already is what an earlier try of
 // the same made: it is read into n. The tenant, the stated VTEPs and, unless the VNI is pinned,
 // the pool must exist.
 func (s *Store) CreateNetwork(ctx context.Context, n *model.Network) error {
@@ -38,6 +38,9 @@ func (s *Store) CreateNetwork(ctx context.Context, n *model.Network) error {
 		e.absent(s.keys.vni(n.Alloc.VNI))
 		e.absent(s.keys.tombstone(n.UID))
 		if err := s.useReferences(ctx, e, nil, n); err != nil {
+			return nil, err
+		}
+		if err := s.useGroups(ctx, e, nil, n); err != nil {
 			return nil, err
 		}
 		e.put(s.keys.network(n.Tenant, n.Name), n)
@@ -139,6 +142,9 @@ func (s *Store) UpdateNetwork(ctx context.Context, n *model.Network) error {
 			return nil, err
 		}
 		if err := s.useReferences(ctx, e, old, n); err != nil {
+			return nil, err
+		}
+		if err := s.useGroups(ctx, e, old, n); err != nil {
 			return nil, err
 		}
 		e.put(key, n)
@@ -245,6 +251,7 @@ func (s *Store) DeleteNetwork(ctx context.Context, tenant, name string, now time
 		if pool := poolUsed(n); pool != "" {
 			e.remove(s.keys.idxFrom(pool, n.UID))
 		}
+		s.leaveGroups(e, n)
 		e.remove(key)
 		e.remove(s.keys.idxUID("network", n.UID))
 		e.removeBelow(holders)

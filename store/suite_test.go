@@ -36,6 +36,8 @@ var suite = map[string]func(t *testing.T, endpoint string){
 	"join":                 testJoin,
 	"facts":                testFacts,
 	"vtep and pool":        testVTEPAndPool,
+	"group pool":           testGroupPool,
+	"race group":           testRaceGroup,
 	"quarantine":           testQuarantine,
 	"quarantine and hosts": testQuarantineHostGone,
 	"quarantine and sweep": testQuarantineSweep,

@@ -124,6 +124,13 @@ var table = map[string]access{
 	"/weft.v1.VNIPoolService/UpdateVNIPool": adminOnly,
 	"/weft.v1.VNIPoolService/DeleteVNIPool": adminOnly,
 
+	// A tenant may name a pool for its network, and asks its administrator what pools there are.
+	"/weft.v1.GroupPoolService/CreateGroupPool": adminOnly,
+	"/weft.v1.GroupPoolService/GetGroupPool":    readAll,
+	"/weft.v1.GroupPoolService/ListGroupPools":  readAll,
+	"/weft.v1.GroupPoolService/UpdateGroupPool": adminOnly,
+	"/weft.v1.GroupPoolService/DeleteGroupPool": adminOnly,
+
 	"/weft.v1.SystemService/GetVersion":  readShared,
 	"/weft.v1.SystemService/GetStatus":   readAll,
 	"/weft.v1.SystemService/ListDrops":   tenantRead,

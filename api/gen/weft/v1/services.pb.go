@@ -3008,6 +3008,330 @@ func (x *DeleteVNIPoolResponse) GetRevision() int64 {
 	return 0
 }
 
+type CreateGroupPoolRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Spec          *GroupPoolSpec         `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateGroupPoolRequest) Reset() {
+	*x = CreateGroupPoolRequest{}
+	mi := &file_weft_v1_services_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateGroupPoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateGroupPoolRequest) ProtoMessage() {}
+
+func (x *CreateGroupPoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateGroupPoolRequest.ProtoReflect.Descriptor instead.
+func (*CreateGroupPoolRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *CreateGroupPoolRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateGroupPoolRequest) GetSpec() *GroupPoolSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+type GetGroupPoolRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetGroupPoolRequest) Reset() {
+	*x = GetGroupPoolRequest{}
+	mi := &file_weft_v1_services_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetGroupPoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetGroupPoolRequest) ProtoMessage() {}
+
+func (x *GetGroupPoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetGroupPoolRequest.ProtoReflect.Descriptor instead.
+func (*GetGroupPoolRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *GetGroupPoolRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ListGroupPoolsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupPoolsRequest) Reset() {
+	*x = ListGroupPoolsRequest{}
+	mi := &file_weft_v1_services_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupPoolsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupPoolsRequest) ProtoMessage() {}
+
+func (x *ListGroupPoolsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupPoolsRequest.ProtoReflect.Descriptor instead.
+func (*ListGroupPoolsRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{60}
+}
+
+type ListGroupPoolsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pools         []*GroupPool           `protobuf:"bytes,1,rep,name=pools,proto3" json:"pools,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupPoolsResponse) Reset() {
+	*x = ListGroupPoolsResponse{}
+	mi := &file_weft_v1_services_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupPoolsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupPoolsResponse) ProtoMessage() {}
+
+func (x *ListGroupPoolsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupPoolsResponse.ProtoReflect.Descriptor instead.
+func (*ListGroupPoolsResponse) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *ListGroupPoolsResponse) GetPools() []*GroupPool {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+type UpdateGroupPoolRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Revision      int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Spec          *GroupPoolSpec         `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateGroupPoolRequest) Reset() {
+	*x = UpdateGroupPoolRequest{}
+	mi := &file_weft_v1_services_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateGroupPoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateGroupPoolRequest) ProtoMessage() {}
+
+func (x *UpdateGroupPoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateGroupPoolRequest.ProtoReflect.Descriptor instead.
+func (*UpdateGroupPoolRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *UpdateGroupPoolRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UpdateGroupPoolRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *UpdateGroupPoolRequest) GetSpec() *GroupPoolSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+type DeleteGroupPoolRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteGroupPoolRequest) Reset() {
+	*x = DeleteGroupPoolRequest{}
+	mi := &file_weft_v1_services_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteGroupPoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteGroupPoolRequest) ProtoMessage() {}
+
+func (x *DeleteGroupPoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteGroupPoolRequest.ProtoReflect.Descriptor instead.
+func (*DeleteGroupPoolRequest) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *DeleteGroupPoolRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type DeleteGroupPoolResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteGroupPoolResponse) Reset() {
+	*x = DeleteGroupPoolResponse{}
+	mi := &file_weft_v1_services_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteGroupPoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteGroupPoolResponse) ProtoMessage() {}
+
+func (x *DeleteGroupPoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_services_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteGroupPoolResponse.ProtoReflect.Descriptor instead.
+func (*DeleteGroupPoolResponse) Descriptor() ([]byte, []int) {
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *DeleteGroupPoolResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 type GetVersionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3016,7 +3340,7 @@ type GetVersionRequest struct {
 
 func (x *GetVersionRequest) Reset() {
 	*x = GetVersionRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[58]
+	mi := &file_weft_v1_services_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3028,7 +3352,7 @@ func (x *GetVersionRequest) String() string {
 func (*GetVersionRequest) ProtoMessage() {}
 
 func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[58]
+	mi := &file_weft_v1_services_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3041,7 +3365,7 @@ func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVersionRequest.ProtoReflect.Descriptor instead.
 func (*GetVersionRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{58}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{65}
 }
 
 type GetVersionResponse struct {
@@ -3055,7 +3379,7 @@ type GetVersionResponse struct {
 
 func (x *GetVersionResponse) Reset() {
 	*x = GetVersionResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[59]
+	mi := &file_weft_v1_services_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3067,7 +3391,7 @@ func (x *GetVersionResponse) String() string {
 func (*GetVersionResponse) ProtoMessage() {}
 
 func (x *GetVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[59]
+	mi := &file_weft_v1_services_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3080,7 +3404,7 @@ func (x *GetVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVersionResponse.ProtoReflect.Descriptor instead.
 func (*GetVersionResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{59}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GetVersionResponse) GetVersion() string {
@@ -3112,7 +3436,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[60]
+	mi := &file_weft_v1_services_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3124,7 +3448,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[60]
+	mi := &file_weft_v1_services_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3137,7 +3461,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{60}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{67}
 }
 
 type GetStatusResponse struct {
@@ -3163,7 +3487,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[61]
+	mi := &file_weft_v1_services_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +3499,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[61]
+	mi := &file_weft_v1_services_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +3512,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{61}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *GetStatusResponse) GetVersion() string {
@@ -3293,7 +3617,7 @@ type ListDropsRequest struct {
 
 func (x *ListDropsRequest) Reset() {
 	*x = ListDropsRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[62]
+	mi := &file_weft_v1_services_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3305,7 +3629,7 @@ func (x *ListDropsRequest) String() string {
 func (*ListDropsRequest) ProtoMessage() {}
 
 func (x *ListDropsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[62]
+	mi := &file_weft_v1_services_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3318,7 +3642,7 @@ func (x *ListDropsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDropsRequest.ProtoReflect.Descriptor instead.
 func (*ListDropsRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{62}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListDropsRequest) GetTenant() string {
@@ -3353,7 +3677,7 @@ type ListDropsResponse struct {
 
 func (x *ListDropsResponse) Reset() {
 	*x = ListDropsResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[63]
+	mi := &file_weft_v1_services_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3365,7 +3689,7 @@ func (x *ListDropsResponse) String() string {
 func (*ListDropsResponse) ProtoMessage() {}
 
 func (x *ListDropsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[63]
+	mi := &file_weft_v1_services_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3378,7 +3702,7 @@ func (x *ListDropsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDropsResponse.ProtoReflect.Descriptor instead.
 func (*ListDropsResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{63}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListDropsResponse) GetDrops() []*Drop {
@@ -3405,7 +3729,7 @@ type HostBooks struct {
 
 func (x *HostBooks) Reset() {
 	*x = HostBooks{}
-	mi := &file_weft_v1_services_proto_msgTypes[64]
+	mi := &file_weft_v1_services_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3417,7 +3741,7 @@ func (x *HostBooks) String() string {
 func (*HostBooks) ProtoMessage() {}
 
 func (x *HostBooks) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[64]
+	mi := &file_weft_v1_services_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3430,7 +3754,7 @@ func (x *HostBooks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostBooks.ProtoReflect.Descriptor instead.
 func (*HostBooks) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{64}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *HostBooks) GetHost() string {
@@ -3463,7 +3787,7 @@ type Drop struct {
 
 func (x *Drop) Reset() {
 	*x = Drop{}
-	mi := &file_weft_v1_services_proto_msgTypes[65]
+	mi := &file_weft_v1_services_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3475,7 +3799,7 @@ func (x *Drop) String() string {
 func (*Drop) ProtoMessage() {}
 
 func (x *Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[65]
+	mi := &file_weft_v1_services_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3488,7 +3812,7 @@ func (x *Drop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drop.ProtoReflect.Descriptor instead.
 func (*Drop) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{65}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Drop) GetHost() string {
@@ -3545,7 +3869,7 @@ type WaitAppliedRequest struct {
 
 func (x *WaitAppliedRequest) Reset() {
 	*x = WaitAppliedRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[66]
+	mi := &file_weft_v1_services_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3557,7 +3881,7 @@ func (x *WaitAppliedRequest) String() string {
 func (*WaitAppliedRequest) ProtoMessage() {}
 
 func (x *WaitAppliedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[66]
+	mi := &file_weft_v1_services_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3570,7 +3894,7 @@ func (x *WaitAppliedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitAppliedRequest.ProtoReflect.Descriptor instead.
 func (*WaitAppliedRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{66}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *WaitAppliedRequest) GetTenant() string {
@@ -3613,7 +3937,7 @@ type WaitAppliedResponse struct {
 
 func (x *WaitAppliedResponse) Reset() {
 	*x = WaitAppliedResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[67]
+	mi := &file_weft_v1_services_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3625,7 +3949,7 @@ func (x *WaitAppliedResponse) String() string {
 func (*WaitAppliedResponse) ProtoMessage() {}
 
 func (x *WaitAppliedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[67]
+	mi := &file_weft_v1_services_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3638,7 +3962,7 @@ func (x *WaitAppliedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitAppliedResponse.ProtoReflect.Descriptor instead.
 func (*WaitAppliedResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{67}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *WaitAppliedResponse) GetComplete() bool {
@@ -3670,7 +3994,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[68]
+	mi := &file_weft_v1_services_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3682,7 +4006,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[68]
+	mi := &file_weft_v1_services_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3695,7 +4019,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{68}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{75}
 }
 
 type BackupResponse struct {
@@ -3707,7 +4031,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[69]
+	mi := &file_weft_v1_services_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3719,7 +4043,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[69]
+	mi := &file_weft_v1_services_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3732,7 +4056,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{69}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *BackupResponse) GetChunk() []byte {
@@ -3751,7 +4075,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[70]
+	mi := &file_weft_v1_services_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3763,7 +4087,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[70]
+	mi := &file_weft_v1_services_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3776,7 +4100,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{70}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *RestoreRequest) GetChunk() []byte {
@@ -3797,7 +4121,7 @@ type RestoreResponse struct {
 
 func (x *RestoreResponse) Reset() {
 	*x = RestoreResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[71]
+	mi := &file_weft_v1_services_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3809,7 +4133,7 @@ func (x *RestoreResponse) String() string {
 func (*RestoreResponse) ProtoMessage() {}
 
 func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[71]
+	mi := &file_weft_v1_services_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3822,7 +4146,7 @@ func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
 func (*RestoreResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{71}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RestoreResponse) GetStoreId() string {
@@ -3858,7 +4182,7 @@ type CreateAPITokenRequest struct {
 
 func (x *CreateAPITokenRequest) Reset() {
 	*x = CreateAPITokenRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[72]
+	mi := &file_weft_v1_services_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3870,7 +4194,7 @@ func (x *CreateAPITokenRequest) String() string {
 func (*CreateAPITokenRequest) ProtoMessage() {}
 
 func (x *CreateAPITokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[72]
+	mi := &file_weft_v1_services_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3883,7 +4207,7 @@ func (x *CreateAPITokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAPITokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateAPITokenRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{72}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *CreateAPITokenRequest) GetName() string {
@@ -3924,7 +4248,7 @@ type CreateAPITokenResponse struct {
 
 func (x *CreateAPITokenResponse) Reset() {
 	*x = CreateAPITokenResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[73]
+	mi := &file_weft_v1_services_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3936,7 +4260,7 @@ func (x *CreateAPITokenResponse) String() string {
 func (*CreateAPITokenResponse) ProtoMessage() {}
 
 func (x *CreateAPITokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[73]
+	mi := &file_weft_v1_services_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3949,7 +4273,7 @@ func (x *CreateAPITokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAPITokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateAPITokenResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{73}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *CreateAPITokenResponse) GetToken() *APIToken {
@@ -3974,7 +4298,7 @@ type ListAPITokensRequest struct {
 
 func (x *ListAPITokensRequest) Reset() {
 	*x = ListAPITokensRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[74]
+	mi := &file_weft_v1_services_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3986,7 +4310,7 @@ func (x *ListAPITokensRequest) String() string {
 func (*ListAPITokensRequest) ProtoMessage() {}
 
 func (x *ListAPITokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[74]
+	mi := &file_weft_v1_services_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3999,7 +4323,7 @@ func (x *ListAPITokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAPITokensRequest.ProtoReflect.Descriptor instead.
 func (*ListAPITokensRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{74}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{81}
 }
 
 type ListAPITokensResponse struct {
@@ -4011,7 +4335,7 @@ type ListAPITokensResponse struct {
 
 func (x *ListAPITokensResponse) Reset() {
 	*x = ListAPITokensResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[75]
+	mi := &file_weft_v1_services_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4023,7 +4347,7 @@ func (x *ListAPITokensResponse) String() string {
 func (*ListAPITokensResponse) ProtoMessage() {}
 
 func (x *ListAPITokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[75]
+	mi := &file_weft_v1_services_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4036,7 +4360,7 @@ func (x *ListAPITokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAPITokensResponse.ProtoReflect.Descriptor instead.
 func (*ListAPITokensResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{75}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListAPITokensResponse) GetTokens() []*APIToken {
@@ -4055,7 +4379,7 @@ type DeleteAPITokenRequest struct {
 
 func (x *DeleteAPITokenRequest) Reset() {
 	*x = DeleteAPITokenRequest{}
-	mi := &file_weft_v1_services_proto_msgTypes[76]
+	mi := &file_weft_v1_services_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4067,7 +4391,7 @@ func (x *DeleteAPITokenRequest) String() string {
 func (*DeleteAPITokenRequest) ProtoMessage() {}
 
 func (x *DeleteAPITokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[76]
+	mi := &file_weft_v1_services_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4080,7 +4404,7 @@ func (x *DeleteAPITokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAPITokenRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAPITokenRequest) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{76}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *DeleteAPITokenRequest) GetName() string {
@@ -4098,7 +4422,7 @@ type DeleteAPITokenResponse struct {
 
 func (x *DeleteAPITokenResponse) Reset() {
 	*x = DeleteAPITokenResponse{}
-	mi := &file_weft_v1_services_proto_msgTypes[77]
+	mi := &file_weft_v1_services_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4110,7 +4434,7 @@ func (x *DeleteAPITokenResponse) String() string {
 func (*DeleteAPITokenResponse) ProtoMessage() {}
 
 func (x *DeleteAPITokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_services_proto_msgTypes[77]
+	mi := &file_weft_v1_services_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4123,7 +4447,7 @@ func (x *DeleteAPITokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAPITokenResponse.ProtoReflect.Descriptor instead.
 func (*DeleteAPITokenResponse) Descriptor() ([]byte, []int) {
-	return file_weft_v1_services_proto_rawDescGZIP(), []int{77}
+	return file_weft_v1_services_proto_rawDescGZIP(), []int{84}
 }
 
 var File_weft_v1_services_proto protoreflect.FileDescriptor
@@ -4299,6 +4623,22 @@ const file_weft_v1_services_proto_rawDesc = "" +
 	"\x14DeleteVNIPoolRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"3\n" +
 	"\x15DeleteVNIPoolResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"X\n" +
+	"\x16CreateGroupPoolRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
+	"\x04spec\x18\x02 \x01(\v2\x16.weft.v1.GroupPoolSpecR\x04spec\")\n" +
+	"\x13GetGroupPoolRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
+	"\x15ListGroupPoolsRequest\"B\n" +
+	"\x16ListGroupPoolsResponse\x12(\n" +
+	"\x05pools\x18\x01 \x03(\v2\x12.weft.v1.GroupPoolR\x05pools\"t\n" +
+	"\x16UpdateGroupPoolRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12*\n" +
+	"\x04spec\x18\x03 \x01(\v2\x16.weft.v1.GroupPoolSpecR\x04spec\",\n" +
+	"\x16DeleteGroupPoolRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"5\n" +
+	"\x17DeleteGroupPoolResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\"\x13\n" +
 	"\x11GetVersionRequest\"e\n" +
 	"\x12GetVersionResponse\x12\x18\n" +
@@ -4432,7 +4772,13 @@ const file_weft_v1_services_proto_rawDesc = "" +
 	"GetVNIPool\x12\x1a.weft.v1.GetVNIPoolRequest\x1a\x10.weft.v1.VNIPool\x12K\n" +
 	"\fListVNIPools\x12\x1c.weft.v1.ListVNIPoolsRequest\x1a\x1d.weft.v1.ListVNIPoolsResponse\x12@\n" +
 	"\rUpdateVNIPool\x12\x1d.weft.v1.UpdateVNIPoolRequest\x1a\x10.weft.v1.VNIPool\x12N\n" +
-	"\rDeleteVNIPool\x12\x1d.weft.v1.DeleteVNIPoolRequest\x1a\x1e.weft.v1.DeleteVNIPoolResponse2\x9b\x05\n" +
+	"\rDeleteVNIPool\x12\x1d.weft.v1.DeleteVNIPoolRequest\x1a\x1e.weft.v1.DeleteVNIPoolResponse2\x8d\x03\n" +
+	"\x10GroupPoolService\x12F\n" +
+	"\x0fCreateGroupPool\x12\x1f.weft.v1.CreateGroupPoolRequest\x1a\x12.weft.v1.GroupPool\x12@\n" +
+	"\fGetGroupPool\x12\x1c.weft.v1.GetGroupPoolRequest\x1a\x12.weft.v1.GroupPool\x12Q\n" +
+	"\x0eListGroupPools\x12\x1e.weft.v1.ListGroupPoolsRequest\x1a\x1f.weft.v1.ListGroupPoolsResponse\x12F\n" +
+	"\x0fUpdateGroupPool\x12\x1f.weft.v1.UpdateGroupPoolRequest\x1a\x12.weft.v1.GroupPool\x12T\n" +
+	"\x0fDeleteGroupPool\x12\x1f.weft.v1.DeleteGroupPoolRequest\x1a .weft.v1.DeleteGroupPoolResponse2\x9b\x05\n" +
 	"\rSystemService\x12E\n" +
 	"\n" +
 	"GetVersion\x12\x1a.weft.v1.GetVersionRequest\x1a\x1b.weft.v1.GetVersionResponse\x12B\n" +
@@ -4457,7 +4803,7 @@ func file_weft_v1_services_proto_rawDescGZIP() []byte {
 	return file_weft_v1_services_proto_rawDescData
 }
 
-var file_weft_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
+var file_weft_v1_services_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
 var file_weft_v1_services_proto_goTypes = []any{
 	(*ErrorDetail)(nil),              // 0: weft.v1.ErrorDetail
 	(*CreateTenantRequest)(nil),      // 1: weft.v1.CreateTenantRequest
@@ -4517,187 +4863,209 @@ var file_weft_v1_services_proto_goTypes = []any{
 	(*UpdateVNIPoolRequest)(nil),     // 55: weft.v1.UpdateVNIPoolRequest
 	(*DeleteVNIPoolRequest)(nil),     // 56: weft.v1.DeleteVNIPoolRequest
 	(*DeleteVNIPoolResponse)(nil),    // 57: weft.v1.DeleteVNIPoolResponse
-	(*GetVersionRequest)(nil),        // 58: weft.v1.GetVersionRequest
-	(*GetVersionResponse)(nil),       // 59: weft.v1.GetVersionResponse
-	(*GetStatusRequest)(nil),         // 60: weft.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),        // 61: weft.v1.GetStatusResponse
-	(*ListDropsRequest)(nil),         // 62: weft.v1.ListDropsRequest
-	(*ListDropsResponse)(nil),        // 63: weft.v1.ListDropsResponse
-	(*HostBooks)(nil),                // 64: weft.v1.HostBooks
-	(*Drop)(nil),                     // 65: weft.v1.Drop
-	(*WaitAppliedRequest)(nil),       // 66: weft.v1.WaitAppliedRequest
-	(*WaitAppliedResponse)(nil),      // 67: weft.v1.WaitAppliedResponse
-	(*BackupRequest)(nil),            // 68: weft.v1.BackupRequest
-	(*BackupResponse)(nil),           // 69: weft.v1.BackupResponse
-	(*RestoreRequest)(nil),           // 70: weft.v1.RestoreRequest
-	(*RestoreResponse)(nil),          // 71: weft.v1.RestoreResponse
-	(*CreateAPITokenRequest)(nil),    // 72: weft.v1.CreateAPITokenRequest
-	(*CreateAPITokenResponse)(nil),   // 73: weft.v1.CreateAPITokenResponse
-	(*ListAPITokensRequest)(nil),     // 74: weft.v1.ListAPITokensRequest
-	(*ListAPITokensResponse)(nil),    // 75: weft.v1.ListAPITokensResponse
-	(*DeleteAPITokenRequest)(nil),    // 76: weft.v1.DeleteAPITokenRequest
-	(*DeleteAPITokenResponse)(nil),   // 77: weft.v1.DeleteAPITokenResponse
-	(*TenantSpec)(nil),               // 78: weft.v1.TenantSpec
-	(*Tenant)(nil),                   // 79: weft.v1.Tenant
-	(*NetworkSpec)(nil),              // 80: weft.v1.NetworkSpec
-	(*Network)(nil),                  // 81: weft.v1.Network
-	(*NetworkVTEP)(nil),              // 82: weft.v1.NetworkVTEP
-	(*PortSpec)(nil),                 // 83: weft.v1.PortSpec
-	(*Port)(nil),                     // 84: weft.v1.Port
-	(*durationpb.Duration)(nil),      // 85: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 86: google.protobuf.Timestamp
-	(*Host)(nil),                     // 87: weft.v1.Host
-	(*HostSpec)(nil),                 // 88: weft.v1.HostSpec
-	(*VTEPSpec)(nil),                 // 89: weft.v1.VTEPSpec
-	(*VTEP)(nil),                     // 90: weft.v1.VTEP
-	(*VNIPoolSpec)(nil),              // 91: weft.v1.VNIPoolSpec
-	(*VNIPool)(nil),                  // 92: weft.v1.VNIPool
-	(*ProgramBooks)(nil),             // 93: weft.v1.ProgramBooks
-	(TokenScope)(0),                  // 94: weft.v1.TokenScope
-	(*APIToken)(nil),                 // 95: weft.v1.APIToken
-	(*Move)(nil),                     // 96: weft.v1.Move
+	(*CreateGroupPoolRequest)(nil),   // 58: weft.v1.CreateGroupPoolRequest
+	(*GetGroupPoolRequest)(nil),      // 59: weft.v1.GetGroupPoolRequest
+	(*ListGroupPoolsRequest)(nil),    // 60: weft.v1.ListGroupPoolsRequest
+	(*ListGroupPoolsResponse)(nil),   // 61: weft.v1.ListGroupPoolsResponse
+	(*UpdateGroupPoolRequest)(nil),   // 62: weft.v1.UpdateGroupPoolRequest
+	(*DeleteGroupPoolRequest)(nil),   // 63: weft.v1.DeleteGroupPoolRequest
+	(*DeleteGroupPoolResponse)(nil),  // 64: weft.v1.DeleteGroupPoolResponse
+	(*GetVersionRequest)(nil),        // 65: weft.v1.GetVersionRequest
+	(*GetVersionResponse)(nil),       // 66: weft.v1.GetVersionResponse
+	(*GetStatusRequest)(nil),         // 67: weft.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),        // 68: weft.v1.GetStatusResponse
+	(*ListDropsRequest)(nil),         // 69: weft.v1.ListDropsRequest
+	(*ListDropsResponse)(nil),        // 70: weft.v1.ListDropsResponse
+	(*HostBooks)(nil),                // 71: weft.v1.HostBooks
+	(*Drop)(nil),                     // 72: weft.v1.Drop
+	(*WaitAppliedRequest)(nil),       // 73: weft.v1.WaitAppliedRequest
+	(*WaitAppliedResponse)(nil),      // 74: weft.v1.WaitAppliedResponse
+	(*BackupRequest)(nil),            // 75: weft.v1.BackupRequest
+	(*BackupResponse)(nil),           // 76: weft.v1.BackupResponse
+	(*RestoreRequest)(nil),           // 77: weft.v1.RestoreRequest
+	(*RestoreResponse)(nil),          // 78: weft.v1.RestoreResponse
+	(*CreateAPITokenRequest)(nil),    // 79: weft.v1.CreateAPITokenRequest
+	(*CreateAPITokenResponse)(nil),   // 80: weft.v1.CreateAPITokenResponse
+	(*ListAPITokensRequest)(nil),     // 81: weft.v1.ListAPITokensRequest
+	(*ListAPITokensResponse)(nil),    // 82: weft.v1.ListAPITokensResponse
+	(*DeleteAPITokenRequest)(nil),    // 83: weft.v1.DeleteAPITokenRequest
+	(*DeleteAPITokenResponse)(nil),   // 84: weft.v1.DeleteAPITokenResponse
+	(*TenantSpec)(nil),               // 85: weft.v1.TenantSpec
+	(*Tenant)(nil),                   // 86: weft.v1.Tenant
+	(*NetworkSpec)(nil),              // 87: weft.v1.NetworkSpec
+	(*Network)(nil),                  // 88: weft.v1.Network
+	(*NetworkVTEP)(nil),              // 89: weft.v1.NetworkVTEP
+	(*PortSpec)(nil),                 // 90: weft.v1.PortSpec
+	(*Port)(nil),                     // 91: weft.v1.Port
+	(*durationpb.Duration)(nil),      // 92: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 93: google.protobuf.Timestamp
+	(*Host)(nil),                     // 94: weft.v1.Host
+	(*HostSpec)(nil),                 // 95: weft.v1.HostSpec
+	(*VTEPSpec)(nil),                 // 96: weft.v1.VTEPSpec
+	(*VTEP)(nil),                     // 97: weft.v1.VTEP
+	(*VNIPoolSpec)(nil),              // 98: weft.v1.VNIPoolSpec
+	(*VNIPool)(nil),                  // 99: weft.v1.VNIPool
+	(*GroupPoolSpec)(nil),            // 100: weft.v1.GroupPoolSpec
+	(*GroupPool)(nil),                // 101: weft.v1.GroupPool
+	(*ProgramBooks)(nil),             // 102: weft.v1.ProgramBooks
+	(TokenScope)(0),                  // 103: weft.v1.TokenScope
+	(*APIToken)(nil),                 // 104: weft.v1.APIToken
+	(*Move)(nil),                     // 105: weft.v1.Move
 }
 var file_weft_v1_services_proto_depIdxs = []int32{
-	78, // 0: weft.v1.CreateTenantRequest.spec:type_name -> weft.v1.TenantSpec
-	79, // 1: weft.v1.ListTenantsResponse.tenants:type_name -> weft.v1.Tenant
-	78, // 2: weft.v1.UpdateTenantRequest.spec:type_name -> weft.v1.TenantSpec
-	80, // 3: weft.v1.CreateNetworkRequest.spec:type_name -> weft.v1.NetworkSpec
-	81, // 4: weft.v1.ListNetworksResponse.networks:type_name -> weft.v1.Network
-	80, // 5: weft.v1.UpdateNetworkRequest.spec:type_name -> weft.v1.NetworkSpec
-	82, // 6: weft.v1.AddNetworkVTEPRequest.vtep:type_name -> weft.v1.NetworkVTEP
-	83, // 7: weft.v1.CreatePortRequest.spec:type_name -> weft.v1.PortSpec
-	84, // 8: weft.v1.ListPortsResponse.ports:type_name -> weft.v1.Port
-	83, // 9: weft.v1.UpdatePortRequest.spec:type_name -> weft.v1.PortSpec
-	85, // 10: weft.v1.CreateHostTokenRequest.lifetime:type_name -> google.protobuf.Duration
-	86, // 11: weft.v1.CreateHostTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	87, // 12: weft.v1.ListHostsResponse.hosts:type_name -> weft.v1.Host
-	88, // 13: weft.v1.UpdateHostRequest.spec:type_name -> weft.v1.HostSpec
-	87, // 14: weft.v1.DrainHostResponse.host:type_name -> weft.v1.Host
-	84, // 15: weft.v1.DrainHostResponse.ports:type_name -> weft.v1.Port
-	87, // 16: weft.v1.FailHostResponse.host:type_name -> weft.v1.Host
-	89, // 17: weft.v1.CreateVTEPRequest.spec:type_name -> weft.v1.VTEPSpec
-	90, // 18: weft.v1.ListVTEPsResponse.vteps:type_name -> weft.v1.VTEP
-	89, // 19: weft.v1.UpdateVTEPRequest.spec:type_name -> weft.v1.VTEPSpec
-	91, // 20: weft.v1.CreateVNIPoolRequest.spec:type_name -> weft.v1.VNIPoolSpec
-	92, // 21: weft.v1.ListVNIPoolsResponse.pools:type_name -> weft.v1.VNIPool
-	91, // 22: weft.v1.UpdateVNIPoolRequest.spec:type_name -> weft.v1.VNIPoolSpec
-	87, // 23: weft.v1.GetStatusResponse.hosts:type_name -> weft.v1.Host
-	86, // 24: weft.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	65, // 25: weft.v1.ListDropsResponse.drops:type_name -> weft.v1.Drop
-	64, // 26: weft.v1.ListDropsResponse.books:type_name -> weft.v1.HostBooks
-	93, // 27: weft.v1.HostBooks.books:type_name -> weft.v1.ProgramBooks
-	85, // 28: weft.v1.WaitAppliedRequest.timeout:type_name -> google.protobuf.Duration
-	94, // 29: weft.v1.CreateAPITokenRequest.scope:type_name -> weft.v1.TokenScope
-	85, // 30: weft.v1.CreateAPITokenRequest.lifetime:type_name -> google.protobuf.Duration
-	95, // 31: weft.v1.CreateAPITokenResponse.token:type_name -> weft.v1.APIToken
-	95, // 32: weft.v1.ListAPITokensResponse.tokens:type_name -> weft.v1.APIToken
-	1,  // 33: weft.v1.TenantService.CreateTenant:input_type -> weft.v1.CreateTenantRequest
-	2,  // 34: weft.v1.TenantService.GetTenant:input_type -> weft.v1.GetTenantRequest
-	3,  // 35: weft.v1.TenantService.ListTenants:input_type -> weft.v1.ListTenantsRequest
-	5,  // 36: weft.v1.TenantService.UpdateTenant:input_type -> weft.v1.UpdateTenantRequest
-	6,  // 37: weft.v1.TenantService.DeleteTenant:input_type -> weft.v1.DeleteTenantRequest
-	8,  // 38: weft.v1.NetworkService.CreateNetwork:input_type -> weft.v1.CreateNetworkRequest
-	9,  // 39: weft.v1.NetworkService.GetNetwork:input_type -> weft.v1.GetNetworkRequest
-	10, // 40: weft.v1.NetworkService.ListNetworks:input_type -> weft.v1.ListNetworksRequest
-	12, // 41: weft.v1.NetworkService.UpdateNetwork:input_type -> weft.v1.UpdateNetworkRequest
-	13, // 42: weft.v1.NetworkService.DeleteNetwork:input_type -> weft.v1.DeleteNetworkRequest
-	15, // 43: weft.v1.NetworkService.AddNetworkVTEP:input_type -> weft.v1.AddNetworkVTEPRequest
-	16, // 44: weft.v1.NetworkService.RemoveNetworkVTEP:input_type -> weft.v1.RemoveNetworkVTEPRequest
-	17, // 45: weft.v1.PortService.CreatePort:input_type -> weft.v1.CreatePortRequest
-	18, // 46: weft.v1.PortService.GetPort:input_type -> weft.v1.GetPortRequest
-	19, // 47: weft.v1.PortService.ListPorts:input_type -> weft.v1.ListPortsRequest
-	21, // 48: weft.v1.PortService.UpdatePort:input_type -> weft.v1.UpdatePortRequest
-	22, // 49: weft.v1.PortService.DeletePort:input_type -> weft.v1.DeletePortRequest
-	24, // 50: weft.v1.PortService.BindPort:input_type -> weft.v1.BindPortRequest
-	25, // 51: weft.v1.PortService.MovePort:input_type -> weft.v1.MovePortRequest
-	26, // 52: weft.v1.PortService.PrepareMove:input_type -> weft.v1.PrepareMoveRequest
-	27, // 53: weft.v1.PortService.CommitMove:input_type -> weft.v1.CommitMoveRequest
-	28, // 54: weft.v1.PortService.AbortMove:input_type -> weft.v1.AbortMoveRequest
-	29, // 55: weft.v1.PortService.WatchMove:input_type -> weft.v1.WatchMoveRequest
-	30, // 56: weft.v1.PortService.UnbindPort:input_type -> weft.v1.UnbindPortRequest
-	31, // 57: weft.v1.HostService.CreateHostToken:input_type -> weft.v1.CreateHostTokenRequest
-	33, // 58: weft.v1.HostService.GetHost:input_type -> weft.v1.GetHostRequest
-	34, // 59: weft.v1.HostService.ListHosts:input_type -> weft.v1.ListHostsRequest
-	36, // 60: weft.v1.HostService.UpdateHost:input_type -> weft.v1.UpdateHostRequest
-	37, // 61: weft.v1.HostService.RemoveHost:input_type -> weft.v1.RemoveHostRequest
-	38, // 62: weft.v1.HostService.DrainHost:input_type -> weft.v1.DrainHostRequest
-	40, // 63: weft.v1.HostService.FailHost:input_type -> weft.v1.FailHostRequest
-	42, // 64: weft.v1.HostService.ReturnHost:input_type -> weft.v1.ReturnHostRequest
-	44, // 65: weft.v1.VTEPService.CreateVTEP:input_type -> weft.v1.CreateVTEPRequest
-	45, // 66: weft.v1.VTEPService.GetVTEP:input_type -> weft.v1.GetVTEPRequest
-	46, // 67: weft.v1.VTEPService.ListVTEPs:input_type -> weft.v1.ListVTEPsRequest
-	48, // 68: weft.v1.VTEPService.UpdateVTEP:input_type -> weft.v1.UpdateVTEPRequest
-	49, // 69: weft.v1.VTEPService.DeleteVTEP:input_type -> weft.v1.DeleteVTEPRequest
-	51, // 70: weft.v1.VNIPoolService.CreateVNIPool:input_type -> weft.v1.CreateVNIPoolRequest
-	52, // 71: weft.v1.VNIPoolService.GetVNIPool:input_type -> weft.v1.GetVNIPoolRequest
-	53, // 72: weft.v1.VNIPoolService.ListVNIPools:input_type -> weft.v1.ListVNIPoolsRequest
-	55, // 73: weft.v1.VNIPoolService.UpdateVNIPool:input_type -> weft.v1.UpdateVNIPoolRequest
-	56, // 74: weft.v1.VNIPoolService.DeleteVNIPool:input_type -> weft.v1.DeleteVNIPoolRequest
-	58, // 75: weft.v1.SystemService.GetVersion:input_type -> weft.v1.GetVersionRequest
-	60, // 76: weft.v1.SystemService.GetStatus:input_type -> weft.v1.GetStatusRequest
-	62, // 77: weft.v1.SystemService.ListDrops:input_type -> weft.v1.ListDropsRequest
-	66, // 78: weft.v1.SystemService.WaitApplied:input_type -> weft.v1.WaitAppliedRequest
-	68, // 79: weft.v1.SystemService.Backup:input_type -> weft.v1.BackupRequest
-	70, // 80: weft.v1.SystemService.Restore:input_type -> weft.v1.RestoreRequest
-	72, // 81: weft.v1.SystemService.CreateAPIToken:input_type -> weft.v1.CreateAPITokenRequest
-	74, // 82: weft.v1.SystemService.ListAPITokens:input_type -> weft.v1.ListAPITokensRequest
-	76, // 83: weft.v1.SystemService.DeleteAPIToken:input_type -> weft.v1.DeleteAPITokenRequest
-	79, // 84: weft.v1.TenantService.CreateTenant:output_type -> weft.v1.Tenant
-	79, // 85: weft.v1.TenantService.GetTenant:output_type -> weft.v1.Tenant
-	4,  // 86: weft.v1.TenantService.ListTenants:output_type -> weft.v1.ListTenantsResponse
-	79, // 87: weft.v1.TenantService.UpdateTenant:output_type -> weft.v1.Tenant
-	7,  // 88: weft.v1.TenantService.DeleteTenant:output_type -> weft.v1.DeleteTenantResponse
-	81, // 89: weft.v1.NetworkService.CreateNetwork:output_type -> weft.v1.Network
-	81, // 90: weft.v1.NetworkService.GetNetwork:output_type -> weft.v1.Network
-	11, // 91: weft.v1.NetworkService.ListNetworks:output_type -> weft.v1.ListNetworksResponse
-	81, // 92: weft.v1.NetworkService.UpdateNetwork:output_type -> weft.v1.Network
-	14, // 93: weft.v1.NetworkService.DeleteNetwork:output_type -> weft.v1.DeleteNetworkResponse
-	81, // 94: weft.v1.NetworkService.AddNetworkVTEP:output_type -> weft.v1.Network
-	81, // 95: weft.v1.NetworkService.RemoveNetworkVTEP:output_type -> weft.v1.Network
-	84, // 96: weft.v1.PortService.CreatePort:output_type -> weft.v1.Port
-	84, // 97: weft.v1.PortService.GetPort:output_type -> weft.v1.Port
-	20, // 98: weft.v1.PortService.ListPorts:output_type -> weft.v1.ListPortsResponse
-	84, // 99: weft.v1.PortService.UpdatePort:output_type -> weft.v1.Port
-	23, // 100: weft.v1.PortService.DeletePort:output_type -> weft.v1.DeletePortResponse
-	84, // 101: weft.v1.PortService.BindPort:output_type -> weft.v1.Port
-	84, // 102: weft.v1.PortService.MovePort:output_type -> weft.v1.Port
-	84, // 103: weft.v1.PortService.PrepareMove:output_type -> weft.v1.Port
-	84, // 104: weft.v1.PortService.CommitMove:output_type -> weft.v1.Port
-	84, // 105: weft.v1.PortService.AbortMove:output_type -> weft.v1.Port
-	96, // 106: weft.v1.PortService.WatchMove:output_type -> weft.v1.Move
-	84, // 107: weft.v1.PortService.UnbindPort:output_type -> weft.v1.Port
-	32, // 108: weft.v1.HostService.CreateHostToken:output_type -> weft.v1.CreateHostTokenResponse
-	87, // 109: weft.v1.HostService.GetHost:output_type -> weft.v1.Host
-	35, // 110: weft.v1.HostService.ListHosts:output_type -> weft.v1.ListHostsResponse
-	87, // 111: weft.v1.HostService.UpdateHost:output_type -> weft.v1.Host
-	43, // 112: weft.v1.HostService.RemoveHost:output_type -> weft.v1.RemoveHostResponse
-	39, // 113: weft.v1.HostService.DrainHost:output_type -> weft.v1.DrainHostResponse
-	41, // 114: weft.v1.HostService.FailHost:output_type -> weft.v1.FailHostResponse
-	87, // 115: weft.v1.HostService.ReturnHost:output_type -> weft.v1.Host
-	90, // 116: weft.v1.VTEPService.CreateVTEP:output_type -> weft.v1.VTEP
-	90, // 117: weft.v1.VTEPService.GetVTEP:output_type -> weft.v1.VTEP
-	47, // 118: weft.v1.VTEPService.ListVTEPs:output_type -> weft.v1.ListVTEPsResponse
-	90, // 119: weft.v1.VTEPService.UpdateVTEP:output_type -> weft.v1.VTEP
-	50, // 120: weft.v1.VTEPService.DeleteVTEP:output_type -> weft.v1.DeleteVTEPResponse
-	92, // 121: weft.v1.VNIPoolService.CreateVNIPool:output_type -> weft.v1.VNIPool
-	92, // 122: weft.v1.VNIPoolService.GetVNIPool:output_type -> weft.v1.VNIPool
-	54, // 123: weft.v1.VNIPoolService.ListVNIPools:output_type -> weft.v1.ListVNIPoolsResponse
-	92, // 124: weft.v1.VNIPoolService.UpdateVNIPool:output_type -> weft.v1.VNIPool
-	57, // 125: weft.v1.VNIPoolService.DeleteVNIPool:output_type -> weft.v1.DeleteVNIPoolResponse
-	59, // 126: weft.v1.SystemService.GetVersion:output_type -> weft.v1.GetVersionResponse
-	61, // 127: weft.v1.SystemService.GetStatus:output_type -> weft.v1.GetStatusResponse
-	63, // 128: weft.v1.SystemService.ListDrops:output_type -> weft.v1.ListDropsResponse
-	67, // 129: weft.v1.SystemService.WaitApplied:output_type -> weft.v1.WaitAppliedResponse
-	69, // 130: weft.v1.SystemService.Backup:output_type -> weft.v1.BackupResponse
-	71, // 131: weft.v1.SystemService.Restore:output_type -> weft.v1.RestoreResponse
-	73, // 132: weft.v1.SystemService.CreateAPIToken:output_type -> weft.v1.CreateAPITokenResponse
-	75, // 133: weft.v1.SystemService.ListAPITokens:output_type -> weft.v1.ListAPITokensResponse
-	77, // 134: weft.v1.SystemService.DeleteAPIToken:output_type -> weft.v1.DeleteAPITokenResponse
-	84, // [84:135] is the sub-list for method output_type
-	33, // [33:84] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	85,  // 0: weft.v1.CreateTenantRequest.spec:type_name -> weft.v1.TenantSpec
+	86,  // 1: weft.v1.ListTenantsResponse.tenants:type_name -> weft.v1.Tenant
+	85,  // 2: weft.v1.UpdateTenantRequest.spec:type_name -> weft.v1.TenantSpec
+	87,  // 3: weft.v1.CreateNetworkRequest.spec:type_name -> weft.v1.NetworkSpec
+	88,  // 4: weft.v1.ListNetworksResponse.networks:type_name -> weft.v1.Network
+	87,  // 5: weft.v1.UpdateNetworkRequest.spec:type_name -> weft.v1.NetworkSpec
+	89,  // 6: weft.v1.AddNetworkVTEPRequest.vtep:type_name -> weft.v1.NetworkVTEP
+	90,  // 7: weft.v1.CreatePortRequest.spec:type_name -> weft.v1.PortSpec
+	91,  // 8: weft.v1.ListPortsResponse.ports:type_name -> weft.v1.Port
+	90,  // 9: weft.v1.UpdatePortRequest.spec:type_name -> weft.v1.PortSpec
+	92,  // 10: weft.v1.CreateHostTokenRequest.lifetime:type_name -> google.protobuf.Duration
+	93,  // 11: weft.v1.CreateHostTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	94,  // 12: weft.v1.ListHostsResponse.hosts:type_name -> weft.v1.Host
+	95,  // 13: weft.v1.UpdateHostRequest.spec:type_name -> weft.v1.HostSpec
+	94,  // 14: weft.v1.DrainHostResponse.host:type_name -> weft.v1.Host
+	91,  // 15: weft.v1.DrainHostResponse.ports:type_name -> weft.v1.Port
+	94,  // 16: weft.v1.FailHostResponse.host:type_name -> weft.v1.Host
+	96,  // 17: weft.v1.CreateVTEPRequest.spec:type_name -> weft.v1.VTEPSpec
+	97,  // 18: weft.v1.ListVTEPsResponse.vteps:type_name -> weft.v1.VTEP
+	96,  // 19: weft.v1.UpdateVTEPRequest.spec:type_name -> weft.v1.VTEPSpec
+	98,  // 20: weft.v1.CreateVNIPoolRequest.spec:type_name -> weft.v1.VNIPoolSpec
+	99,  // 21: weft.v1.ListVNIPoolsResponse.pools:type_name -> weft.v1.VNIPool
+	98,  // 22: weft.v1.UpdateVNIPoolRequest.spec:type_name -> weft.v1.VNIPoolSpec
+	100, // 23: weft.v1.CreateGroupPoolRequest.spec:type_name -> weft.v1.GroupPoolSpec
+	101, // 24: weft.v1.ListGroupPoolsResponse.pools:type_name -> weft.v1.GroupPool
+	100, // 25: weft.v1.UpdateGroupPoolRequest.spec:type_name -> weft.v1.GroupPoolSpec
+	94,  // 26: weft.v1.GetStatusResponse.hosts:type_name -> weft.v1.Host
+	93,  // 27: weft.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	72,  // 28: weft.v1.ListDropsResponse.drops:type_name -> weft.v1.Drop
+	71,  // 29: weft.v1.ListDropsResponse.books:type_name -> weft.v1.HostBooks
+	102, // 30: weft.v1.HostBooks.books:type_name -> weft.v1.ProgramBooks
+	92,  // 31: weft.v1.WaitAppliedRequest.timeout:type_name -> google.protobuf.Duration
+	103, // 32: weft.v1.CreateAPITokenRequest.scope:type_name -> weft.v1.TokenScope
+	92,  // 33: weft.v1.CreateAPITokenRequest.lifetime:type_name -> google.protobuf.Duration
+	104, // 34: weft.v1.CreateAPITokenResponse.token:type_name -> weft.v1.APIToken
+	104, // 35: weft.v1.ListAPITokensResponse.tokens:type_name -> weft.v1.APIToken
+	1,   // 36: weft.v1.TenantService.CreateTenant:input_type -> weft.v1.CreateTenantRequest
+	2,   // 37: weft.v1.TenantService.GetTenant:input_type -> weft.v1.GetTenantRequest
+	3,   // 38: weft.v1.TenantService.ListTenants:input_type -> weft.v1.ListTenantsRequest
+	5,   // 39: weft.v1.TenantService.UpdateTenant:input_type -> weft.v1.UpdateTenantRequest
+	6,   // 40: weft.v1.TenantService.DeleteTenant:input_type -> weft.v1.DeleteTenantRequest
+	8,   // 41: weft.v1.NetworkService.CreateNetwork:input_type -> weft.v1.CreateNetworkRequest
+	9,   // 42: weft.v1.NetworkService.GetNetwork:input_type -> weft.v1.GetNetworkRequest
+	10,  // 43: weft.v1.NetworkService.ListNetworks:input_type -> weft.v1.ListNetworksRequest
+	12,  // 44: weft.v1.NetworkService.UpdateNetwork:input_type -> weft.v1.UpdateNetworkRequest
+	13,  // 45: weft.v1.NetworkService.DeleteNetwork:input_type -> weft.v1.DeleteNetworkRequest
+	15,  // 46: weft.v1.NetworkService.AddNetworkVTEP:input_type -> weft.v1.AddNetworkVTEPRequest
+	16,  // 47: weft.v1.NetworkService.RemoveNetworkVTEP:input_type -> weft.v1.RemoveNetworkVTEPRequest
+	17,  // 48: weft.v1.PortService.CreatePort:input_type -> weft.v1.CreatePortRequest
+	18,  // 49: weft.v1.PortService.GetPort:input_type -> weft.v1.GetPortRequest
+	19,  // 50: weft.v1.PortService.ListPorts:input_type -> weft.v1.ListPortsRequest
+	21,  // 51: weft.v1.PortService.UpdatePort:input_type -> weft.v1.UpdatePortRequest
+	22,  // 52: weft.v1.PortService.DeletePort:input_type -> weft.v1.DeletePortRequest
+	24,  // 53: weft.v1.PortService.BindPort:input_type -> weft.v1.BindPortRequest
+	25,  // 54: weft.v1.PortService.MovePort:input_type -> weft.v1.MovePortRequest
+	26,  // 55: weft.v1.PortService.PrepareMove:input_type -> weft.v1.PrepareMoveRequest
+	27,  // 56: weft.v1.PortService.CommitMove:input_type -> weft.v1.CommitMoveRequest
+	28,  // 57: weft.v1.PortService.AbortMove:input_type -> weft.v1.AbortMoveRequest
+	29,  // 58: weft.v1.PortService.WatchMove:input_type -> weft.v1.WatchMoveRequest
+	30,  // 59: weft.v1.PortService.UnbindPort:input_type -> weft.v1.UnbindPortRequest
+	31,  // 60: weft.v1.HostService.CreateHostToken:input_type -> weft.v1.CreateHostTokenRequest
+	33,  // 61: weft.v1.HostService.GetHost:input_type -> weft.v1.GetHostRequest
+	34,  // 62: weft.v1.HostService.ListHosts:input_type -> weft.v1.ListHostsRequest
+	36,  // 63: weft.v1.HostService.UpdateHost:input_type -> weft.v1.UpdateHostRequest
+	37,  // 64: weft.v1.HostService.RemoveHost:input_type -> weft.v1.RemoveHostRequest
+	38,  // 65: weft.v1.HostService.DrainHost:input_type -> weft.v1.DrainHostRequest
+	40,  // 66: weft.v1.HostService.FailHost:input_type -> weft.v1.FailHostRequest
+	42,  // 67: weft.v1.HostService.ReturnHost:input_type -> weft.v1.ReturnHostRequest
+	44,  // 68: weft.v1.VTEPService.CreateVTEP:input_type -> weft.v1.CreateVTEPRequest
+	45,  // 69: weft.v1.VTEPService.GetVTEP:input_type -> weft.v1.GetVTEPRequest
+	46,  // 70: weft.v1.VTEPService.ListVTEPs:input_type -> weft.v1.ListVTEPsRequest
+	48,  // 71: weft.v1.VTEPService.UpdateVTEP:input_type -> weft.v1.UpdateVTEPRequest
+	49,  // 72: weft.v1.VTEPService.DeleteVTEP:input_type -> weft.v1.DeleteVTEPRequest
+	51,  // 73: weft.v1.VNIPoolService.CreateVNIPool:input_type -> weft.v1.CreateVNIPoolRequest
+	52,  // 74: weft.v1.VNIPoolService.GetVNIPool:input_type -> weft.v1.GetVNIPoolRequest
+	53,  // 75: weft.v1.VNIPoolService.ListVNIPools:input_type -> weft.v1.ListVNIPoolsRequest
+	55,  // 76: weft.v1.VNIPoolService.UpdateVNIPool:input_type -> weft.v1.UpdateVNIPoolRequest
+	56,  // 77: weft.v1.VNIPoolService.DeleteVNIPool:input_type -> weft.v1.DeleteVNIPoolRequest
+	58,  // 78: weft.v1.GroupPoolService.CreateGroupPool:input_type -> weft.v1.CreateGroupPoolRequest
+	59,  // 79: weft.v1.GroupPoolService.GetGroupPool:input_type -> weft.v1.GetGroupPoolRequest
+	60,  // 80: weft.v1.GroupPoolService.ListGroupPools:input_type -> weft.v1.ListGroupPoolsRequest
+	62,  // 81: weft.v1.GroupPoolService.UpdateGroupPool:input_type -> weft.v1.UpdateGroupPoolRequest
+	63,  // 82: weft.v1.GroupPoolService.DeleteGroupPool:input_type -> weft.v1.DeleteGroupPoolRequest
+	65,  // 83: weft.v1.SystemService.GetVersion:input_type -> weft.v1.GetVersionRequest
+	67,  // 84: weft.v1.SystemService.GetStatus:input_type -> weft.v1.GetStatusRequest
+	69,  // 85: weft.v1.SystemService.ListDrops:input_type -> weft.v1.ListDropsRequest
+	73,  // 86: weft.v1.SystemService.WaitApplied:input_type -> weft.v1.WaitAppliedRequest
+	75,  // 87: weft.v1.SystemService.Backup:input_type -> weft.v1.BackupRequest
+	77,  // 88: weft.v1.SystemService.Restore:input_type -> weft.v1.RestoreRequest
+	79,  // 89: weft.v1.SystemService.CreateAPIToken:input_type -> weft.v1.CreateAPITokenRequest
+	81,  // 90: weft.v1.SystemService.ListAPITokens:input_type -> weft.v1.ListAPITokensRequest
+	83,  // 91: weft.v1.SystemService.DeleteAPIToken:input_type -> weft.v1.DeleteAPITokenRequest
+	86,  // 92: weft.v1.TenantService.CreateTenant:output_type -> weft.v1.Tenant
+	86,  // 93: weft.v1.TenantService.GetTenant:output_type -> weft.v1.Tenant
+	4,   // 94: weft.v1.TenantService.ListTenants:output_type -> weft.v1.ListTenantsResponse
+	86,  // 95: weft.v1.TenantService.UpdateTenant:output_type -> weft.v1.Tenant
+	7,   // 96: weft.v1.TenantService.DeleteTenant:output_type -> weft.v1.DeleteTenantResponse
+	88,  // 97: weft.v1.NetworkService.CreateNetwork:output_type -> weft.v1.Network
+	88,  // 98: weft.v1.NetworkService.GetNetwork:output_type -> weft.v1.Network
+	11,  // 99: weft.v1.NetworkService.ListNetworks:output_type -> weft.v1.ListNetworksResponse
+	88,  // 100: weft.v1.NetworkService.UpdateNetwork:output_type -> weft.v1.Network
+	14,  // 101: weft.v1.NetworkService.DeleteNetwork:output_type -> weft.v1.DeleteNetworkResponse
+	88,  // 102: weft.v1.NetworkService.AddNetworkVTEP:output_type -> weft.v1.Network
+	88,  // 103: weft.v1.NetworkService.RemoveNetworkVTEP:output_type -> weft.v1.Network
+	91,  // 104: weft.v1.PortService.CreatePort:output_type -> weft.v1.Port
+	91,  // 105: weft.v1.PortService.GetPort:output_type -> weft.v1.Port
+	20,  // 106: weft.v1.PortService.ListPorts:output_type -> weft.v1.ListPortsResponse
+	91,  // 107: weft.v1.PortService.UpdatePort:output_type -> weft.v1.Port
+	23,  // 108: weft.v1.PortService.DeletePort:output_type -> weft.v1.DeletePortResponse
+	91,  // 109: weft.v1.PortService.BindPort:output_type -> weft.v1.Port
+	91,  // 110: weft.v1.PortService.MovePort:output_type -> weft.v1.Port
+	91,  // 111: weft.v1.PortService.PrepareMove:output_type -> weft.v1.Port
+	91,  // 112: weft.v1.PortService.CommitMove:output_type -> weft.v1.Port
+	91,  // 113: weft.v1.PortService.AbortMove:output_type -> weft.v1.Port
+	105, // 114: weft.v1.PortService.WatchMove:output_type -> weft.v1.Move
+	91,  // 115: weft.v1.PortService.UnbindPort:output_type -> weft.v1.Port
+	32,  // 116: weft.v1.HostService.CreateHostToken:output_type -> weft.v1.CreateHostTokenResponse
+	94,  // 117: weft.v1.HostService.GetHost:output_type -> weft.v1.Host
+	35,  // 118: weft.v1.HostService.ListHosts:output_type -> weft.v1.ListHostsResponse
+	94,  // 119: weft.v1.HostService.UpdateHost:output_type -> weft.v1.Host
+	43,  // 120: weft.v1.HostService.RemoveHost:output_type -> weft.v1.RemoveHostResponse
+	39,  // 121: weft.v1.HostService.DrainHost:output_type -> weft.v1.DrainHostResponse
+	41,  // 122: weft.v1.HostService.FailHost:output_type -> weft.v1.FailHostResponse
+	94,  // 123: weft.v1.HostService.ReturnHost:output_type -> weft.v1.Host
+	97,  // 124: weft.v1.VTEPService.CreateVTEP:output_type -> weft.v1.VTEP
+	97,  // 125: weft.v1.VTEPService.GetVTEP:output_type -> weft.v1.VTEP
+	47,  // 126: weft.v1.VTEPService.ListVTEPs:output_type -> weft.v1.ListVTEPsResponse
+	97,  // 127: weft.v1.VTEPService.UpdateVTEP:output_type -> weft.v1.VTEP
+	50,  // 128: weft.v1.VTEPService.DeleteVTEP:output_type -> weft.v1.DeleteVTEPResponse
+	99,  // 129: weft.v1.VNIPoolService.CreateVNIPool:output_type -> weft.v1.VNIPool
+	99,  // 130: weft.v1.VNIPoolService.GetVNIPool:output_type -> weft.v1.VNIPool
+	54,  // 131: weft.v1.VNIPoolService.ListVNIPools:output_type -> weft.v1.ListVNIPoolsResponse
+	99,  // 132: weft.v1.VNIPoolService.UpdateVNIPool:output_type -> weft.v1.VNIPool
+	57,  // 133: weft.v1.VNIPoolService.DeleteVNIPool:output_type -> weft.v1.DeleteVNIPoolResponse
+	101, // 134: weft.v1.GroupPoolService.CreateGroupPool:output_type -> weft.v1.GroupPool
+	101, // 135: weft.v1.GroupPoolService.GetGroupPool:output_type -> weft.v1.GroupPool
+	61,  // 136: weft.v1.GroupPoolService.ListGroupPools:output_type -> weft.v1.ListGroupPoolsResponse
+	101, // 137: weft.v1.GroupPoolService.UpdateGroupPool:output_type -> weft.v1.GroupPool
+	64,  // 138: weft.v1.GroupPoolService.DeleteGroupPool:output_type -> weft.v1.DeleteGroupPoolResponse
+	66,  // 139: weft.v1.SystemService.GetVersion:output_type -> weft.v1.GetVersionResponse
+	68,  // 140: weft.v1.SystemService.GetStatus:output_type -> weft.v1.GetStatusResponse
+	70,  // 141: weft.v1.SystemService.ListDrops:output_type -> weft.v1.ListDropsResponse
+	74,  // 142: weft.v1.SystemService.WaitApplied:output_type -> weft.v1.WaitAppliedResponse
+	76,  // 143: weft.v1.SystemService.Backup:output_type -> weft.v1.BackupResponse
+	78,  // 144: weft.v1.SystemService.Restore:output_type -> weft.v1.RestoreResponse
+	80,  // 145: weft.v1.SystemService.CreateAPIToken:output_type -> weft.v1.CreateAPITokenResponse
+	82,  // 146: weft.v1.SystemService.ListAPITokens:output_type -> weft.v1.ListAPITokensResponse
+	84,  // 147: weft.v1.SystemService.DeleteAPIToken:output_type -> weft.v1.DeleteAPITokenResponse
+	92,  // [92:148] is the sub-list for method output_type
+	36,  // [36:92] is the sub-list for method input_type
+	36,  // [36:36] is the sub-list for extension type_name
+	36,  // [36:36] is the sub-list for extension extendee
+	0,   // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_services_proto_init() }
@@ -4712,9 +5080,9 @@ func file_weft_v1_services_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_services_proto_rawDesc), len(file_weft_v1_services_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   78,
+			NumMessages:   85,
 			NumExtensions: 0,
-			NumServices:   7,
+			NumServices:   8,
 		},
 		GoTypes:           file_weft_v1_services_proto_goTypes,
 		DependencyIndexes: file_weft_v1_services_proto_depIdxs,

@@ -1035,6 +1035,8 @@ type NetworkSpec struct {
 	Flood FloodMethod `protobuf:"varint,9,opt,name=flood,proto3,enum=weft.v1.FloodMethod" json:"flood,omitempty"`
 	// An IPv4 or IPv6 multicast address of the underlay. Networks may share one.
 	Group string `protobuf:"bytes,10,opt,name=group,proto3" json:"group,omitempty"`
+	// The group pool that the group is taken from, instead of giving one.
+	GroupPool string `protobuf:"bytes,11,opt,name=group_pool,json=groupPool,proto3" json:"group_pool,omitempty"`
 	// Set: MACs that the plan does not know are learned from frames, for networks shared with VTEPs that weft does not run.
 	Learning *Learning `protobuf:"bytes,12,opt,name=learning,proto3" json:"learning,omitempty"`
 	// What the hosts tell the network's workloads of it. A network with subnets has it unless it is disabled.
@@ -1143,6 +1145,13 @@ func (x *NetworkSpec) GetFlood() FloodMethod {
 func (x *NetworkSpec) GetGroup() string {
 	if x != nil {
 		return x.Group
+	}
+	return ""
+}
+
+func (x *NetworkSpec) GetGroupPool() string {
+	if x != nil {
+		return x.GroupPool
 	}
 	return ""
 }
@@ -3472,6 +3481,208 @@ func (x *VNIPoolStatus) GetQuarantined() uint32 {
 	return 0
 }
 
+// GroupPool is a range of multicast addresses of the underlay to take the groups of networks from. No address is in two pools.
+type GroupPool struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Meta          *Meta                  `protobuf:"bytes,2,opt,name=meta,proto3" json:"meta,omitempty"`
+	Spec          *GroupPoolSpec         `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	Status        *GroupPoolStatus       `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupPool) Reset() {
+	*x = GroupPool{}
+	mi := &file_weft_v1_types_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupPool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupPool) ProtoMessage() {}
+
+func (x *GroupPool) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_types_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupPool.ProtoReflect.Descriptor instead.
+func (*GroupPool) Descriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *GroupPool) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GroupPool) GetMeta() *Meta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *GroupPool) GetSpec() *GroupPoolSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *GroupPool) GetStatus() *GroupPoolStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+type GroupPoolSpec struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// IPv4 or IPv6, both ends included.
+	First string `protobuf:"bytes,1,opt,name=first,proto3" json:"first,omitempty"`
+	Last  string `protobuf:"bytes,2,opt,name=last,proto3" json:"last,omitempty"`
+	// Networks that may have the same group; 0 is 1. Each network gets the group that the fewest have, of those the lowest.
+	NetworksPerGroup uint32 `protobuf:"varint,3,opt,name=networks_per_group,json=networksPerGroup,proto3" json:"networks_per_group,omitempty"`
+	Description      string `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *GroupPoolSpec) Reset() {
+	*x = GroupPoolSpec{}
+	mi := &file_weft_v1_types_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupPoolSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupPoolSpec) ProtoMessage() {}
+
+func (x *GroupPoolSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_types_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupPoolSpec.ProtoReflect.Descriptor instead.
+func (*GroupPoolSpec) Descriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *GroupPoolSpec) GetFirst() string {
+	if x != nil {
+		return x.First
+	}
+	return ""
+}
+
+func (x *GroupPoolSpec) GetLast() string {
+	if x != nil {
+		return x.Last
+	}
+	return ""
+}
+
+func (x *GroupPoolSpec) GetNetworksPerGroup() uint32 {
+	if x != nil {
+		return x.NetworksPerGroup
+	}
+	return 0
+}
+
+func (x *GroupPoolSpec) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+type GroupPoolStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Groups of the range that a network has, by whatever way it came to it.
+	Used uint32 `protobuf:"varint,1,opt,name=used,proto3" json:"used,omitempty"`
+	// Groups that none has.
+	Free uint64 `protobuf:"varint,2,opt,name=free,proto3" json:"free,omitempty"`
+	// Networks that have a group of the range.
+	Networks      uint32 `protobuf:"varint,3,opt,name=networks,proto3" json:"networks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupPoolStatus) Reset() {
+	*x = GroupPoolStatus{}
+	mi := &file_weft_v1_types_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupPoolStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupPoolStatus) ProtoMessage() {}
+
+func (x *GroupPoolStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_types_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupPoolStatus.ProtoReflect.Descriptor instead.
+func (*GroupPoolStatus) Descriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *GroupPoolStatus) GetUsed() uint32 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *GroupPoolStatus) GetFree() uint64 {
+	if x != nil {
+		return x.Free
+	}
+	return 0
+}
+
+func (x *GroupPoolStatus) GetNetworks() uint32 {
+	if x != nil {
+		return x.Networks
+	}
+	return 0
+}
+
 // APIToken is a credential of the CLI or another client away from the server's machine. The secret is shown once.
 type APIToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3486,7 +3697,7 @@ type APIToken struct {
 
 func (x *APIToken) Reset() {
 	*x = APIToken{}
-	mi := &file_weft_v1_types_proto_msgTypes[34]
+	mi := &file_weft_v1_types_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3498,7 +3709,7 @@ func (x *APIToken) String() string {
 func (*APIToken) ProtoMessage() {}
 
 func (x *APIToken) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[34]
+	mi := &file_weft_v1_types_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3511,7 +3722,7 @@ func (x *APIToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use APIToken.ProtoReflect.Descriptor instead.
 func (*APIToken) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{34}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *APIToken) GetName() string {
@@ -3574,7 +3785,7 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12!\n" +
 	"\x04meta\x18\x03 \x01(\v2\r.weft.v1.MetaR\x04meta\x12(\n" +
 	"\x04spec\x18\x04 \x01(\v2\x14.weft.v1.NetworkSpecR\x04spec\x12.\n" +
-	"\x06status\x18\x05 \x01(\v2\x16.weft.v1.NetworkStatusR\x06status\"\xff\x03\n" +
+	"\x06status\x18\x05 \x01(\v2\x16.weft.v1.NetworkStatusR\x06status\"\x9e\x04\n" +
 	"\vNetworkSpec\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x19\n" +
 	"\bvni_pool\x18\x02 \x01(\tR\avniPool\x12\x18\n" +
@@ -3586,7 +3797,9 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x04dscp\x18\b \x01(\x0e2\r.weft.v1.DSCPR\x04dscp\x12*\n" +
 	"\x05flood\x18\t \x01(\x0e2\x14.weft.v1.FloodMethodR\x05flood\x12\x14\n" +
 	"\x05group\x18\n" +
-	" \x01(\tR\x05group\x12-\n" +
+	" \x01(\tR\x05group\x12\x1d\n" +
+	"\n" +
+	"group_pool\x18\v \x01(\tR\tgroupPool\x12-\n" +
 	"\blearning\x18\f \x01(\v2\x11.weft.v1.LearningR\blearning\x12!\n" +
 	"\x04dhcp\x18\x0f \x01(\v2\r.weft.v1.DHCPR\x04dhcp\x12\x1b\n" +
 	"\tbum_limit\x18\r \x01(\rR\bbumLimit\x123\n" +
@@ -3793,7 +4006,21 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\rVNIPoolStatus\x12\x12\n" +
 	"\x04used\x18\x01 \x01(\rR\x04used\x12\x12\n" +
 	"\x04free\x18\x02 \x01(\rR\x04free\x12 \n" +
-	"\vquarantined\x18\x03 \x01(\rR\vquarantined\"\xcd\x01\n" +
+	"\vquarantined\x18\x03 \x01(\rR\vquarantined\"\xa0\x01\n" +
+	"\tGroupPool\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
+	"\x04meta\x18\x02 \x01(\v2\r.weft.v1.MetaR\x04meta\x12*\n" +
+	"\x04spec\x18\x03 \x01(\v2\x16.weft.v1.GroupPoolSpecR\x04spec\x120\n" +
+	"\x06status\x18\x04 \x01(\v2\x18.weft.v1.GroupPoolStatusR\x06status\"\x89\x01\n" +
+	"\rGroupPoolSpec\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\tR\x05first\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\tR\x04last\x12,\n" +
+	"\x12networks_per_group\x18\x03 \x01(\rR\x10networksPerGroup\x12 \n" +
+	"\vdescription\x18\x04 \x01(\tR\vdescription\"U\n" +
+	"\x0fGroupPoolStatus\x12\x12\n" +
+	"\x04used\x18\x01 \x01(\rR\x04used\x12\x12\n" +
+	"\x04free\x18\x02 \x01(\x04R\x04free\x12\x1a\n" +
+	"\bnetworks\x18\x03 \x01(\rR\bnetworks\"\xcd\x01\n" +
 	"\bAPIToken\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x05scope\x18\x02 \x01(\x0e2\x13.weft.v1.TokenScopeR\x05scope\x12\x16\n" +
@@ -3871,7 +4098,7 @@ func file_weft_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
-var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_weft_v1_types_proto_goTypes = []any{
 	(UnknownUnicast)(0),           // 0: weft.v1.UnknownUnicast
 	(DSCP)(0),                     // 1: weft.v1.DSCP
@@ -3920,12 +4147,15 @@ var file_weft_v1_types_proto_goTypes = []any{
 	(*VNIPool)(nil),               // 44: weft.v1.VNIPool
 	(*VNIPoolSpec)(nil),           // 45: weft.v1.VNIPoolSpec
 	(*VNIPoolStatus)(nil),         // 46: weft.v1.VNIPoolStatus
-	(*APIToken)(nil),              // 47: weft.v1.APIToken
-	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
+	(*GroupPool)(nil),             // 47: weft.v1.GroupPool
+	(*GroupPoolSpec)(nil),         // 48: weft.v1.GroupPoolSpec
+	(*GroupPoolStatus)(nil),       // 49: weft.v1.GroupPoolStatus
+	(*APIToken)(nil),              // 50: weft.v1.APIToken
+	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 52: google.protobuf.Duration
 }
 var file_weft_v1_types_proto_depIdxs = []int32{
-	48, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	51, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
 	13, // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
 	15, // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
 	16, // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
@@ -3940,8 +4170,8 @@ var file_weft_v1_types_proto_depIdxs = []int32{
 	19, // 12: weft.v1.NetworkSpec.dhcp:type_name -> weft.v1.DHCP
 	2,  // 13: weft.v1.NetworkSpec.neighbours:type_name -> weft.v1.Neighbours
 	20, // 14: weft.v1.DHCP.routes:type_name -> weft.v1.Route
-	49, // 15: weft.v1.DHCP.lease_time:type_name -> google.protobuf.Duration
-	49, // 16: weft.v1.Learning.ageing:type_name -> google.protobuf.Duration
+	52, // 15: weft.v1.DHCP.lease_time:type_name -> google.protobuf.Duration
+	52, // 16: weft.v1.Learning.ageing:type_name -> google.protobuf.Duration
 	4,  // 17: weft.v1.NetworkVTEP.flood:type_name -> weft.v1.VTEPFlood
 	40, // 18: weft.v1.NetworkStatus.conditions:type_name -> weft.v1.Condition
 	24, // 19: weft.v1.NetworkStatus.learned:type_name -> weft.v1.HostLearned
@@ -3953,11 +4183,11 @@ var file_weft_v1_types_proto_depIdxs = []int32{
 	5,  // 25: weft.v1.PortSpec.fast_path:type_name -> weft.v1.FastPath
 	6,  // 26: weft.v1.Move.phase:type_name -> weft.v1.MovePhase
 	7,  // 27: weft.v1.Move.commit_cause:type_name -> weft.v1.CommitCause
-	48, // 28: weft.v1.Move.started:type_name -> google.protobuf.Timestamp
-	48, // 29: weft.v1.Move.prepared:type_name -> google.protobuf.Timestamp
-	48, // 30: weft.v1.Move.committed:type_name -> google.protobuf.Timestamp
-	48, // 31: weft.v1.Move.ended:type_name -> google.protobuf.Timestamp
-	49, // 32: weft.v1.Move.dark_time:type_name -> google.protobuf.Duration
+	51, // 28: weft.v1.Move.started:type_name -> google.protobuf.Timestamp
+	51, // 29: weft.v1.Move.prepared:type_name -> google.protobuf.Timestamp
+	51, // 30: weft.v1.Move.committed:type_name -> google.protobuf.Timestamp
+	51, // 31: weft.v1.Move.ended:type_name -> google.protobuf.Timestamp
+	52, // 32: weft.v1.Move.dark_time:type_name -> google.protobuf.Duration
 	28, // 33: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
 	8,  // 34: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
 	32, // 35: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
@@ -3971,7 +4201,7 @@ var file_weft_v1_types_proto_depIdxs = []int32{
 	11, // 43: weft.v1.HostSpec.when_silent:type_name -> weft.v1.WhenSilent
 	9,  // 44: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
 	40, // 45: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
-	48, // 46: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
+	51, // 46: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
 	38, // 47: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
 	39, // 48: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
 	37, // 49: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
@@ -3982,14 +4212,17 @@ var file_weft_v1_types_proto_depIdxs = []int32{
 	13, // 54: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
 	45, // 55: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
 	46, // 56: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
-	12, // 57: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
-	48, // 58: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
-	48, // 59: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
-	60, // [60:60] is the sub-list for method output_type
-	60, // [60:60] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	13, // 57: weft.v1.GroupPool.meta:type_name -> weft.v1.Meta
+	48, // 58: weft.v1.GroupPool.spec:type_name -> weft.v1.GroupPoolSpec
+	49, // 59: weft.v1.GroupPool.status:type_name -> weft.v1.GroupPoolStatus
+	12, // 60: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
+	51, // 61: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
+	51, // 62: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
+	63, // [63:63] is the sub-list for method output_type
+	63, // [63:63] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_types_proto_init() }
@@ -4003,7 +4236,7 @@ func file_weft_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_types_proto_rawDesc), len(file_weft_v1_types_proto_rawDesc)),
 			NumEnums:      13,
-			NumMessages:   35,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -46,6 +46,8 @@ const (
 	VTEPServiceName = "weft.v1.VTEPService"
 	// VNIPoolServiceName is the fully-qualified name of the VNIPoolService service.
 	VNIPoolServiceName = "weft.v1.VNIPoolService"
+	// GroupPoolServiceName is the fully-qualified name of the GroupPoolService service.
+	GroupPoolServiceName = "weft.v1.GroupPoolService"
 	// SystemServiceName is the fully-qualified name of the SystemService service.
 	SystemServiceName = "weft.v1.SystemService"
 )
@@ -159,6 +161,21 @@ const (
 	// VNIPoolServiceDeleteVNIPoolProcedure is the fully-qualified name of the VNIPoolService's
 	// DeleteVNIPool RPC.
 	VNIPoolServiceDeleteVNIPoolProcedure = "/weft.v1.VNIPoolService/DeleteVNIPool"
+	// GroupPoolServiceCreateGroupPoolProcedure is the fully-qualified name of the GroupPoolService's
+	// CreateGroupPool RPC.
+	GroupPoolServiceCreateGroupPoolProcedure = "/weft.v1.GroupPoolService/CreateGroupPool"
+	// GroupPoolServiceGetGroupPoolProcedure is the fully-qualified name of the GroupPoolService's
+	// GetGroupPool RPC.
+	GroupPoolServiceGetGroupPoolProcedure = "/weft.v1.GroupPoolService/GetGroupPool"
+	// GroupPoolServiceListGroupPoolsProcedure is the fully-qualified name of the GroupPoolService's
+	// ListGroupPools RPC.
+	GroupPoolServiceListGroupPoolsProcedure = "/weft.v1.GroupPoolService/ListGroupPools"
+	// GroupPoolServiceUpdateGroupPoolProcedure is the fully-qualified name of the GroupPoolService's
+	// UpdateGroupPool RPC.
+	GroupPoolServiceUpdateGroupPoolProcedure = "/weft.v1.GroupPoolService/UpdateGroupPool"
+	// GroupPoolServiceDeleteGroupPoolProcedure is the fully-qualified name of the GroupPoolService's
+	// DeleteGroupPool RPC.
+	GroupPoolServiceDeleteGroupPoolProcedure = "/weft.v1.GroupPoolService/DeleteGroupPool"
 	// SystemServiceGetVersionProcedure is the fully-qualified name of the SystemService's GetVersion
 	// RPC.
 	SystemServiceGetVersionProcedure = "/weft.v1.SystemService/GetVersion"
@@ -363,7 +380,7 @@ type NetworkServiceClient interface {
 	CreateNetwork(context.Context, *connect.Request[v1.CreateNetworkRequest]) (*connect.Response[v1.Network], error)
 	GetNetwork(context.Context, *connect.Request[v1.GetNetworkRequest]) (*connect.Response[v1.Network], error)
 	ListNetworks(context.Context, *connect.Request[v1.ListNetworksRequest]) (*connect.Response[v1.ListNetworksResponse], error)
-	// Changes mtu, subnets, unknown_unicast, dscp, vteps, description; the rest is immutable.
+	// Changes everything but vni and vni_pool.
 	UpdateNetwork(context.Context, *connect.Request[v1.UpdateNetworkRequest]) (*connect.Response[v1.Network], error)
 	DeleteNetwork(context.Context, *connect.Request[v1.DeleteNetworkRequest]) (*connect.Response[v1.DeleteNetworkResponse], error)
 	AddNetworkVTEP(context.Context, *connect.Request[v1.AddNetworkVTEPRequest]) (*connect.Response[v1.Network], error)
@@ -477,7 +494,7 @@ type NetworkServiceHandler interface {
 	CreateNetwork(context.Context, *connect.Request[v1.CreateNetworkRequest]) (*connect.Response[v1.Network], error)
 	GetNetwork(context.Context, *connect.Request[v1.GetNetworkRequest]) (*connect.Response[v1.Network], error)
 	ListNetworks(context.Context, *connect.Request[v1.ListNetworksRequest]) (*connect.Response[v1.ListNetworksResponse], error)
-	// Changes mtu, subnets, unknown_unicast, dscp, vteps, description; the rest is immutable.
+	// Changes everything but vni and vni_pool.
 	UpdateNetwork(context.Context, *connect.Request[v1.UpdateNetworkRequest]) (*connect.Response[v1.Network], error)
 	DeleteNetwork(context.Context, *connect.Request[v1.DeleteNetworkRequest]) (*connect.Response[v1.DeleteNetworkResponse], error)
 	AddNetworkVTEP(context.Context, *connect.Request[v1.AddNetworkVTEPRequest]) (*connect.Response[v1.Network], error)
@@ -1570,6 +1587,182 @@ func (UnimplementedVNIPoolServiceHandler) UpdateVNIPool(context.Context, *connec
 
 func (UnimplementedVNIPoolServiceHandler) DeleteVNIPool(context.Context, *connect.Request[v1.DeleteVNIPoolRequest]) (*connect.Response[v1.DeleteVNIPoolResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.VNIPoolService.DeleteVNIPool is not implemented"))
+}
+
+// GroupPoolServiceClient is a client for the weft.v1.GroupPoolService service.
+type GroupPoolServiceClient interface {
+	CreateGroupPool(context.Context, *connect.Request[v1.CreateGroupPoolRequest]) (*connect.Response[v1.GroupPool], error)
+	GetGroupPool(context.Context, *connect.Request[v1.GetGroupPoolRequest]) (*connect.Response[v1.GroupPool], error)
+	ListGroupPools(context.Context, *connect.Request[v1.ListGroupPoolsRequest]) (*connect.Response[v1.ListGroupPoolsResponse], error)
+	// Changes first, last, networks_per_group, description. Networks keep the groups they have.
+	UpdateGroupPool(context.Context, *connect.Request[v1.UpdateGroupPoolRequest]) (*connect.Response[v1.GroupPool], error)
+	DeleteGroupPool(context.Context, *connect.Request[v1.DeleteGroupPoolRequest]) (*connect.Response[v1.DeleteGroupPoolResponse], error)
+}
+
+// NewGroupPoolServiceClient constructs a client for the weft.v1.GroupPoolService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewGroupPoolServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) GroupPoolServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	groupPoolServiceMethods := v1.File_weft_v1_services_proto.Services().ByName("GroupPoolService").Methods()
+	return &groupPoolServiceClient{
+		createGroupPool: connect.NewClient[v1.CreateGroupPoolRequest, v1.GroupPool](
+			httpClient,
+			baseURL+GroupPoolServiceCreateGroupPoolProcedure,
+			connect.WithSchema(groupPoolServiceMethods.ByName("CreateGroupPool")),
+			connect.WithClientOptions(opts...),
+		),
+		getGroupPool: connect.NewClient[v1.GetGroupPoolRequest, v1.GroupPool](
+			httpClient,
+			baseURL+GroupPoolServiceGetGroupPoolProcedure,
+			connect.WithSchema(groupPoolServiceMethods.ByName("GetGroupPool")),
+			connect.WithClientOptions(opts...),
+		),
+		listGroupPools: connect.NewClient[v1.ListGroupPoolsRequest, v1.ListGroupPoolsResponse](
+			httpClient,
+			baseURL+GroupPoolServiceListGroupPoolsProcedure,
+			connect.WithSchema(groupPoolServiceMethods.ByName("ListGroupPools")),
+			connect.WithClientOptions(opts...),
+		),
+		updateGroupPool: connect.NewClient[v1.UpdateGroupPoolRequest, v1.GroupPool](
+			httpClient,
+			baseURL+GroupPoolServiceUpdateGroupPoolProcedure,
+			connect.WithSchema(groupPoolServiceMethods.ByName("UpdateGroupPool")),
+			connect.WithClientOptions(opts...),
+		),
+		deleteGroupPool: connect.NewClient[v1.DeleteGroupPoolRequest, v1.DeleteGroupPoolResponse](
+			httpClient,
+			baseURL+GroupPoolServiceDeleteGroupPoolProcedure,
+			connect.WithSchema(groupPoolServiceMethods.ByName("DeleteGroupPool")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// groupPoolServiceClient implements GroupPoolServiceClient.
+type groupPoolServiceClient struct {
+	createGroupPool *connect.Client[v1.CreateGroupPoolRequest, v1.GroupPool]
+	getGroupPool    *connect.Client[v1.GetGroupPoolRequest, v1.GroupPool]
+	listGroupPools  *connect.Client[v1.ListGroupPoolsRequest, v1.ListGroupPoolsResponse]
+	updateGroupPool *connect.Client[v1.UpdateGroupPoolRequest, v1.GroupPool]
+	deleteGroupPool *connect.Client[v1.DeleteGroupPoolRequest, v1.DeleteGroupPoolResponse]
+}
+
+// CreateGroupPool calls weft.v1.GroupPoolService.CreateGroupPool.
+func (c *groupPoolServiceClient) CreateGroupPool(ctx context.Context, req *connect.Request[v1.CreateGroupPoolRequest]) (*connect.Response[v1.GroupPool], error) {
+	return c.createGroupPool.CallUnary(ctx, req)
+}
+
+// GetGroupPool calls weft.v1.GroupPoolService.GetGroupPool.
+func (c *groupPoolServiceClient) GetGroupPool(ctx context.Context, req *connect.Request[v1.GetGroupPoolRequest]) (*connect.Response[v1.GroupPool], error) {
+	return c.getGroupPool.CallUnary(ctx, req)
+}
+
+// ListGroupPools calls weft.v1.GroupPoolService.ListGroupPools.
+func (c *groupPoolServiceClient) ListGroupPools(ctx context.Context, req *connect.Request[v1.ListGroupPoolsRequest]) (*connect.Response[v1.ListGroupPoolsResponse], error) {
+	return c.listGroupPools.CallUnary(ctx, req)
+}
+
+// UpdateGroupPool calls weft.v1.GroupPoolService.UpdateGroupPool.
+func (c *groupPoolServiceClient) UpdateGroupPool(ctx context.Context, req *connect.Request[v1.UpdateGroupPoolRequest]) (*connect.Response[v1.GroupPool], error) {
+	return c.updateGroupPool.CallUnary(ctx, req)
+}
+
+// DeleteGroupPool calls weft.v1.GroupPoolService.DeleteGroupPool.
+func (c *groupPoolServiceClient) DeleteGroupPool(ctx context.Context, req *connect.Request[v1.DeleteGroupPoolRequest]) (*connect.Response[v1.DeleteGroupPoolResponse], error) {
+	return c.deleteGroupPool.CallUnary(ctx, req)
+}
+
+// GroupPoolServiceHandler is an implementation of the weft.v1.GroupPoolService service.
+type GroupPoolServiceHandler interface {
+	CreateGroupPool(context.Context, *connect.Request[v1.CreateGroupPoolRequest]) (*connect.Response[v1.GroupPool], error)
+	GetGroupPool(context.Context, *connect.Request[v1.GetGroupPoolRequest]) (*connect.Response[v1.GroupPool], error)
+	ListGroupPools(context.Context, *connect.Request[v1.ListGroupPoolsRequest]) (*connect.Response[v1.ListGroupPoolsResponse], error)
+	// Changes first, last, networks_per_group, description. Networks keep the groups they have.
+	UpdateGroupPool(context.Context, *connect.Request[v1.UpdateGroupPoolRequest]) (*connect.Response[v1.GroupPool], error)
+	DeleteGroupPool(context.Context, *connect.Request[v1.DeleteGroupPoolRequest]) (*connect.Response[v1.DeleteGroupPoolResponse], error)
+}
+
+// NewGroupPoolServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewGroupPoolServiceHandler(svc GroupPoolServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	groupPoolServiceMethods := v1.File_weft_v1_services_proto.Services().ByName("GroupPoolService").Methods()
+	groupPoolServiceCreateGroupPoolHandler := connect.NewUnaryHandler(
+		GroupPoolServiceCreateGroupPoolProcedure,
+		svc.CreateGroupPool,
+		connect.WithSchema(groupPoolServiceMethods.ByName("CreateGroupPool")),
+		connect.WithHandlerOptions(opts...),
+	)
+	groupPoolServiceGetGroupPoolHandler := connect.NewUnaryHandler(
+		GroupPoolServiceGetGroupPoolProcedure,
+		svc.GetGroupPool,
+		connect.WithSchema(groupPoolServiceMethods.ByName("GetGroupPool")),
+		connect.WithHandlerOptions(opts...),
+	)
+	groupPoolServiceListGroupPoolsHandler := connect.NewUnaryHandler(
+		GroupPoolServiceListGroupPoolsProcedure,
+		svc.ListGroupPools,
+		connect.WithSchema(groupPoolServiceMethods.ByName("ListGroupPools")),
+		connect.WithHandlerOptions(opts...),
+	)
+	groupPoolServiceUpdateGroupPoolHandler := connect.NewUnaryHandler(
+		GroupPoolServiceUpdateGroupPoolProcedure,
+		svc.UpdateGroupPool,
+		connect.WithSchema(groupPoolServiceMethods.ByName("UpdateGroupPool")),
+		connect.WithHandlerOptions(opts...),
+	)
+	groupPoolServiceDeleteGroupPoolHandler := connect.NewUnaryHandler(
+		GroupPoolServiceDeleteGroupPoolProcedure,
+		svc.DeleteGroupPool,
+		connect.WithSchema(groupPoolServiceMethods.ByName("DeleteGroupPool")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/weft.v1.GroupPoolService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case GroupPoolServiceCreateGroupPoolProcedure:
+			groupPoolServiceCreateGroupPoolHandler.ServeHTTP(w, r)
+		case GroupPoolServiceGetGroupPoolProcedure:
+			groupPoolServiceGetGroupPoolHandler.ServeHTTP(w, r)
+		case GroupPoolServiceListGroupPoolsProcedure:
+			groupPoolServiceListGroupPoolsHandler.ServeHTTP(w, r)
+		case GroupPoolServiceUpdateGroupPoolProcedure:
+			groupPoolServiceUpdateGroupPoolHandler.ServeHTTP(w, r)
+		case GroupPoolServiceDeleteGroupPoolProcedure:
+			groupPoolServiceDeleteGroupPoolHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedGroupPoolServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedGroupPoolServiceHandler struct{}
+
+func (UnimplementedGroupPoolServiceHandler) CreateGroupPool(context.Context, *connect.Request[v1.CreateGroupPoolRequest]) (*connect.Response[v1.GroupPool], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.GroupPoolService.CreateGroupPool is not implemented"))
+}
+
+func (UnimplementedGroupPoolServiceHandler) GetGroupPool(context.Context, *connect.Request[v1.GetGroupPoolRequest]) (*connect.Response[v1.GroupPool], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.GroupPoolService.GetGroupPool is not implemented"))
+}
+
+func (UnimplementedGroupPoolServiceHandler) ListGroupPools(context.Context, *connect.Request[v1.ListGroupPoolsRequest]) (*connect.Response[v1.ListGroupPoolsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.GroupPoolService.ListGroupPools is not implemented"))
+}
+
+func (UnimplementedGroupPoolServiceHandler) UpdateGroupPool(context.Context, *connect.Request[v1.UpdateGroupPoolRequest]) (*connect.Response[v1.GroupPool], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.GroupPoolService.UpdateGroupPool is not implemented"))
+}
+
+func (UnimplementedGroupPoolServiceHandler) DeleteGroupPool(context.Context, *connect.Request[v1.DeleteGroupPoolRequest]) (*connect.Response[v1.DeleteGroupPoolResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("weft.v1.GroupPoolService.DeleteGroupPool is not implemented"))
 }
 
 // SystemServiceClient is a client for the weft.v1.SystemService service.
