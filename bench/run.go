@@ -180,13 +180,14 @@ type field struct {
 
 func (f *field) say(s string) { fmt.Fprintln(f.cfg.Progress, s) }
 
-// everyone is whom packets and streams compare.
+// everyone is whom packets and streams compare. Those whom targets compare with weft stand beside it, so that little time passes between
+// two samples of a round that make a ratio.
 func everyone() []string {
-	names := []string{weftName, xdpName, tunedName, defaultName}
+	names := []string{vethName, weftName, tunedName, xdpName}
 	if ovsInstalled() {
 		names = append(names, ovsName)
 	}
-	return append(names, plainName, vethName)
+	return append(names, defaultName, plainName)
 }
 
 // need gives contenders by name, and builds those that are not there.

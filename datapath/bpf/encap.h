@@ -133,7 +133,7 @@ static __always_inline int send_to_vtep(struct __sk_buff *skb, struct pkt *p, __
 	int r = write_outer(skb, p, ip6);
 	if (r < 0)
 		return r;
-	r = write_destination(skb, vtep, nh, ip6);
+	r = write_destination(skb, vtep, nh, ip6, 0);
 	if (r < 0)
 		return r;
 	seal_out(skb, p->local, p->local->mark);

@@ -137,7 +137,7 @@ static __noinline int aim(struct flood *f, __u32 id, __u32 *ifindex)
 	if (!nh || nh->state != NEXTHOP_READY)
 		return DROP_COPY_NO_ROUTE;
 	*ifindex = nh->ifindex;
-	return write_destination(f->skb, vtep, nh, f->state->family6) ? DROP_COPY_FAILED : 0;
+	return write_destination(f->skb, vtep, nh, f->state->family6, f->state->sum) ? DROP_COPY_FAILED : 0;
 }
 
 static long remote_copy(__u32 i, struct flood *f)
@@ -181,6 +181,12 @@ static __noinline __u32 flood_hash(struct __sk_buff *skb, struct pkt *p)
 	return p ? flow_hash(skb, p, p->port->tos_mask) : 0;
 }
 
+static __always_inline __u32 outer_sum(struct __sk_buff *skb, int ip6)
+{
+	struct outer4 *o = (void *)(long)skb->data;
+	return ip6 || (void *)(o + 1) > (void *)(long)skb->data_end ? 0 : ip4_sum(&o->ip);
+}
+
 /* What a flood has to reach. */
 enum flood_scope { FLOOD_LOCAL = 1, FLOOD_REMOTE = 2, FLOOD_EXTERNAL = 4 };
 
@@ -202,6 +208,7 @@ static __noinline int flood_remote(struct flood *f, struct pkt *p, __u32 n)
 	}
 	if (write_outer(f->skb, p, f->state->family6) < 0)
 		return -DROP_INTERNAL;
+	f->state->sum = outer_sum(f->skb, f->state->family6);
 	seal_out(f->skb, f->local, f->local->mark);
 	if (f->state->left > 1)
 		bpf_loop(n, remote_copy, f, 0);

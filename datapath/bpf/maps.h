@@ -318,6 +318,7 @@ struct scratch {
 	__u32 left;	 /* for the fast path, after prepare_remote */
 	__u32 last;	 /* round of the last of them */
 	__u32 family6;	 /* of the first of them */
+	__u32 sum;	 /* of the outer IPv4 header but for its destination */
 	/* The list; 0 where no outer headers are written here any more. */
 	struct flood_block vteps[FLOOD_MAX / FLOOD_BLOCK];
 };

@@ -76,8 +76,8 @@ static __always_inline int write_outer(ctx_t *ctx, struct pkt *p, int ip6)
 	return V_NEXT;
 }
 
-/* What differs from VTEP to VTEP. */
-static __always_inline int write_destination(ctx_t *ctx, struct vtep *vtep, struct nexthop *nh, int ip6)
+/* What differs from VTEP to VTEP. `sum` is ip4_sum of the header, which all copies of a flood share, or 0. */
+static __always_inline int write_destination(ctx_t *ctx, struct vtep *vtep, struct nexthop *nh, int ip6, __u32 sum)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	if (ip6) {
@@ -95,7 +95,7 @@ static __always_inline int write_destination(ctx_t *ctx, struct vtep *vtep, stru
 		return -DROP_INTERNAL;
 	memcpy(&o->eth, nh->macs, 12);
 	o->ip.daddr = vtep->addr.w[3];
-	o->ip.check = ip4_checksum(&o->ip);
+	o->ip.check = ip4_checksum_to(sum ? sum : ip4_sum(&o->ip), vtep->addr.w[3]);
 	o->udp.dest = vtep->udp_port;
 	return V_NEXT;
 }

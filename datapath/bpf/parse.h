@@ -75,15 +75,27 @@ static __always_inline __u8 traffic_class(struct ipv6hdr *ip)
 	return bpf_ntohl(ip->ver_tc_flow) >> 20;
 }
 
-static __always_inline __sum16 ip4_checksum(struct iphdr *ip)
+/* The sum of a header but for its destination and the checksum itself. */
+static __always_inline __u32 ip4_sum(struct iphdr *ip)
 {
 	__u16 *w = (__u16 *)ip;
 	__u32 s = w[0];
-	s += w[1], s += w[2], s += w[3], s += w[4]; /* w[5] is the checksum itself */
-	s += w[6], s += w[7], s += w[8], s += w[9];
+	s += w[1], s += w[2], s += w[3], s += w[4];
+	s += w[6], s += w[7];
+	return s;
+}
+
+static __always_inline __sum16 ip4_checksum_to(__u32 sum, __be32 daddr)
+{
+	__u32 s = sum + (daddr & 0xffff) + (daddr >> 16);
 	s = (s & 0xffff) + (s >> 16);
 	s = (s & 0xffff) + (s >> 16);
 	return ~s;
+}
+
+static __always_inline __sum16 ip4_checksum(struct iphdr *ip)
+{
+	return ip4_checksum_to(ip4_sum(ip), ip->daddr);
 }
 
 /* Octets of the longest IP packet that an aggregate will be cut into. */

@@ -66,7 +66,7 @@ static __always_inline int send_to_vtep(ctx_t *ctx, struct pkt *p, __u32 id)
 		return pass_on(p, LANE_XDP_UPLINK);
 	if (unlikely(bpf_xdp_adjust_head(ctx, -room)))
 		return pass_on(p, LANE_XDP_NO_ROOM);
-	if ((r = write_outer(ctx, p, ip6)) < 0 || (r = write_destination(ctx, vtep, nh, ip6)) < 0)
+	if ((r = write_outer(ctx, p, ip6)) < 0 || (r = write_destination(ctx, vtep, nh, ip6, 0)) < 0)
 		return r;
 	p->out = nh->ifindex;
 	p->act = bpf_redirect(nh->ifindex, 0);
