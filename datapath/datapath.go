@@ -77,9 +77,8 @@ type Datapath struct {
 	retired []retiredList
 	sweeper *sweeper
 
-	firsts    firstFrames
-	punts     punts
-	strangers strangers
+	// Who hears of what the programs tell.
+	firsts, punts, strangers listener
 }
 
 // portRef is what the process remembers of a port.

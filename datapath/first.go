@@ -3,11 +3,7 @@ package datapath
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"sync"
-
-	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/weftnet/weft/datapath/bpf"
 )
@@ -16,78 +12,24 @@ import (
 // the ports stay watched.
 const firstBacklog = 64
 
-// firstFrames is who is told of them.
-type firstFrames struct {
-	mu     sync.Mutex
-	cancel context.CancelFunc // nil: nobody
-	done   sync.WaitGroup
-}
-
 // FirstFrames tells the id of a port that is held and watched (Port.Watched) when it sends its first frame from one of its MACs: its guest runs. What
 // was sent while nobody listened is told first, unless the port is open by now. A port may be told twice where its entry is written at that moment.
 // One listener at a time, until ctx or the datapath ends: then the channel is closed.
 func (d *Datapath) FirstFrames(ctx context.Context) (<-chan PortID, error) {
-	f := &d.firsts
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.cancel != nil {
-		return nil, errors.New("first frames are told to another already")
-	}
-	r, err := ringbuf.NewReader(d.maps["first_frames"])
-	if err != nil {
-		return nil, fmt.Errorf("listen for first frames: %w", err)
-	}
-	ctx, f.cancel = context.WithCancel(ctx)
 	told := make(chan PortID, firstBacklog)
-	stop := context.AfterFunc(ctx, func() { r.Close() })
-	f.done.Go(func() {
-		defer close(told)
-		defer f.leave()
-		defer r.Close()
-		defer stop()
-		d.readFirst(ctx, r, told)
-	})
-	return told, nil
-}
-
-func (d *Datapath) readFirst(ctx context.Context, r *ringbuf.Reader, told chan<- PortID) {
-	var event ringbuf.Record
-	for {
-		if err := r.ReadInto(&event); err != nil {
-			if !errors.Is(err, ringbuf.ErrClosed) {
-				d.log.Error("first frames are not told any more", "err", err)
-			}
+	return told, d.listen(ctx, &d.firsts, "first_frames", "first frames", func(ctx context.Context, record []byte) {
+		if len(record) < 4 {
 			return
 		}
-		if len(event.RawSample) < 4 {
-			continue
-		}
-		id := binary.NativeEndian.Uint32(event.RawSample)
+		id := binary.NativeEndian.Uint32(record)
 		if e, ok, err := d.ports.Get(id); err != nil || !ok || e.Flags&bpf.TCPortFlagsPORT_HELD == 0 {
-			continue // of long ago
+			return // of long ago
 		}
 		select {
 		case told <- PortID(id):
 		case <-ctx.Done():
-			return
 		}
-	}
-}
-
-func (f *firstFrames) leave() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.cancel()
-	f.cancel = nil
-}
-
-func (f *firstFrames) stop() {
-	f.mu.Lock()
-	if f.cancel != nil {
-		f.cancel()
-	}
-	f.mu.Unlock()
-	f.done.Wait()
+	}, func() { close(told) })
 }
 
 // OpenPort lets a held port go, and says where its MACs are now: here. One write for the port, then one for each entry; nothing else is looked at.

@@ -3,12 +3,8 @@ package datapath
 import (
 	"context"
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"sync"
 	"time"
 
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/datapath/bpf"
@@ -40,50 +36,14 @@ type Punt struct {
 	Length int
 }
 
-// punts is who answers.
-type punts struct {
-	mu     sync.Mutex
-	cancel context.CancelFunc // nil: nobody
-	done   sync.WaitGroup
-}
-
 // Punts gives the frames for the agent to answer, one after the other, until ctx or the datapath ends. What came while nobody listened is left
 // out where its sender has asked again by now. One listener at a time.
 func (d *Datapath) Punts(ctx context.Context, answer func(Punt)) error {
-	p := &d.punts
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.cancel != nil {
-		return errors.New("another answers the workloads already")
-	}
-	r, err := ringbuf.NewReader(d.maps["punts"])
-	if err != nil {
-		return fmt.Errorf("listen for what workloads ask: %w", err)
-	}
-	ctx, p.cancel = context.WithCancel(ctx)
-	stop := context.AfterFunc(ctx, func() { r.Close() })
-	p.done.Go(func() {
-		defer p.leave()
-		defer r.Close()
-		defer stop()
-		d.readPunts(r, answer)
-	})
-	return nil
-}
-
-func (d *Datapath) readPunts(r *ringbuf.Reader, answer func(Punt)) {
-	var event ringbuf.Record
-	for {
-		if err := r.ReadInto(&event); err != nil {
-			if !errors.Is(err, ringbuf.ErrClosed) {
-				d.log.Error("workloads get no answers any more", "err", err)
-			}
-			return
-		}
-		if p, ok := readPunt(event.RawSample); ok && sinceBoot()-p.At < puntOldest {
+	return d.listen(ctx, &d.punts, "punts", "workloads' questions", func(_ context.Context, record []byte) {
+		if p, ok := readPunt(record); ok && sinceBoot()-p.At < puntOldest {
 			answer(p)
 		}
-	}
+	}, func() {})
 }
 
 // readPunt reads struct punt; the ring buffer's records are whole words, so that what is behind the frame is cut off.
@@ -104,20 +64,4 @@ func sinceBoot() time.Duration {
 		return 0
 	}
 	return time.Duration(ts.Nano())
-}
-
-func (p *punts) leave() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.cancel()
-	p.cancel = nil
-}
-
-func (p *punts) stop() {
-	p.mu.Lock()
-	if p.cancel != nil {
-		p.cancel()
-	}
-	p.mu.Unlock()
-	p.done.Wait()
 }
