@@ -96,6 +96,15 @@ func underlay(t *testing.T, a, b *netdev.Handle) {
 
 func newHost(t *testing.T, ns *netdev.Handle, name string, local Local) *testHost {
 	t.Helper()
+	h := closedHost(t, ns, name, local)
+	h.open()
+	h.closeLater()
+	return h
+}
+
+// closedHost is one whose datapath is not open yet.
+func closedHost(t *testing.T, ns *netdev.Handle, name string, local Local) *testHost {
+	t.Helper()
 	testenv.RaiseBacklog(t)
 	h := &testHost{t: t, name: name, ns: ns, local: local, networks: map[wire.VNI]Network{}}
 	h.cfg = Config{PinRoot: fmt.Sprintf("/sys/fs/bpf/wefttest-datapath-%d-%s", os.Getpid(), name), Uplink: "up0", Local: local,
@@ -103,14 +112,16 @@ func newHost(t *testing.T, ns *netdev.Handle, name string, local Local) *testHos
 	t.Cleanup(func() {
 		must(t, ns.Run(func() error { return Remove(h.cfg.PinRoot) }))
 	})
-	h.open()
-	t.Cleanup(func() {
-		if t.Failed() {
+	return h
+}
+
+func (h *testHost) closeLater() {
+	h.t.Cleanup(func() {
+		if h.t.Failed() {
 			h.explain()
 		}
-		must(t, h.dp.Close())
+		must(h.t, h.dp.Close())
 	})
-	return h
 }
 
 func (h *testHost) open() {
