@@ -100,6 +100,7 @@ func newForgeScene(t *testing.T) *forgeScene {
 		return netlink.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE})
 	}))
 	must(t, s.container.SetUp("mac0"))
+	s.joinGroups()
 	s.introduce()
 	s.w2.echo()
 	s.talk()
@@ -200,7 +201,7 @@ func (h *testHost) kernelCount(name string) (n uint64) {
 // every single one is counted for the right reason and sender, and the honest ones go on. What turns each kind red stands in its row.
 func TestForged(t *testing.T) {
 	s := newForgeScene(t)
-	s.sendAll(slices.Concat(s.fromWire(), s.overLoopback(), s.fromUser(), s.fromContainer(), s.fromRoot()))
+	s.sendAll(slices.Concat(s.fromWire(), s.overLoopback(), s.fromUser(), s.fromContainer(), s.fromRoot(), s.toGroups(), s.ofGroups()))
 }
 
 // TestForgedXDP does so with the XDP lane on a's uplink and ports, for what comes in there.
@@ -215,7 +216,7 @@ func TestForgedXDP(t *testing.T) {
 	s.a.open()
 	s.w1.fast()
 	s.w8.fast()
-	s.sendAll(s.fromWire())
+	s.sendAll(slices.Concat(s.fromWire(), s.toGroups()))
 	// All but what comes tagged, in fragments, behind extension headers or for other addresses.
 	if b := s.a.book("xdp_from_uplink"); b.Dropped < uint64(8**forgedPackets) {
 		t.Errorf("the XDP lane dropped few of them itself: %+v", b)
