@@ -22,6 +22,7 @@ var rooms = map[string][]string{
 	"wire":             {},
 	"model":            {"wire"},
 	"plan":             {"wire", "api/gen/plan"},
+	"plan/stream":      {},
 	"compile":          {"model", "plan", "wire", "api/gen/plan"},
 	"vtep":             {"model", "plan", "wire", "api/gen/plan"},
 	"store":            {"model", "wire"},

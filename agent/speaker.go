@@ -182,10 +182,13 @@ func (s *Speaker) turn() {
 func (s *Speaker) session(ctx context.Context, server string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream := s.client(server).Stream(ctx)
-	hello, err := s.loop.Hello(ctx)
+	stream, err := s.open(ctx, server)
 	if err != nil {
 		return err
+	}
+	hello, err := s.loop.Hello(ctx)
+	if err != nil {
+		return errors.Join(err, stream.CloseResponse())
 	}
 	hello.Opened = s.number()
 	s.take() // what was not sent stands in the hello, and is said anew below
@@ -207,7 +210,7 @@ func (s *Speaker) session(ctx context.Context, server string) error {
 	return err
 }
 
-func (s *Speaker) receive(ctx context.Context, stream *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage], server string) error {
+func (s *Speaker) receive(ctx context.Context, stream planStream, server string) error {
 	for said := false; ; {
 		m, err := stream.Receive()
 		if err != nil {
@@ -235,7 +238,7 @@ func streamError(err, reason error) error {
 	return err
 }
 
-func (s *Speaker) send(ctx context.Context, stream *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage]) {
+func (s *Speaker) send(ctx context.Context, stream planStream) {
 	for {
 		select {
 		case <-ctx.Done():

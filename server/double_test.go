@@ -6,8 +6,6 @@ import (
 	"sync"
 	"testing"
 
-	"connectrpc.com/connect"
-
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/plan"
@@ -25,10 +23,12 @@ type double struct {
 
 	mu      sync.Mutex
 	staging *plan.Staging
-	stream  *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage]
+	stream  agentStream
 	updates int
 	// mute: takes plans and does not acknowledge them.
 	mute bool
+	// plain is how a double opens its streams by stream.Protocol, and not by gRPC: with what, at which address.
+	plain func() (agentStream, error)
 	// old: of a version that knows no moves by steps.
 	old bool
 	// fails is why it cannot hold what is on its way to it.
@@ -40,6 +40,14 @@ type double struct {
 	ended    chan struct{}
 	err      error
 	cancel   context.CancelFunc
+}
+
+// agentStream is an agent's side of a stream.
+type agentStream interface {
+	Send(*planv1.AgentMessage) error
+	Receive() (*planv1.ServerMessage, error)
+	CloseRequest() error
+	CloseResponse() error
 }
 
 // join makes a host with a token and joins with it.
@@ -78,6 +86,12 @@ func (d *double) open(facts *planv1.Facts) {
 	ctx, cancel := context.WithCancel(context.Background())
 	d.cancel = cancel
 	d.stream = d.agent.Stream(ctx)
+	if d.plain != nil {
+		var err error
+		if d.stream, err = d.plain(); err != nil {
+			d.t.Fatal(err)
+		}
+	}
 	d.ended = make(chan struct{})
 	d.err = nil
 	// A server that refuses the stream may do so before the hello is out: Receive says why.
@@ -87,7 +101,7 @@ func (d *double) open(facts *planv1.Facts) {
 	}
 	d.prepared = map[string]int64{}
 	_ = d.stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Hello{Hello: hello}})
-	go func(stream *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage], ended chan struct{}) {
+	go func(stream agentStream, ended chan struct{}) {
 		defer close(ended)
 		defer cancel()
 		for {
@@ -106,7 +120,7 @@ func (d *double) open(facts *planv1.Facts) {
 	d.t.Cleanup(d.hangUp)
 }
 
-func (d *double) takeUpdate(stream *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage], u *planv1.Update) {
+func (d *double) takeUpdate(stream agentStream, u *planv1.Update) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.updates++
@@ -131,7 +145,7 @@ func (d *double) takeUpdate(stream *connect.BidiStreamForClient[planv1.AgentMess
 }
 
 // prepare reports what the double is prepared for, if that is news.
-func (d *double) prepare(stream *connect.BidiStreamForClient[planv1.AgentMessage, planv1.ServerMessage]) {
+func (d *double) prepare(stream agentStream) {
 	report := &planv1.Report{}
 	news := false
 	for r := range d.staging.Set().All() {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 	"github.com/weftnet/weft/api/gen/peer/v1/peerv1connect"
 	"github.com/weftnet/weft/api/gen/plan/v1/planv1connect"
 	"github.com/weftnet/weft/api/gen/weft/v1/weftv1connect"
+	"github.com/weftnet/weft/plan/stream"
 	"github.com/weftnet/weft/trust"
 )
 
@@ -81,7 +83,8 @@ func (a *api) handler() http.Handler {
 	mux.Handle(weftv1connect.NewSystemServiceHandler(a, opts...))
 	mux.Handle(peerv1connect.NewPeerServiceHandler(a, opts...))
 	// Compression would be most of what a change costs here: it is done for each stream, and a plan's octets are hashes and names.
-	mux.Handle(planv1connect.NewAgentServiceHandler(a, append(opts, connect.WithCompression("gzip", nil, nil))...))
+	path, agents := planv1connect.NewAgentServiceHandler(a, append(opts, connect.WithCompression("gzip", nil, nil))...)
+	mux.Handle(path, g.directOr(agents))
 	mux.Handle(profilePath, profiles())
 	return g.withConnection(g.bounded(mux))
 }
@@ -158,7 +161,8 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (g *gate) shut() { g.inside.Lock() }
 
 // httpServers are one for each listener; base is the context of every request.
-func httpServers(base context.Context, cfg Config, ca *trust.CA, h http.Handler) (tls, local *http.Server) {
+func (a *api) httpServers(base context.Context, ca *trust.CA, h http.Handler) (secure, local *http.Server) {
+	cfg := a.cfg
 	common := func() *http.Server {
 		return &http.Server{
 			Handler: h, MaxHeaderBytes: headerOctets, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime,
@@ -171,14 +175,22 @@ func httpServers(base context.Context, cfg Config, ca *trust.CA, h http.Handler)
 			},
 		}
 	}
-	tls, local = common(), common()
-	tls.TLSConfig = trust.ServerTLS(ca, names(cfg), cfg.Clock)
+	secure, local = common(), common()
+	secure.TLSConfig = trust.ServerTLS(ca, names(cfg), cfg.Clock)
+	secure.TLSConfig.NextProtos = append([]string{stream.Protocol}, secure.TLSConfig.NextProtos...)
+	secure.Protocols = new(http.Protocols)
+	secure.Protocols.SetHTTP1(true)
+	secure.Protocols.SetHTTP2(true)
+	secure.TLSNextProto = map[string]tlsTaker{stream.Protocol: a.directly(base, h)}
 	local.ConnContext = localCaller
 	local.Protocols = new(http.Protocols)
 	local.Protocols.SetHTTP1(true)
 	local.Protocols.SetUnencryptedHTTP2(true)
-	return tls, local
+	return secure, local
 }
+
+// tlsTaker takes over a connection for which a protocol of another name than HTTP's was negotiated.
+type tlsTaker = func(*http.Server, *tls.Conn, http.Handler)
 
 // names of the server's certificate. The address that a client dials is added by itself.
 func names(cfg Config) []string {

@@ -91,7 +91,7 @@ func (s *Server) serve(ctx context.Context, ca *trust.CA, st *store.Store, tcp, 
 	}
 	a.dist = distribute.New(distribute.Config{Evidence: a.evidence})
 	door := &gate{next: a.handler()}
-	tlsServer, localServer := httpServers(requests, s.cfg, ca, door)
+	tlsServer, localServer := a.httpServers(requests, ca, door)
 
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { a.loop(looping, s.attempted); return nil })

@@ -28,9 +28,20 @@ var (
 	errAgentDone = errors.New("the agent ended the stream")
 )
 
-// Stream implements plan.v1. Two goroutines work for it, one a direction: what the agent says is taken in here, what it
-// must hold is sent by distribute. A third ends both when the host is removed, opens a newer stream, or the server stops.
+// planStream is an agent's stream, however it came: a gRPC one, or stream.Conn.
+type planStream interface {
+	Receive() (*planv1.AgentMessage, error)
+	Send(*planv1.ServerMessage) error
+}
+
+// Stream implements plan.v1, for agents that know no better.
 func (a *api) Stream(ctx context.Context, stream *connect.BidiStream[planv1.AgentMessage, planv1.ServerMessage]) error {
+	return a.talk(ctx, stream)
+}
+
+// talk is a stream's life. Two goroutines work for it, one a direction: what the agent says is taken in here, what it
+// must hold is sent by distribute. A third ends both when the host is removed, opens a newer stream, or the server stops.
+func (a *api) talk(ctx context.Context, stream planStream) error {
 	id, conn := identityOf(ctx), connectionOf(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -74,7 +85,7 @@ func streamLife(leaf *x509.Certificate, now time.Time) time.Duration {
 }
 
 // converse reads what the agent says until the stream ends, and starts the other direction after the hello.
-func (a *api) converse(ctx context.Context, g *errgroup.Group, s *session, stream *connect.BidiStream[planv1.AgentMessage, planv1.ServerMessage]) error {
+func (a *api) converse(ctx context.Context, g *errgroup.Group, s *session, stream planStream) error {
 	silence := time.AfterFunc(a.cfg.Limits.Hello, func() { s.cancel(errSilent) })
 	first, err := stream.Receive()
 	silence.Stop()

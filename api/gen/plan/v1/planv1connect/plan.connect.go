@@ -73,6 +73,7 @@ type AgentServiceClient interface {
 	Abort(context.Context, *connect.Request[v1.AbortRequest]) (*connect.Response[v1.AbortResponse], error)
 	// Hands over what a port counted on the calling host, whose part in it has ended. Settling again changes nothing.
 	Settle(context.Context, *connect.Request[v1.SettleRequest]) (*connect.Response[v1.SettleResponse], error)
+	// What the two sides say to each other for as long as the agent is connected. The same messages go without gRPC where both know how: see plan/stream.
 	Stream(context.Context) *connect.BidiStreamForClient[v1.AgentMessage, v1.ServerMessage]
 }
 
@@ -220,6 +221,7 @@ type AgentServiceHandler interface {
 	Abort(context.Context, *connect.Request[v1.AbortRequest]) (*connect.Response[v1.AbortResponse], error)
 	// Hands over what a port counted on the calling host, whose part in it has ended. Settling again changes nothing.
 	Settle(context.Context, *connect.Request[v1.SettleRequest]) (*connect.Response[v1.SettleResponse], error)
+	// What the two sides say to each other for as long as the agent is connected. The same messages go without gRPC where both know how: see plan/stream.
 	Stream(context.Context, *connect.BidiStream[v1.AgentMessage, v1.ServerMessage]) error
 }
 
