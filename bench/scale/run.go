@@ -38,6 +38,8 @@ type Config struct {
 	Binary string
 	// Dir for the server's and the agents' files; empty is a temporary one, which is removed.
 	Dir string
+	// Profiles is a directory for processor profiles of the server and of the agents during the changes; empty takes none.
+	Profiles string
 	// Machine and OtherLoad (percent of a core) are for the Result.
 	Machine   string
 	OtherLoad float64
@@ -137,7 +139,8 @@ func Run(ctx context.Context, cfg Config) (_ *Result, err error) {
 		name string
 		do   func(context.Context) error
 	}{
-		{"build", r.build}, {"memory", r.memory}, {"changes", r.changes},
+		{"build", r.build}, {"memory", r.memory},
+		{"changes", func(ctx context.Context) error { return r.profiled(ctx, "changes", r.changes) }},
 		{"restart, agents unchanged", func(ctx context.Context) error { return r.restart(ctx, false) }},
 		{"restart, agents empty", func(ctx context.Context) error { return r.restart(ctx, true) }},
 		{"cold start", r.cold},
@@ -293,6 +296,10 @@ func (r *run) changes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ours, err := usageOf(os.Getpid())
+	if err != nil {
+		return err
+	}
 	for i := range r.cfg.Changes {
 		revision, began, err := change(ctx, r.apis[0], portName(i%r.cfg.Hosts))
 		if err != nil {
@@ -316,6 +323,10 @@ func (r *run) changes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	oursAfter, err := usageOf(os.Getpid())
+	if err != nil {
+		return err
+	}
 	for _, m := range []struct {
 		what string
 		all  []time.Duration
@@ -326,8 +337,9 @@ func (r *run) changes(ctx context.Context) error {
 		r.add(Figure{What: m.what + ", p99", Value: milliseconds(percentile(m.all, 99)), Unit: "ms", AtMost: m.want})
 		r.add(Figure{What: m.what + ", longest", Value: milliseconds(m.all[len(m.all)-1]), Unit: "ms"})
 	}
-	r.add(Figure{What: changeCost, Unit: "us",
-		Value: float64((after.CPU - before.CPU).Microseconds()) / float64(r.cfg.Changes*r.cfg.Hosts)})
+	each := float64(r.cfg.Changes * r.cfg.Hosts)
+	r.add(Figure{What: changeCost, Unit: "us", Value: float64((after.CPU - before.CPU).Microseconds()) / each})
+	r.add(Figure{What: "one change, agents' processor time for each", Unit: "us", Value: float64((oursAfter.CPU - ours.CPU).Microseconds()) / each})
 	return nil
 }
 
