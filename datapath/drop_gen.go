@@ -102,8 +102,10 @@ const (
 	DropBumNetworkLimit DropReason = 47
 	// DropOtherGroup: a flood came by a multicast group for a network that does not use the group here: networks may share one, and not all are on every host.
 	DropOtherGroup DropReason = 48
+	// DropCopyKernelLaneGroup: a flood to an IPv6 group needs the kernel lane, whose route for a group that the host is in leads back to the host.
+	DropCopyKernelLaneGroup DropReason = 49
 
-	dropReasons DropReason = 49
+	dropReasons DropReason = 50
 )
 
 var dropTexts = [...]struct{ name, text string }{
@@ -155,6 +157,7 @@ var dropTexts = [...]struct{ name, text string }{
 	46: {"bum_port_limit", "the port sends more broadcast, unknown unicast and multicast frames than its BUM limit"},
 	47: {"bum_network_limit", "the ports of the network here together send more broadcast, unknown unicast and multicast frames than its BUM limit"},
 	48: {"other_group", "a flood came by a multicast group for a network that does not use the group here: networks may share one, and not all are on every host"},
+	49: {"copy_kernel_lane_group", "a flood to an IPv6 group needs the kernel lane, whose route for a group that the host is in leads back to the host"},
 }
 
 // String is the reason's name, as in docs/drops.md.

@@ -194,6 +194,13 @@ var portDrops = []dropCase{
 	{"a VTEP that is not there", DropUnknownVTEP, nil, fromPort(out(macNoVTEP))},
 	{"a VTEP without route", DropNoRoute, nil, fromPort(out(macNoRoute))},
 	{"kernel lane to another UDP port", DropKernelLanePort, nil, fromPort(out(macLanePt))},
+	{"a flood to an IPv6 group that only the kernel lane could send", DropCopyKernelLaneGroup, func(s *scene) {
+		both := s.a.local
+		both.Addr6 = netip.MustParseAddr("fd99::1")
+		must(s.a.t, s.a.dp.SetLocal(both))
+		must(s.a.t, s.a.dp.PutVTEPs([]VTEP{{ID: 6, Addr: group6, Uplink: s.a.uplink(), UDPPort: 4789, OuterChecksum: true}}))
+		flood(nil, 6)(s)
+	}, fromPort(out(macAll))},
 	{"copy to what is no port", DropCopyNoPort, flood([]uint32{1}), fromPort(out(macAll))},
 	{"copy to a held port", DropCopyHeld, nil, fromPort(out(macAll))},
 	{"copy to an interface that is down", DropCopyFailed, func(s *scene) {

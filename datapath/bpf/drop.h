@@ -54,7 +54,8 @@
 	X(NEIGHBOUR_ASKED, neighbour_asked, 0, "an address that weft does not know was asked for again within a second") \
 	X(BUM_PORT_LIMIT, bum_port_limit, 0, "the port sends more broadcast, unknown unicast and multicast frames than its BUM limit") \
 	X(BUM_NETWORK_LIMIT, bum_network_limit, 0, "the ports of the network here together send more broadcast, unknown unicast and multicast frames than its BUM limit") \
-	X(OTHER_GROUP, other_group, 0, "a flood came by a multicast group for a network that does not use the group here: networks may share one, and not all are on every host")
+	X(OTHER_GROUP, other_group, 0, "a flood came by a multicast group for a network that does not use the group here: networks may share one, and not all are on every host") \
+	X(COPY_KERNEL_LANE_GROUP, copy_kernel_lane_group, 0, "a flood to an IPv6 group needs the kernel lane, whose route for a group that the host is in leads back to the host")
 
 /* Why a packet was left to another lane: to the kernel lane, or (XDP_) by the XDP lane to the tc lane. */
 #define LANE_REASONS(X) \

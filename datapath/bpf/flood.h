@@ -46,6 +46,10 @@ static __always_inline struct vtep *vtep_of(__u32 id)
 
 static __always_inline int flood_by_kernel(struct flood *f, struct vtep *vtep, __u32 lane)
 {
+	/* This host is in the group, and over IPv6 the kernel takes what is sent to it for its own. Over IPv4 the source address says by which
+	 * interface it leaves. */
+	if (unlikely(vtep->flags & VTEP_GROUP && vtep->flags & VTEP_IP6))
+		return DROP_COPY_KERNEL_LANE_GROUP;
 	int r = set_tunnel(f->skb, f->local, vtep, f->state->vni, f->state->tos, f->state->hash, OUTER_TTL);
 	if (r < 0)
 		return r == -DROP_KERNEL_LANE_PORT ? DROP_COPY_KERNEL_LANE_PORT : DROP_COPY_FAILED;

@@ -104,7 +104,8 @@ const (
 	TCDropReasonDROP_BUM_PORT_LIMIT              TCDropReason = 46
 	TCDropReasonDROP_BUM_NETWORK_LIMIT           TCDropReason = 47
 	TCDropReasonDROP_OTHER_GROUP                 TCDropReason = 48
-	TCDropReasonDROP_MAX                         TCDropReason = 49
+	TCDropReasonDROP_COPY_KERNEL_LANE_GROUP      TCDropReason = 49
+	TCDropReasonDROP_MAX                         TCDropReason = 50
 )
 
 type TCDropSourceKey struct {
