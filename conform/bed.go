@@ -32,6 +32,7 @@ const (
 	vtepA = datapath.VTEPID(iota + 1)
 	vtepB
 	vtepFar
+	vtepGroup // the group of VNI 7
 )
 
 // The MACs. x1 has the same as w2, and every remote one is in both networks.
@@ -56,6 +57,8 @@ type bed struct {
 	host, peer       *netdev.Handle
 	handles          []*netdev.Handle
 	hostMAC, peerMAC wire.MAC
+	hostIndex        uint32            // of the uplink
+	joined           bool              // a case has joined groups
 	index            map[string]uint32 // of a workload's interface on the host
 	inside           map[string]*netdev.Handle
 	at               map[string]place
@@ -148,7 +151,7 @@ func (b *bed) underlay() (err error) {
 	if err != nil {
 		return err
 	}
-	b.hostMAC, b.peerMAC = near.MAC, far.MAC
+	b.hostMAC, b.peerMAC, b.hostIndex = near.MAC, far.MAC, uint32(near.Index)
 	// Or what the kernel lane sends is seen before its checksum is filled in.
 	if err := errors.Join(b.peer.Quiet(uplink), b.host.SetFeature(uplink, netdev.TX, false), b.fit(b.peer, uplink)); err != nil {
 		return err
@@ -237,7 +240,7 @@ func (b *bed) reset() error {
 			dp.DeleteAccepts([]datapath.Accept{{VNI: vni, Addr: a.A}}), dp.DeleteNetwork(vni))
 	}
 	b.scratch = nil
-	errs = append(errs,
+	errs = append(errs, b.leaveGroups(),
 		dp.SetLocal(b.local(4789)),
 		dp.PutVTEPs([]datapath.VTEP{b.vtep(vtepA, a.A), b.vtep(vtepB, a.B), b.vtep(vtepFar, a.Far)}),
 		dp.PutNetwork(b.network7(datapath.UnknownFlood)),

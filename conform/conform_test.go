@@ -15,8 +15,8 @@ import (
 	"github.com/weftnet/weft/internal/testenv"
 )
 
-// TestConform runs every case in every row. Red when, for instance, from_uplink takes a reserved bit for an error, or write_outer
-// forgets the don't-fragment bit.
+// TestConform runs every case in every row. Red when, for instance, from_uplink takes a reserved bit for an error, write_outer forgets the
+// don't-fragment bit, check_group lets every group in, flood_by_kernel sends to an IPv6 group, or JoinGroup adds its address without autojoin.
 func TestConform(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.BPF)
 	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)

@@ -53,10 +53,11 @@ func Rows() []Row {
 	return []Row{{TC, IPv4}, {Kernel, IPv4}, {XDP, IPv4}, {TC, IPv6}, {Kernel, IPv6}, {XDP, IPv6}}
 }
 
-// addresses of an underlay. A is a host's VTEP, B an external one; Far and Narrow are behind the router Gateway; Rogue is nobody's;
+// addresses of an underlay. Group is the group of VNI 7, and OtherGroup that of VNI 8. A is a host's VTEP, B an external one; Far and Narrow are behind the router Gateway; Rogue is nobody's;
 // Second is another address of the host's uplink, and Loopback one of its loopback interface.
 type addresses struct {
 	Own, A, B, Gateway, Rogue, Far, Narrow, Second, Loopback netip.Addr
+	Group, OtherGroup                                        netip.Addr
 	bits, farBits                                            int
 }
 
@@ -64,8 +65,10 @@ func (u Underlay) addresses() addresses {
 	p := netip.MustParseAddr
 	if u == IPv6 {
 		return addresses{Own: p("fd18::1"), A: p("fd18::2"), B: p("fd18::3"), Gateway: p("fd18::fe"), Rogue: p("fd18::66"), Far: p("fd99::9"),
-			Narrow: p("fd99::10"), Second: p("fd18::11"), Loopback: p("fd98::1"), bits: 64, farBits: 128}
+			Narrow: p("fd99::10"), Second: p("fd18::11"), Loopback: p("fd98::1"),
+			Group: p("ff05::7:1"), OtherGroup: p("ff05::8:1"), bits: 64, farBits: 128}
 	}
 	return addresses{Own: p("198.18.1.1"), A: p("198.18.1.2"), B: p("198.18.1.3"), Gateway: p("198.18.1.254"), Rogue: p("198.18.1.66"),
-		Far: p("198.19.9.9"), Narrow: p("198.19.9.10"), Second: p("198.18.1.11"), Loopback: p("198.19.8.1"), bits: 24, farBits: 32}
+		Far: p("198.19.9.9"), Narrow: p("198.19.9.10"), Second: p("198.18.1.11"), Loopback: p("198.19.8.1"),
+		Group: p("239.129.7.1"), OtherGroup: p("239.1.8.1"), bits: 24, farBits: 32}
 }

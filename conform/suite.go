@@ -22,17 +22,20 @@ type Case struct {
 	// Lanes in which, and Underlays over which, it makes sense; empty is all.
 	Lanes     []Lane
 	Underlays []Underlay
-	do        func(*bed) error
+	// Not are rows whose lane cannot carry it.
+	Not []Row
+	do  func(*bed) error
 }
 
 // in reports whether the case makes sense in a row.
 func (c Case) in(row Row) bool {
-	return (len(c.Lanes) == 0 || slices.Contains(c.Lanes, row.Lane)) && (len(c.Underlays) == 0 || slices.Contains(c.Underlays, row.Underlay))
+	return (len(c.Lanes) == 0 || slices.Contains(c.Lanes, row.Lane)) && (len(c.Underlays) == 0 || slices.Contains(c.Underlays, row.Underlay)) &&
+		!slices.Contains(c.Not, row)
 }
 
 // Cases are all of them, in the order in which they run.
 func Cases() []Case {
-	return slices.Concat(outCases(), inCases(), addressCases(), headerCases(), brokenCases(), fragmentCases(), vlanCases(), floodCases(), learnCases(), rogueCases(), ttlCases(), ecnCases(), dscpCases(), mtuCases(), laneCases())
+	return slices.Concat(outCases(), inCases(), addressCases(), headerCases(), brokenCases(), fragmentCases(), vlanCases(), floodCases(), learnCases(), groupCases(), rogueCases(), ttlCases(), ecnCases(), dscpCases(), mtuCases(), laneCases())
 }
 
 // Result is a case in a row.
