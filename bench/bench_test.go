@@ -51,12 +51,13 @@ func TestFramesForNobodyAreAnError(t *testing.T) {
 func TestEveryMeasureOnce(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.BPF)
 	testenv.RequireTool(t, "ovs-vswitchd")
+	testenv.RequireTool(t, "dnsmasq")
 	binary := filepath.Join(t.TempDir(), "weft")
 	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/weft").CombinedOutput(); err != nil {
 		t.Fatalf("build weft: %v\n%s", err, out)
 	}
 	var progress bytes.Buffer
-	r, err := Run(t.Context(), Config{Rounds: MinRounds, Frames: 500, Stream: 10 * time.Millisecond, Requests: 20, Tables: []int{10, 200}, VTEPs: 4, PlanEntries: 2000, Moves: 2, kinds: []traffic{{Length: 64, Flows: 1}, {Length: 1400, Flows: 1000}},
+	r, err := Run(t.Context(), Config{Rounds: MinRounds, Frames: 500, Stream: 10 * time.Millisecond, Requests: 20, Tables: []int{10, 200}, VTEPs: 4, Known: 20, MACs: 500, Leases: 40, PlanEntries: 2000, Moves: 2, kinds: []traffic{{Length: 64, Flows: 1}, {Length: 1400, Flows: 1000}},
 		Binary: binary, Progress: &progress})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, progress.String())
@@ -80,7 +81,7 @@ func TestEveryMeasureOnce(t *testing.T) {
 		}
 	}
 	for _, v := range r.Verdicts {
-		sized := strings.Contains(v.What, "1,000,000") || strings.Contains(v.What, "256")
+		sized := slices.ContainsFunc([]string{"1,000,000", "256", "1,000 addresses", "100,000 MACs"}, func(size string) bool { return strings.Contains(v.What, size) })
 		if v.Measured == sized {
 			t.Errorf("%s against %s: measured is %t", v.What, v.Against, v.Measured)
 		}

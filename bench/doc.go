@@ -12,6 +12,10 @@
 //	replicate  replicate.go               copies a second to 256 VTEPs
 //	tap        tap.go                     machines with TAP devices and virtio headers
 //	fdb        table.go                   tables of 10, 100,000 and 1,000,000 MACs
+//	arp        arp.go                     ARP questions and neighbour solicitations that the asker's host answers
+//	learn      learn.go                   100,000 MACs learned from a tunnel and at a port, and known traffic meanwhile
+//	storm      storm.go                   what others lose while one port broadcasts
+//	dhcp       dhcp.go                    10,000 leases
 //	plan       plan.go                    a plan of 1,000,000 entries, received to read back
 //	move       move.go                    a workload that goes from host to host, and what its peers miss
 //
@@ -19,6 +23,9 @@
 // many as the kernel gets for its bridge and vxlan device by netlink; a plan of a million ports would measure the server. The VTEPs of
 // replicate are real objects of the API, but their addresses all lead to the second host, where copies are counted and dropped as they come
 // off the underlay.
+//
+// An answer's and a lesson's frames are written anew each time, as their memory is sent again. The ports that arp asks for have no interfaces, and those of
+// dhcp one for each 16 MACs, whose requests are a port's share of its agent.
 //
 // What a server takes under a fleet is measured by bench/scale.
 //

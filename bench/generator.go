@@ -34,11 +34,25 @@ type traffic struct {
 	Copies, Longer int
 	// Patient: what carries the frames is a process, which needs the core while the sender waits.
 	Patient bool
+	// Frame to send; nil is UDP from the one workload to the other. It is written anew each time: the kernel sends a frame's memory again as it
+	// comes back, and this one comes back as an answer. Length is that of the frames that are counted.
+	Frame []byte
+	// Questions that the frames are spread over, uniformly.
+	Questions question
+	// Sources: each frame has the next source MAC of the table that spreadMAC describes, at octet SourceAt.
+	Sources  bool
+	SourceAt int
 }
+
+// question is where a frame asks for one of many: a number below N, 16 bits at octet At. With Sum the checksum at octet SumAt follows it: Sum is
+// that of everything else.
+type question struct{ N, At, SumAt, Sum int }
 
 const (
 	spreadPrefix = 0x9902     // 02:99 in memory
 	spreadFactor = 0x9e3779b1 // odd: i -> i*spreadFactor is one to one
+	// spreadFactorBits is it as the immediate of an instruction.
+	spreadFactorBits = spreadFactor - 1<<32
 )
 
 // spreadMAC is entry i of a table of many MACs, which differ everywhere.
@@ -78,9 +92,22 @@ func anchor(prog *ebpf.Program) (l link.Link, err error) {
 		return nil, err
 	}
 	defer h.Close()
-	a, err := h.LinkByName("gen0")
+	for i := range mostGenerators {
+		l, err = anchorAt(h, prog, fmt.Sprintf("gen%d", i))
+		if !errors.Is(err, unix.EBUSY) {
+			break
+		}
+	}
+	return l, err
+}
+
+// mostGenerators at once: each has an anchor of its own.
+const mostGenerators = 4
+
+func anchorAt(h *netdev.Handle, prog *ebpf.Program, name string) (l link.Link, err error) {
+	a, err := h.LinkByName(name)
 	if err != nil {
-		if a, _, err = h.EnsureVeth(netdev.Veth{Name: "gen0", Peer: netdev.VethPeer{Namespace: h, Name: "gen1"}}); err != nil {
+		if a, _, err = h.EnsureVeth(netdev.Veth{Name: name, Peer: netdev.VethPeer{Namespace: h, Name: name + "p"}}); err != nil {
 			return nil, err
 		}
 	}
@@ -100,7 +127,10 @@ func newGenerator(ifindex int, t traffic) (*generator, error) {
 		return nil, fmt.Errorf("make the generator's state: %w", err)
 	}
 	var ins asm.Instructions
-	if t.Flows > 1 || t.Destinations > 1 {
+	switch {
+	case t.Sources:
+		ins = append(ins, nextSource(state, t.Frame, t.SourceAt)...)
+	case t.Flows > 1 || t.Destinations > 1 || t.Questions.N > 1:
 		ins = append(ins, vary(state, t)...)
 	}
 	ins = append(ins,
@@ -120,14 +150,28 @@ func newGenerator(ifindex int, t traffic) (*generator, error) {
 	return g, nil
 }
 
-// vary steps a linear congruence and writes what follows from it into the frame.
-func vary(state *ebpf.Map, t traffic) asm.Instructions {
-	const ethernet, ip4 = 14, 20
-	ins := asm.Instructions{
+// rewrite writes the frame, which R7 points to.
+func rewrite(frame []byte) (ins asm.Instructions) {
+	for at := 0; at < len(frame); {
+		size, octets := asm.Byte, 1
+		if len(frame)-at >= 8 {
+			size, octets = asm.DWord, 8
+		}
+		var word [8]byte
+		copy(word[:], frame[at:at+octets])
+		ins = append(ins, asm.LoadImm(asm.R2, int64(binary.NativeEndian.Uint64(word[:])), asm.DWord), asm.StoreMem(asm.R7, int16(at), asm.R2, size))
+		at += octets
+	}
+	return ins
+}
+
+// recall leaves the frame in R7, if it has that many octets, a pointer to the state in R0, and what it is in R1.
+func recall(state *ebpf.Map, octets int) asm.Instructions {
+	return asm.Instructions{
 		asm.LoadMem(asm.R7, asm.R1, 0, asm.Word), // data
 		asm.LoadMem(asm.R8, asm.R1, 4, asm.Word), // data_end
 		asm.Mov.Reg(asm.R2, asm.R7),
-		asm.Add.Imm(asm.R2, ethernet+ip4+8),
+		asm.Add.Imm(asm.R2, int32(octets)),
 		asm.JGT.Reg(asm.R2, asm.R8, "send"),
 		asm.StoreImm(asm.RFP, -4, 0, asm.Word),
 		asm.LoadMapPtr(asm.R1, state.FD()),
@@ -136,12 +180,49 @@ func vary(state *ebpf.Map, t traffic) asm.Instructions {
 		asm.FnMapLookupElem.Call(),
 		asm.JEq.Imm(asm.R0, 0, "send"),
 		asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
+	}
+}
+
+// nextSource counts, and writes the MAC of that number into the frame.
+func nextSource(state *ebpf.Map, frame []byte, at int) asm.Instructions {
+	return append(append(recall(state, max(at+6, len(frame))), rewrite(frame)...),
+		asm.Mov.Reg(asm.R2, asm.R1),
+		asm.Add.Imm(asm.R2, 1),
+		asm.StoreMem(asm.R0, 0, asm.R2, asm.DWord),
+		asm.Mul.Imm32(asm.R1, int32(spreadFactorBits)),
+		asm.Mov.Imm(asm.R2, spreadPrefix),
+		asm.StoreMem(asm.R7, int16(at), asm.R2, asm.Half),
+		asm.StoreMem(asm.R7, int16(at+2), asm.R1, asm.Word))
+}
+
+// vary steps a linear congruence and writes what follows from it into the frame.
+func vary(state *ebpf.Map, t traffic) asm.Instructions {
+	const ethernet, ip4 = 14, 20
+	ins := append(append(recall(state, max(ethernet+ip4+8, len(t.Frame))), rewrite(t.Frame)...),
 		asm.LoadImm(asm.R2, 6364136223846793005, asm.DWord),
 		asm.Mul.Reg(asm.R1, asm.R2),
 		asm.LoadImm(asm.R2, 1442695040888963407, asm.DWord),
 		asm.Add.Reg(asm.R1, asm.R2),
 		asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord),
-		asm.RSh.Imm(asm.R1, 33),
+		asm.RSh.Imm(asm.R1, 33))
+	if q := t.Questions; q.N > 1 {
+		ins = append(ins,
+			asm.Mod.Imm(asm.R1, int32(q.N)),
+			asm.Mov.Reg(asm.R2, asm.R1),
+			asm.HostTo(asm.BE, asm.R2, asm.Half),
+			asm.StoreMem(asm.R7, int16(q.At), asm.R2, asm.Half))
+		if q.SumAt > 0 {
+			ins = append(ins, // fold and complement
+				asm.Add.Imm(asm.R1, int32(q.Sum)),
+				asm.Mov.Reg(asm.R2, asm.R1),
+				asm.RSh.Imm(asm.R2, 16),
+				asm.And.Imm(asm.R1, 0xffff),
+				asm.Add.Reg(asm.R1, asm.R2),
+				asm.Xor.Imm(asm.R1, 0xffff),
+				asm.HostTo(asm.BE, asm.R1, asm.Half),
+				asm.StoreMem(asm.R7, int16(q.SumAt), asm.R1, asm.Half))
+		}
+		return ins
 	}
 	if t.Flows > 1 {
 		ins = append(ins,

@@ -117,7 +117,10 @@ func packetCostTo(a, b Workload, at end, t traffic, n int) (float64, error) {
 	}
 	defer sink.Close()
 
-	frame := udpFrame(a, b, t.Length)
+	frame := t.Frame
+	if frame == nil {
+		frame = udpFrame(a, b, t.Length)
+	}
 	if t.Broadcast {
 		copy(frame, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
 	}

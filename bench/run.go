@@ -24,6 +24,12 @@ type Config struct {
 	Tables []int
 	// VTEPs to replicate to: 256.
 	VTEPs int
+	// Known addresses that ARP and neighbour solicitations ask for: 1,000.
+	Known int
+	// MACs that are learned from frames: 100,000.
+	MACs int
+	// Leases that clients get by DHCP: 10,000.
+	Leases int
 	// PlanEntries of the plan that an agent takes in: 1,000,000.
 	PlanEntries int
 	// Moves of a workload in a sample: 20.
@@ -54,6 +60,9 @@ func (c Config) withDefaults() Config {
 	set(&c.Frames, 200_000)
 	set(&c.Requests, 10_000)
 	set(&c.VTEPs, 256)
+	set(&c.Known, 1000)
+	set(&c.MACs, 100_000)
+	set(&c.Leases, 10_000)
 	set(&c.Moves, 20)
 	set(&c.PlanEntries, 1_000_000)
 	if c.Stream == 0 {
@@ -101,6 +110,10 @@ var measures = []measure{
 	{"tap", false, (*field).taps},
 	{"aggregates", false, (*field).aggregates},
 	{"fdb", false, (*field).tables},
+	{"arp", false, (*field).questions},
+	{"learn", false, (*field).learning},
+	{"storm", false, (*field).storms},
+	{"dhcp", false, (*field).leases},
 	{"plan", false, (*field).plans},
 	{"move", false, (*field).moves},
 }

@@ -48,7 +48,7 @@ func enter(ctx context.Context) (leave func(), err error) {
 
 // removeLeftovers takes away by name what only a run makes: labs, switches, namespaces.
 func removeLeftovers(ctx context.Context) error {
-	errs := []error{endSwitches(filepath.Dir(ovsDir)), os.RemoveAll(filepath.Dir(ovsDir))}
+	errs := []error{endPeers(filepath.Dir(ovsDir)), os.RemoveAll(filepath.Dir(ovsDir))}
 	dirs, err := filepath.Glob("/run/weft-lab-" + benchLab + "*")
 	if err != nil {
 		return err
@@ -67,8 +67,8 @@ func removeLeftovers(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// endSwitches kills the Open vSwitch processes whose files are in dir: nobody else's are.
-func endSwitches(dir string) error {
+// endPeers kills the processes of Open vSwitch and dnsmasq whose files are in dir: nobody else's are.
+func endPeers(dir string) error {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return err
@@ -79,7 +79,8 @@ func endSwitches(dir string) error {
 			continue
 		}
 		args, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err != nil || !strings.HasPrefix(filepath.Base(strings.SplitN(string(args), "\x00", 2)[0]), "ovs") || !strings.Contains(string(args), "="+dir+"/") {
+		name := filepath.Base(strings.SplitN(string(args), "\x00", 2)[0])
+		if err != nil || !strings.HasPrefix(name, "ovs") && name != "dnsmasq" || !strings.Contains(string(args), "="+dir+"/") {
 			continue
 		}
 		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {

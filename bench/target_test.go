@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -41,7 +42,8 @@ func TestJudgeFindsItsMeasures(t *testing.T) {
 	if v := r.Verdicts[1]; v.Reached || v.Ratio != 4 {
 		t.Errorf("against Open vSwitch: %+v", v)
 	}
-	if v := r.Verdicts[len(r.Verdicts)-1]; !v.Reached || v.Unit != "entries/s" || v.found() != "400,002 (400,000 - 400,004)" || v.wanted() != ">= 300,000 entries/s" {
+	last := slices.IndexFunc(r.Verdicts, func(v Verdict) bool { return strings.HasPrefix(v.What, "plan of") })
+	if v := r.Verdicts[last]; !v.Reached || v.Unit != "entries/s" || v.found() != "400,002 (400,000 - 400,004)" || v.wanted() != ">= 300,000 entries/s" {
 		t.Errorf("the rate: %+v", v)
 	}
 	var b strings.Builder

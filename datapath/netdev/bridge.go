@@ -37,3 +37,9 @@ func (h *Handle) AddBridgeFDB(member string, mac wire.MAC) error {
 func (h *Handle) SetBridgePortLearning(member string, on bool) error {
 	return h.change(member, "set learning", func(l netlink.Link) error { return h.nl.LinkSetLearning(l, on) })
 }
+
+// SetNeighbourSuppression says whether a bridge answers ARP and neighbour solicitations for what is behind a member, as far as it knows that, instead of
+// flooding them there.
+func (h *Handle) SetNeighbourSuppression(member string, on bool) error {
+	return h.change(member, "set neighbour suppression", func(l netlink.Link) error { return h.nl.LinkSetBrNeighSuppress(l, on) })
+}

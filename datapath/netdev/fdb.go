@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/wire"
@@ -110,4 +112,38 @@ func fdbAcknowledged(fd int, last uint32) error {
 			b = b[min(len(b), (length+3)&^3):]
 		}
 	}
+}
+
+// FlushBridgeFDB forgets what a bridge has learned behind a member. What was stated stays.
+func (h *Handle) FlushBridgeFDB(member string) error {
+	l, err := h.LinkByName(member)
+	if err != nil {
+		return fmt.Errorf("flush the FDB: %w", err)
+	}
+	err = h.Run(func() error {
+		const bulk, stateMask = 0x200, 16 // NLM_F_BULK, NDA_NDM_STATE_MASK
+		req := nl.NewNetlinkRequest(unix.RTM_DELNEIGH, unix.NLM_F_ACK|bulk)
+		ndm := netlink.Ndmsg{Family: unix.AF_BRIDGE, Index: uint32(l.Index), Flags: unix.NTF_MASTER}
+		req.AddData(&ndm)
+		req.AddData(nl.NewRtAttr(stateMask, nl.Uint16Attr(unix.NUD_NOARP|unix.NUD_PERMANENT)))
+		_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("flush the FDB behind %s: %w", member, err)
+	}
+	return nil
+}
+
+// CountFDB is how many entries an interface has in the FDB of its bridge, and in its own if it is a vxlan device.
+func (h *Handle) CountFDB(member string) (n int, err error) {
+	l, err := h.LinkByName(member)
+	if err != nil {
+		return 0, fmt.Errorf("count FDB entries: %w", err)
+	}
+	list, err := h.nl.NeighList(l.Index, unix.AF_BRIDGE)
+	if err != nil {
+		return 0, fmt.Errorf("count FDB entries of %s: %w", member, err)
+	}
+	return len(list), nil
 }
