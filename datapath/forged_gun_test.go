@@ -187,6 +187,7 @@ func newWitness(t testing.TB, ns *netdev.Handle, ifname string, first uint32) *w
 			return err
 		}
 		return errors.Join(unix.SetsockoptSockFprog(w.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}),
+			unix.SetsockoptInt(w.fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
 			unix.Bind(w.fd, &unix.SockaddrLinklayer{Protocol: 0x0300 /* ETH_P_ALL */, Ifindex: l.Index}))
 	}))
 	t.Cleanup(func() { unix.Close(w.fd) })
