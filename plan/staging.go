@@ -105,20 +105,20 @@ func (s *Staging) receive(u *planv1.Update) (*Step, error) {
 	}
 	p := s.pending
 	for _, scope := range u.GetResetScopes() {
-		p.reset[scope] = true
+		mark(&p.reset, scope)
 	}
 	for _, scope := range u.GetDropScopes() {
-		p.drop[scope] = true
+		mark(&p.drop, scope)
 	}
 	for _, m := range u.GetRemovals() {
 		r := RemovalFromProto(m)
 		evidence := r.Revision != 0
 		r.Revision = 0
 		if r.Key != (Key{}) {
-			p.removals[r] = true
+			mark(&p.removals, r)
 		}
 		if evidence {
-			p.evidence[r] = true
+			mark(&p.evidence, r)
 		}
 	}
 	for _, m := range u.GetUpserts() {
@@ -150,12 +150,16 @@ func (s *Staging) begin(u *planv1.Update) error {
 	if u.GetStoreId() == s.storeID && u.GetRevision() < s.revision {
 		return fmt.Errorf("revision %d is older than %d, which is held", u.GetRevision(), s.revision)
 	}
-	s.pending = &pending{
-		storeID: u.GetStoreId(), revision: u.GetRevision(),
-		reset: map[string]bool{}, drop: map[string]bool{}, upserts: map[Key]*Resource{},
-		removals: map[Removal]bool{}, evidence: map[Removal]bool{},
-	}
+	s.pending = &pending{storeID: u.GetStoreId(), revision: u.GetRevision()}
 	return nil
+}
+
+// mark notes a name in a set that is made when it is first needed: most updates are one changed resource, and a fleet takes many.
+func mark[K comparable](set *map[K]bool, name K) {
+	if *set == nil {
+		*set = map[K]bool{}
+	}
+	(*set)[name] = true
 }
 
 func (s *Staging) stage(m *planv1.Resource) error {
@@ -172,6 +176,9 @@ func (s *Staging) stage(m *planv1.Resource) error {
 	}
 	if s.pending.upserts[r.Key()] != nil {
 		return fmt.Errorf("%s is twice in one update", r.Key())
+	}
+	if s.pending.upserts == nil {
+		s.pending.upserts = map[Key]*Resource{}
 	}
 	s.pending.upserts[r.Key()] = r
 	s.pending.order = append(s.pending.order, r)
@@ -270,12 +277,12 @@ func (s *Staging) gone() []*Resource {
 
 // checkNetworks refuses a port without its network: nothing would say which tenant's segment it is in.
 func (s *Staging) checkNetworks(gone []*Resource) error {
-	away := make(map[Key]bool, len(gone))
-	lost := map[string]bool{}
+	var away map[Key]bool
+	var lost map[string]bool
 	for _, r := range gone {
-		away[r.Key()] = true
+		mark(&away, r.Key())
 		if r.Kind == planv1.Kind_KIND_NETWORK {
-			lost[r.Scope] = true
+			mark(&lost, r.Scope)
 		}
 	}
 	for _, r := range s.pending.order {
