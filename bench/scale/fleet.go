@@ -188,7 +188,7 @@ func (f *fleet) reportOctets() float64 {
 const inFlight = 16
 
 // askPatience is how long a request is asked again that got no answer in time.
-const askPatience = time.Minute
+const askPatience = 3 * time.Minute
 
 // sayEvery is how often a long stage says how far it is.
 const sayEvery = 15 * time.Second
