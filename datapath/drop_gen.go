@@ -84,7 +84,7 @@ const (
 	DropForwardTTL DropReason = 38
 	// DropForwardTooBig: a tunnel packet to be forwarded after its port does not fit the path to where that is.
 	DropForwardTooBig DropReason = 39
-	// DropDHCPServer: a workload answers as a DHCP server (UDP from port 67 or 547, or to 68 or 546), and its port may not.
+	// DropDHCPServer: a workload answers as a DHCP server (UDP to port 68 or 546), and its port may not.
 	DropDHCPServer DropReason = 40
 	// DropRouterAdvertisement: a workload sends router advertisements or redirects, or a first fragment that may hide one, and its port may not.
 	DropRouterAdvertisement DropReason = 41
@@ -148,7 +148,7 @@ var dropTexts = [...]struct{ name, text string }{
 	37: {"ecn_ce_not_ect", "the underlay marked a tunnel packet as having met congestion (CE), and its inner packet knows nothing of ECN: RFC 6040, section 4.2"},
 	38: {"forward_ttl", "a tunnel packet to be forwarded after its port has used up its outer TTL: hosts forward it to each other"},
 	39: {"forward_too_big", "a tunnel packet to be forwarded after its port does not fit the path to where that is"},
-	40: {"dhcp_server", "a workload answers as a DHCP server (UDP from port 67 or 547, or to 68 or 546), and its port may not"},
+	40: {"dhcp_server", "a workload answers as a DHCP server (UDP to port 68 or 546), and its port may not"},
 	41: {"router_advertisement", "a workload sends router advertisements or redirects, or a first fragment that may hide one, and its port may not"},
 	42: {"agent_busy", "a request for the agent (DHCP, router solicitation) that its queue had no room for; the workload asks again"},
 	43: {"agent_limit", "a port asks the agent more often than 50 times a second"},

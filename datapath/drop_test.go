@@ -283,7 +283,7 @@ var uplinkDrops = []dropCase{
 
 // serviceDrops are about what a workload asks its host for, or answers in its place.
 var serviceDrops = []dropCase{
-	{"a DHCP server", DropDHCPServer, nil, fromPort(service(67, 5))},
+	{"a DHCP server", DropDHCPServer, nil, fromPort(service(67, 68))},
 	{"to a DHCP client", DropDHCPServer, nil, fromPort(service(5, 68))},
 	{"a DHCP server behind IP options", DropDHCPServer, nil, fromPort(func(s *scene) []byte {
 		b := service(67, 68)(s)
@@ -291,6 +291,7 @@ var serviceDrops = []dropCase{
 		return slices.Insert(b, 34, 1, 1, 1, 1)
 	})},
 	{"a DHCPv6 server", DropDHCPServer, nil, fromPort(service6(547, 546))},
+	{"to a DHCPv6 client", DropDHCPServer, nil, fromPort(service6(5, 546))},
 	{"a DHCPv6 server behind an extension header", DropDHCPServer, nil, fromPort(extend(60, service6(547, 546)))},
 	{"a router advertisement", DropRouterAdvertisement, nil, fromPort(icmp6(134))},
 	{"a redirect", DropRouterAdvertisement, nil, fromPort(icmp6(137))},

@@ -46,7 +46,7 @@
 	X(ECN_CE_NOT_ECT, ecn_ce_not_ect, 1, "the underlay marked a tunnel packet as having met congestion (CE), and its inner packet knows nothing of ECN: RFC 6040, section 4.2") \
 	X(FORWARD_TTL, forward_ttl, 1, "a tunnel packet to be forwarded after its port has used up its outer TTL: hosts forward it to each other") \
 	X(FORWARD_TOO_BIG, forward_too_big, 1, "a tunnel packet to be forwarded after its port does not fit the path to where that is") \
-	X(DHCP_SERVER, dhcp_server, 0, "a workload answers as a DHCP server (UDP from port 67 or 547, or to 68 or 546), and its port may not") \
+	X(DHCP_SERVER, dhcp_server, 0, "a workload answers as a DHCP server (UDP to port 68 or 546), and its port may not") \
 	X(ROUTER_ADVERTISEMENT, router_advertisement, 0, "a workload sends router advertisements or redirects, or a first fragment that may hide one, and its port may not") \
 	X(AGENT_BUSY, agent_busy, 0, "a request for the agent (DHCP, router solicitation) that its queue had no room for; the workload asks again") \
 	X(AGENT_LIMIT, agent_limit, 0, "a port asks the agent more often than 50 times a second") \

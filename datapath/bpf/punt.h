@@ -27,17 +27,20 @@ enum service {
 
 static __always_inline enum service dhcp4_ports(__be16 source, __be16 destination)
 {
-	/* Clients take what comes to their port, from whichever port: so that says more than the source. */
-	if (source == bpf_htons(DHCP_SERVER_PORT) || destination == bpf_htons(DHCP_CLIENT_PORT))
+	/* Clients take what comes to their port, from whichever port, and nothing that comes elsewhere (of DHCPv6: RFC 7610, section 3). What servers
+	 * and relays say to each other, from their port to their port, is theirs. */
+	if (destination == bpf_htons(DHCP_CLIENT_PORT))
 		return SERVICE_FROM_SERVER;
-	return destination == bpf_htons(DHCP_SERVER_PORT) ? SERVICE_DHCP4 : SERVICE_NONE;
+	return destination == bpf_htons(DHCP_SERVER_PORT) && source != bpf_htons(DHCP_SERVER_PORT) ? SERVICE_DHCP4 :
+												     SERVICE_NONE;
 }
 
 static __always_inline enum service dhcp6_ports(__be16 source, __be16 destination)
 {
-	if (source == bpf_htons(DHCP6_SERVER_PORT) || destination == bpf_htons(DHCP6_CLIENT_PORT))
+	if (destination == bpf_htons(DHCP6_CLIENT_PORT))
 		return SERVICE_FROM_SERVER;
-	return destination == bpf_htons(DHCP6_SERVER_PORT) ? SERVICE_DHCP6 : SERVICE_NONE;
+	return destination == bpf_htons(DHCP6_SERVER_PORT) && source != bpf_htons(DHCP6_SERVER_PORT) ? SERVICE_DHCP6 :
+												       SERVICE_NONE;
 }
 
 static __always_inline enum service router_message(__u8 type)

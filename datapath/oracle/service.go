@@ -28,8 +28,8 @@ func (s Services) service(frame []byte) (r Result, ok bool) {
 		if !found {
 			return r, false
 		}
-		dhcp, may = src == 67 || dst == 68, s.MayServeDHCP
-		asked = dst == 67 && s.DHCP4
+		dhcp, may = dst == 68, s.MayServeDHCP
+		asked = dst == 67 && src != 67 && s.DHCP4
 	case typeIPv6:
 		l4, proto, open := behindExtensions(frame[14:])
 		switch {
@@ -37,8 +37,8 @@ func (s Services) service(frame []byte) (r Result, ok bool) {
 			dhcp, may, why = true, s.MayBeTheRouter, "router_advertisement"
 		case proto == protoUDP && len(l4) >= 4:
 			src, dst := binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
-			dhcp, may = src == 547 || dst == 546, s.MayServeDHCP
-			asked = dst == 547 && s.DHCP6
+			dhcp, may = dst == 546, s.MayServeDHCP
+			asked = dst == 547 && src != 547 && s.DHCP6
 		case proto == 58 && len(l4) >= 1:
 			dhcp, may, why = l4[0] == 134 || l4[0] == 137, s.MayBeTheRouter, "router_advertisement"
 			asked = l4[0] == 133 && s.Router
