@@ -62,6 +62,7 @@ func (d *duel) compare(p *oracle.Plan, s shot) string {
 		return ""
 	}
 	d.covered[strings.TrimSpace(want.Verdict.String()+" "+want.Reason+want.Lane)]++
+	d.coverGroups(s, want)
 	got := DropReason(o.verdict.Reason).String()
 	if o.verdict.Reason == 0 {
 		got = ""
@@ -78,6 +79,18 @@ func (d *duel) compare(p *oracle.Plan, s shot) string {
 		return why
 	}
 	return d.compareXDP(p, s, want, o)
+}
+
+// coverGroups counts what went to a group, or came by one.
+func (d *duel) coverGroups(s shot, want oracle.Result) {
+	for _, t := range want.Tunnels {
+		if slices.Contains(duelGroupIDs[:], t.VTEP) {
+			d.covered["went to a group"]++
+		}
+	}
+	if len(want.Deliveries) > 0 && s.hook == "from_uplink" && s.Data[0]&1 == 1 {
+		d.covered["came by a group"]++
+	}
 }
 
 // forgetAsked lets an address be asked for: how often it may is not modelled.

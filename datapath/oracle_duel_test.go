@@ -110,8 +110,12 @@ var (
 	// duelAddrs are of VTEPs; the last two have no route.
 	duelAddrs = []netip.Addr{netip.MustParseAddr("10.99.0.2"), netip.MustParseAddr("10.99.0.3"), netip.MustParseAddr("fd99::2"),
 		netip.MustParseAddr("fd99::3"), netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8::1")}
-	duelHooks = map[string]bpf.TCProgram{"from_port": bpf.TCProgramFROM_PORT, "from_uplink": bpf.TCProgramFROM_UPLINK}
-	duelVNIs  = []wire.VNI{0, 7, 8, wire.MaxVNI}
+	// duelGroups share an Ethernet address in each IP version.
+	duelGroups = []netip.Addr{group4, group4Other, group6, group6Other}
+	duelHooks  = map[string]bpf.TCProgram{"from_port": bpf.TCProgramFROM_PORT, "from_uplink": bpf.TCProgramFROM_UPLINK}
+	// duelGroupIDs are VTEPs that are groups; only flood lists name them.
+	duelGroupIDs = [2]uint32{10, 11}
+	duelVNIs     = []wire.VNI{0, 7, 8, wire.MaxVNI}
 )
 
 func newDuel(t *testing.T, seed uint64) *duel {
@@ -129,6 +133,9 @@ func newDuel(t *testing.T, seed uint64) *duel {
 	d.far = nsB
 	d.mac, d.host = up.MAC, uint32(up.Index)
 	must(t, d.a.dp.Punts(t.Context(), func(Punt) {})) // the agent, which takes what is handed to it
+	for _, group := range duelGroups {                // or the kernel does not take what is for the kernel lane
+		must(t, nsA.JoinGroup("up0", group))
+	}
 	for i, addr := range duelAddrs[:4] {
 		d.hops[addr] = far.MAC
 		if i%2 == 1 {
@@ -154,7 +161,7 @@ func (d *duel) plan() *oracle.Plan {
 	p := &oracle.Plan{Addr4: duelOwn4, Addr6: duelOwn6, UDPPort: 4789, UplinkMTU: []int{1600, 1600, 1550, 700, 600}[r.IntN(5)],
 		UplinkMAC: d.mac, NextHops: d.hops, VTEPs: map[uint32]oracle.VTEP{}, Networks: map[wire.VNI]oracle.Network{},
 		FDB: map[oracle.FDBKey]oracle.FDBEntry{}, Neighbours: map[oracle.NeighbourKey]oracle.Neighbour{}, Accepts: map[oracle.Accept]bool{}, Sources: map[oracle.Source]bool{},
-		Teachers: map[oracle.Accept]uint32{}, Ports: map[uint32]oracle.Port{}, Reserved: ReservedMAC}
+		Groups: map[oracle.Group]bool{}, Teachers: map[oracle.Accept]uint32{}, Ports: map[uint32]oracle.Port{}, Reserved: ReservedMAC}
 	switch r.IntN(4) {
 	case 0:
 		p.Addr4 = netip.Addr{}
@@ -170,6 +177,15 @@ func (d *duel) plan() *oracle.Plan {
 			v.UDPPort = 8472
 		}
 		p.VTEPs[id] = v
+	}
+	for _, id := range duelGroupIDs {
+		v := oracle.VTEP{Addr: duelGroups[r.IntN(4)], UDPPort: 4789, OuterChecksum: r.IntN(8) == 0}
+		if r.IntN(8) == 0 {
+			v.UDPPort = 8472
+		}
+		if r.IntN(8) > 0 {
+			p.VTEPs[id] = v
+		}
 	}
 	for i, w := range d.ports {
 		if r.IntN(12) == 0 {
@@ -208,6 +224,14 @@ func (d *duel) plan() *oracle.Plan {
 				n.Remotes = append(n.Remotes, id)
 			}
 		}
+		if r.IntN(2) == 0 { // first, as the agent has it, or anywhere
+			n.Remotes = slices.Insert(n.Remotes, r.IntN(2)*r.IntN(len(n.Remotes)+1), duelGroupIDs[r.IntN(2)])
+		}
+		for _, group := range duelGroups {
+			if r.IntN(3) > 0 {
+				p.Groups[oracle.Group{VNI: vni, Addr: group}] = true
+			}
+		}
 		n.Uniform = r.IntN(3) == 0
 		n.Answers = r.IntN(4) > 0
 		for i := range 16 {
@@ -217,6 +241,7 @@ func (d *duel) plan() *oracle.Plan {
 		}
 		if len(n.Remotes) > 0 {
 			n.External = r.IntN(len(n.Remotes) + 1)
+			n.Direct = r.IntN(n.External+1) * r.IntN(2)
 		}
 		if n.Learns = r.IntN(2) == 0; n.Learns {
 			n.VTEPLimit, n.PortLimit = []int{1, 3, 100}[r.IntN(3)], []int{0, 2, 100}[r.IntN(3)]
@@ -284,9 +309,13 @@ func (d *duel) apply(p *oracle.Plan) {
 	must(t, dp.SetLocal(Local{Addr4: p.Addr4, Addr6: p.Addr6, UDPPort: p.UDPPort, UplinkMTU: p.UplinkMTU}))
 	var vteps []VTEP
 	var gone []VTEPID
-	for id := uint32(1); id <= 9; id++ {
+	for id := uint32(1); id <= duelGroupIDs[1]; id++ {
 		if v, ok := p.VTEPs[id]; ok {
-			vteps = append(vteps, VTEP{ID: VTEPID(id), Addr: v.Addr, UDPPort: v.UDPPort, OuterChecksum: v.OuterChecksum})
+			e := VTEP{ID: VTEPID(id), Addr: v.Addr, UDPPort: v.UDPPort, OuterChecksum: v.OuterChecksum}
+			if v.Addr.IsMulticast() {
+				e.Uplink = d.host
+			}
+			vteps = append(vteps, e)
 		} else {
 			gone = append(gone, VTEPID(id))
 		}
@@ -299,7 +328,7 @@ func (d *duel) apply(p *oracle.Plan) {
 			must(t, dp.DeleteNetwork(vni))
 			continue
 		}
-		e := Network{VNI: vni, MTU: n.MTU, Unknown: UnknownUnicast(n.Unknown), LocalPorts: n.LocalPorts, External: n.External, DSCPUniform: n.Uniform}
+		e := Network{VNI: vni, MTU: n.MTU, Unknown: UnknownUnicast(n.Unknown), LocalPorts: n.LocalPorts, External: n.External, Direct: n.Direct, DSCPUniform: n.Uniform}
 		if n.Answers {
 			e.Neighbours = NeighboursAnswer
 		}
@@ -383,6 +412,12 @@ func (d *duel) applyKeys(p *oracle.Plan) {
 		wanted = append(wanted, Teacher{Accept(a), VTEPID(p.Teachers[a])})
 	}
 	must(t, dp.PutTeachers(wanted))
+	groups, err := dp.Groups()
+	must(t, err)
+	must(t, dp.DeleteGroups(slices.DeleteFunc(groups, func(g Group) bool { return p.Groups[oracle.Group(g)] })))
+	for g := range p.Groups {
+		must(t, dp.PutGroups([]Group{Group(g)}))
+	}
 	sources, err := dp.Sources()
 	must(t, err)
 	must(t, dp.DeleteSources(slices.DeleteFunc(sources, func(s Source) bool { return p.Sources[oracle.Source(s)] })))

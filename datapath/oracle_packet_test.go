@@ -183,8 +183,11 @@ func (d *duel) service(f wire.Flow, payload []byte) []byte {
 func (d *duel) outer(p *oracle.Plan, at *int) []byte {
 	r := d.rng
 	src, dst := duelAddrs[r.IntN(len(duelAddrs))], p.Addr4
-	if src.Is6() != p.Addr6.IsValid() && src.Is4() != p.Addr4.IsValid() {
-		src = duelAddrs[r.IntN(len(duelAddrs))]
+	vni := duelVNIs[[]int{0, 1, 1, 1, 2, 3}[r.IntN(6)]]
+	for range 3 { // most of the time from where it may come
+		if !p.Accepts[oracle.Accept{VNI: vni, Addr: src}] || src.Is6() && !p.Addr6.IsValid() || src.Is4() && !p.Addr4.IsValid() {
+			src = duelAddrs[r.IntN(len(duelAddrs))]
+		}
 	}
 	if r.IntN(12) == 0 {
 		src = []netip.Addr{duelOwn4, duelOwn6}[r.IntN(2)]
@@ -203,12 +206,24 @@ func (d *duel) outer(p *oracle.Plan, at *int) []byte {
 	if r.IntN(30) == 0 {
 		mac = wire.BroadcastMAC
 	}
+	if r.IntN(5) == 0 { // to a group, by its own Ethernet address most of the time
+		dst = duelGroups[r.IntN(2)+2*map[bool]int{false: 0, true: 1}[src.Is6()]]
+		switch mac = groupMAC(dst); r.IntN(20) {
+		case 0:
+			mac = d.mac
+		case 1:
+			mac[2+r.IntN(4)] ^= 1 << r.IntN(8)
+		case 2:
+			mac = wire.BroadcastMAC
+		case 3:
+			dst = map[bool]netip.Addr{false: duelOwn4, true: duelOwn6}[src.Is6()]
+		}
+	}
 	vxlan := []byte{8, 0, 0, 0, 0, 0, 0, 0}
 	if r.IntN(3) == 0 {
 		binary.BigEndian.PutUint64(vxlan, r.Uint64())
 		vxlan[0] |= byte(8 * (1 - r.IntN(8)/7))
 	}
-	vni := duelVNIs[[]int{0, 1, 1, 1, 2, 3}[r.IntN(6)]]
 	vxlan[4], vxlan[5], vxlan[6] = byte(vni>>16), byte(vni>>8), byte(vni)
 	b := wire.Flow{SrcMAC: wire.MAC{2, 0xbb}, DstMAC: mac, Src: src, Dst: dst, TOS: uint8(r.IntN(2) * r.IntN(256)), TTL: []uint8{1, 2, 63, 64, 255}[r.IntN(5)]}.UDP(uint16(r.IntN(65536)), port, vxlan)
 	*at = len(b) - 16

@@ -82,7 +82,8 @@ func TestOracle(t *testing.T) {
 	if *oraclePackets >= 10_000 && (d.covered["learned at a port"] == 0 || d.covered["learned at a VTEP"] == 0 || d.covered["learned and moved"] == 0) {
 		t.Error("nothing was learned at a port, or at a VTEP, or nothing moved: the generator is broken")
 	}
-	for _, k := range []string{"delivered", "encapsulated", "flooded", "passed checksum", "handed", "dropped dhcp_server", "dropped router_advertisement"} {
+	for _, k := range []string{"delivered", "encapsulated", "flooded", "passed checksum", "handed", "dropped dhcp_server", "dropped router_advertisement", "went to a group", "came by a group",
+		"dropped other_group"} {
 		if *oraclePackets >= 10_000 && d.covered[k] == 0 {
 			t.Errorf("no packet was %s: the generator is broken", k)
 		}
@@ -133,10 +134,11 @@ func (d *duel) explain(p *oracle.Plan, s shot, why string) string {
 func shrinkPlan(p *oracle.Plan, differs func(*oracle.Plan) bool) *oracle.Plan {
 	q := *p
 	q.VTEPs, q.FDB, q.Networks = maps.Clone(p.VTEPs), maps.Clone(p.FDB), maps.Clone(p.Networks)
-	q.Sources = maps.Clone(p.Sources)
+	q.Sources, q.Groups = maps.Clone(p.Sources), maps.Clone(p.Groups)
 	q.Accepts, q.Ports = maps.Clone(p.Accepts), maps.Clone(p.Ports)
 	shrinkMap(q.FDB, func() bool { return differs(&q) })
 	shrinkMap(q.Accepts, func() bool { return differs(&q) })
+	shrinkMap(q.Groups, func() bool { return differs(&q) })
 	shrinkMap(q.Sources, func() bool { return differs(&q) })
 	shrinkMap(q.Networks, func() bool {
 		for k := range q.FDB {
@@ -188,6 +190,6 @@ func shrinkPacket(s shot, differs func(shot) bool) shot {
 }
 
 func planText(p *oracle.Plan) string {
-	return fmt.Sprintf("local %s %s mtu %d\n vteps %v\n networks %+v\n fdb %v\n accepts %v\n sources %v, teachers %v\n ports %+v", p.Addr4, p.Addr6, p.UplinkMTU, p.VTEPs,
-		p.Networks, p.FDB, p.Accepts, p.Sources, p.Teachers, p.Ports)
+	return fmt.Sprintf("local %s %s mtu %d\n vteps %v\n networks %+v\n fdb %v\n accepts %v\n sources %v, teachers %v\n groups %v\n ports %+v", p.Addr4, p.Addr6, p.UplinkMTU, p.VTEPs,
+		p.Networks, p.FDB, p.Accepts, p.Sources, p.Teachers, p.Groups, p.Ports)
 }

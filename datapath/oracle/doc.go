@@ -9,7 +9,7 @@
 //	from_port    unknown_port, port_held, truncated, inner_vlan, source_invalid, link_local, truncated (IP header), source_mac, too_big (the
 //	             network's), dhcp_server, router_advertisement, handed to the agent, then the FDB: same_port, unknown_port, port_held; unknown_vtep, no_route, too_big (the path's), kernel_lane_port
 //	from_uplink  whose is it? outer_vlan, outer_fragment, bad_ip_header (length), bad_udp_length, bad_ip_header (version, checksum),
-//	             truncated, no_vni_flag, own_source, unknown_vni, source_not_accepted, inner_vlan, source_invalid, link_local,
+//	             truncated, no_vni_flag, other_group, own_source, unknown_vni, source_not_accepted, inner_vlan, source_invalid, link_local,
 //	             truncated (inner IP header), then the FDB: split_horizon, unknown_port, port_held, unknown_unicast_from_tunnel, ecn_ce_not_ect, no_receiver; then the kernel lane's reasons:
 //	             checksum, forward, asked, aggregate, options, no_room
 //

@@ -22,6 +22,8 @@ type Plan struct {
 	Networks map[wire.VNI]Network
 	FDB      map[FDBKey]FDBEntry
 	Accepts  map[Accept]bool
+	// Groups are those by which floods come in.
+	Groups map[Group]bool
 	// Neighbours are the addresses that ports are answered for.
 	Neighbours map[NeighbourKey]Neighbour
 	// Ports by interface index.
@@ -36,7 +38,7 @@ type Plan struct {
 	Reserved wire.MAC
 }
 
-// VTEP is a remote tunnel end point.
+// VTEP is a remote tunnel end point, or a group of the underlay, which only flood lists name.
 type VTEP struct {
 	Addr          netip.Addr
 	UDPPort       uint16
@@ -59,9 +61,9 @@ type Network struct {
 	MTU        int
 	Unknown    Unknown
 	LocalPorts []uint32
-	// Remotes are VTEPs, of which the last External are external.
-	Remotes  []uint32
-	External int
+	// Remotes are VTEPs, of which the last External are external. Of those the last Direct get floods by a group, and none of their own.
+	Remotes          []uint32
+	External, Direct int
 	// Uniform: the outer DSCP is the inner one, both ways (RFC 2983); else it is 0, and ignored.
 	Uniform bool
 	// Answers: ARP requests and neighbour solicitations are answered. How often an address that is not known may be asked for is not modelled.

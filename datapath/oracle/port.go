@@ -54,13 +54,13 @@ func (p *Plan) FromPort(ifindex uint32, in Packet, choose Choose) Result {
 	if !held {
 		return drop("unknown_network")
 	}
-	locals, remotes := network.LocalPorts, network.Remotes
+	locals, remotes := network.LocalPorts, network.Remotes[:len(network.Remotes)-network.Direct]
 	if !dst.IsMulticast() {
 		switch network.Unknown {
 		case ToNobody:
 			return drop("unknown_unicast")
 		case ToExternal:
-			locals, remotes = nil, remotes[len(remotes)-network.External:]
+			locals, remotes = nil, network.Remotes[len(network.Remotes)-network.External:]
 			if len(remotes) == 0 {
 				return drop("unknown_unicast")
 			}

@@ -25,6 +25,9 @@ func (p *Plan) tunnel(vni wire.VNI, id uint32, in Packet, asked string, ttl byte
 		src, overhead = p.Addr6, wire.Overhead6
 	}
 	hop, ok := p.NextHops[v.Addr]
+	if v.Addr.IsMulticast() { // no route is asked for
+		hop, ok = groupMAC(v.Addr), true
+	}
 	if !ok || !src.IsValid() {
 		return t, "", "no_route"
 	}
@@ -33,6 +36,9 @@ func (p *Plan) tunnel(vni wire.VNI, id uint32, in Packet, asked string, ttl byte
 	}
 	if lane = asked; v.OuterChecksum {
 		lane = "checksum"
+	}
+	if lane != "" && v.Addr.Is6() && v.Addr.IsMulticast() {
+		return t, "", "kernel_lane_group"
 	}
 	if lane != "" && v.UDPPort != p.UDPPort {
 		return t, "", "kernel_lane_port"

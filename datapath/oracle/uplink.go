@@ -46,6 +46,8 @@ func (p *Plan) FromUplink(in Packet) Result {
 	switch {
 	case vxlan[0]&8 == 0:
 		return drop("no_vni_flag")
+	case a.dst.IsMulticast() && !p.Groups[Group{vni, a.dst}]:
+		return drop("other_group")
 	case a.src == p.Addr4 || a.src == p.Addr6:
 		return drop("own_source")
 	case !known:
@@ -211,13 +213,14 @@ func (p *Plan) forward(in Packet, k Key) Result {
 // short: the kernel strips no headers when what is left is less than an IPv4 header.
 func short(inner []byte) bool { return len(inner) < wire.EthernetLen+wire.IPv4Len }
 
-// whose says whether the frame is a tunnel packet for this host: to its MAC, its VTEP address and its UDP port. Where no UDP header
+// whose says whether the frame is a tunnel packet for this host: to its MAC and its VTEP address, or to those of a group that a network here has, and to its UDP port. Where no UDP header
 // can be found (a later fragment, a header length below its minimum, a buffer that ends before it, IPv6 extension headers but
 // that of a first fragment) the packet is the kernel's.
 func (p *Plan) whose(frame []byte) (a arrival, ours bool) {
-	if len(frame) < wire.EthernetLen || wire.MAC(frame[:6]) != p.UplinkMAC {
+	if len(frame) < wire.EthernetLen {
 		return a, false
 	}
+	mac := wire.MAC(frame[:6])
 	b := frame[wire.EthernetLen:]
 	var header, total int
 	switch binary.BigEndian.Uint16(frame[12:]) {
@@ -229,7 +232,7 @@ func (p *Plan) whose(frame []byte) (a arrival, ours bool) {
 		a.tos, a.ttl = b[1], b[8]
 		a.src, a.dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
 		flags := binary.BigEndian.Uint16(b[6:])
-		if a.dst != p.Addr4 || b[9] != protoUDP || flags&0x1fff != 0 || header < wire.IPv4Len || len(b) < header {
+		if !p.mine(mac, a.dst, p.Addr4) || b[9] != protoUDP || flags&0x1fff != 0 || header < wire.IPv4Len || len(b) < header {
 			return a, false
 		}
 		a.fragment, a.options = flags&0x2000 != 0, header > wire.IPv4Len
@@ -247,7 +250,7 @@ func (p *Plan) whose(frame []byte) (a arrival, ours bool) {
 			proto, a.fragment = b[header], true
 			header += 8
 		}
-		if a.dst != p.Addr6 || proto != protoUDP {
+		if !p.mine(mac, a.dst, p.Addr6) || proto != protoUDP {
 			return a, false
 		}
 		a.badHeader = b[0]>>4 != 6
