@@ -39,6 +39,8 @@ type vtep struct {
 	// stays is 10.1.0.N; moves is where 10.1.0.99 may be.
 	stays, moves *netdev.Handle
 	dir          string
+	// uplinks of a weft VTEP, as its file has them; empty is up0.
+	uplinks string
 }
 
 const (

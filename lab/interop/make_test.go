@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -50,7 +51,7 @@ var makes = []maker{
 func buildWeft(t testing.TB, b *bed, v *vtep, f flood) *exec.Cmd {
 	t.Helper()
 	var y strings.Builder
-	fmt.Fprintf(&y, "name: v%d\nunderlay: {uplink: up0}\nnetworks:\n- name: blue\n  vni: %d\n  mtu: %d\n", v.number, vni, mtu)
+	fmt.Fprintf(&y, "name: v%d\nunderlay: {uplink: %s}\nnetworks:\n- name: blue\n  vni: %d\n  mtu: %d\n", v.number, cmp.Or(v.uplinks, "up0"), vni, mtu)
 	if f.group.IsValid() {
 		bits := map[bool]int{false: 24, true: 64}[f.six]
 		fmt.Fprintf(&y, "  group: %s\n  learning: {sources: [%q]}\n", f.group, netip.PrefixFrom(v.underlay(f.six), bits).Masked())
