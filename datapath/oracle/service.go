@@ -84,6 +84,9 @@ func behindExtensions(b []byte) (l4 []byte, proto byte, open bool) {
 		if len(b) < 4 {
 			return nil, 59, first
 		}
+		if proto == protoFragment && binary.BigEndian.Uint16(b[2:])&0xfff8 != 0 {
+			return nil, 59, false // a later fragment, however many headers are before it
+		}
 		if n == 8 {
 			return nil, 59, true
 		}
@@ -91,9 +94,6 @@ func behindExtensions(b []byte) (l4 []byte, proto byte, open bool) {
 		switch proto {
 		case protoFragment:
 			size = 8
-			if binary.BigEndian.Uint16(b[2:])&0xfff8 != 0 {
-				return nil, 59, false
-			}
 			first = first || b[3]&1 != 0
 		case 51:
 			size = 8 + int(b[1])*4
