@@ -338,7 +338,7 @@ func TestKinds(t *testing.T) {
 	for want, of := range map[string]interface{ Kind() string }{
 		"tenant": &Tenant{}, "network": &Network{}, "port": &Port{}, "binding": &Binding{}, "host": &Host{}, "vtep": &VTEP{}, "pool": &VNIPool{},
 		"group pool": &GroupPool{},
-		"token": &APIToken{},
+		"token":      &APIToken{},
 	} {
 		if of.Kind() != want {
 			t.Errorf("%T is of kind %s, want %s", of, of.Kind(), want)
