@@ -57,14 +57,17 @@ func (c *client) advertisement(mac wire.MAC, to netip.Addr) []byte {
 	return a.Frame(flow)
 }
 
-// advertise tells every port, from time to time, until the context ends.
-func (s *servant) advertise(ctx context.Context) {
+func advertisementPause() time.Duration {
+	return leastAdvertisement + rand.N(mostAdvertisement-leastAdvertisement)
+}
+
+// advertise tells every port, after each pause, until the context ends.
+func (s *servant) advertise(ctx context.Context, pause func() time.Duration) {
 	for {
-		pause := leastAdvertisement + rand.N(mostAdvertisement-leastAdvertisement)
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause):
+		case <-time.After(pause()):
 			s.advertiseAll(ctx)
 		}
 	}

@@ -185,7 +185,8 @@ func (c *client) answerARP(f *wire.Frame) ([]byte, string) {
 type servant struct {
 	log   *slog.Logger
 	agent *Agent
-	fd    int
+	// transmit puts a frame on an interface.
+	transmit func(ifindex uint32, frame []byte) error
 
 	mu      sync.Mutex
 	clients map[datapath.PortID]*client
@@ -197,17 +198,19 @@ func (a *Agent) startServant(ctx context.Context, tasks *sync.WaitGroup) error {
 	if err != nil {
 		return fmt.Errorf("open a socket for answers to workloads: %w", err)
 	}
-	a.servant = newServant(a, fd)
+	a.servant = newServant(a, func(ifindex uint32, frame []byte) error {
+		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: int(ifindex), Halen: 6})
+	})
 	if err := a.kernel.Punts(ctx, func(p datapath.Punt) { a.servant.serve(ctx, p) }); err != nil {
 		unix.Close(fd)
 		return err
 	}
-	tasks.Go(func() { a.servant.advertise(ctx) })
+	tasks.Go(func() { a.servant.advertise(ctx, advertisementPause) })
 	return nil
 }
 
-func newServant(a *Agent, fd int) *servant {
-	return &servant{log: a.log, agent: a, fd: fd, clients: map[datapath.PortID]*client{}, counts: map[string]*serviceCounts{}}
+func newServant(a *Agent, transmit func(ifindex uint32, frame []byte) error) *servant {
+	return &servant{log: a.log, agent: a, transmit: transmit, clients: map[datapath.PortID]*client{}, counts: map[string]*serviceCounts{}}
 }
 
 // forget is for the loop, when what it knows may have changed.
@@ -297,7 +300,7 @@ func (s *servant) serve(ctx context.Context, p datapath.Punt) {
 
 // send gives a frame to a workload: it leaves on the host's end of its interface.
 func (s *servant) send(ifindex uint32, frame []byte) bool {
-	err := unix.Sendto(s.fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: int(ifindex), Halen: 6})
+	err := s.transmit(ifindex, frame)
 	if err != nil {
 		s.log.Warn("an answer to a workload could not be sent", "ifindex", ifindex, "err", err)
 	}

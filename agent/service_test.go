@@ -220,14 +220,19 @@ func TestDHCP6States(t *testing.T) {
 	}
 }
 
+// solicitation is a router solicitation in a frame.
+func solicitation(mac wire.MAC) []byte {
+	routers := netip.MustParseAddr("ff02::2")
+	seg := wire.ICMP{Type: wire.ICMPv6RouterSolicitation}.Append(nil, clientLL, routers, nil)
+	return wire.IPv6{HopLimit: 255, Protocol: wire.ProtoICMPv6, Src: clientLL, Dst: routers}.
+		Append(wire.Ethernet{Dst: wire.MulticastMAC(routers), Src: mac, Type: wire.TypeIPv6}.Append(nil), seg)
+}
+
 // TestAdvertisement: managed, no addresses of one's own, the router's name and its lifetime, or none.
 func TestAdvertisement(t *testing.T) {
 	c := testClient()
 	ask := func() (wire.Frame, string) {
-		h := wire.ICMP{Type: wire.ICMPv6RouterSolicitation}
-		seg := h.Append(nil, clientLL, netip.MustParseAddr("ff02::2"), nil)
-		frame := wire.IPv6{HopLimit: 255, Protocol: wire.ProtoICMPv6, Src: clientLL, Dst: netip.MustParseAddr("ff02::2")}.
-			Append(wire.Ethernet{Dst: wire.MAC{0x33, 0x33, 0, 0, 0, 2}, Src: clientMAC, Type: wire.TypeIPv6}.Append(nil), seg)
+		frame := solicitation(clientMAC)
 		out, why := c.answer(frame, len(frame))
 		if out == nil {
 			return wire.Frame{}, why
@@ -264,6 +269,16 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(uint8(6), t6.ToBytes())
 	f.Add(uint8(0), wire.ARP{Op: wire.ARPRequest, SenderMAC: clientMAC, TargetIP: wire.DHCPServer4}.Frame())
 	f.Add(uint8(4), append(t4.ToBytes()[:240], 53, 200, 1))
+	ask, _ := dhcpv4.New(dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithHwAddr(clientMAC[:]), dhcpv4.WithClientIP(net.IPv4(10, 1, 0, 5)),
+		dhcpv4.WithOption(dhcpv4.OptClientIdentifier([]byte{1, 2})), dhcpv4.WithOption(dhcpv4.OptMaxMessageSize(576)))
+	f.Add(uint8(4), ask.ToBytes())
+	renew := &dhcpv6.Message{MessageType: dhcpv6.MessageTypeRenew}
+	renew.AddOption(dhcpv6.OptClientID(&dhcpv6.DUIDLL{HWType: iana.HWTypeEthernet, LinkLayerAddr: clientMAC[:]}))
+	renew.AddOption(dhcpv6.OptServerID(serverDUID()))
+	renew.AddOption(&dhcpv6.OptIANA{Options: dhcpv6.IdentityOptions{Options: dhcpv6.Options{address6(netip.MustParseAddr("fd00:1::6"), time.Minute)}}})
+	renew.AddOption(&dhcpv6.OptIATA{})
+	f.Add(uint8(6), renew.ToBytes())
+	f.Add(uint8(0), solicitation(clientMAC))
 	f.Fuzz(func(t *testing.T, kind uint8, b []byte) {
 		if len(b) > 1400 {
 			return
