@@ -2,6 +2,7 @@ package scale
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -61,15 +62,15 @@ func Command(deps Deps) *cobra.Command {
 
 func runCommand(ctx context.Context, cmd *cobra.Command, cfg Config, out string) error {
 	r, err := Run(ctx, cfg)
-	if err != nil {
+	if r == nil {
 		return err
 	}
 	if out != "" {
-		path, err := r.Save(out)
-		if err != nil {
-			return err
+		path, serr := r.Save(out)
+		if serr != nil {
+			return errors.Join(err, serr)
 		}
 		fmt.Fprintln(cmd.ErrOrStderr(), "kept in", path)
 	}
-	return r.WriteMarkdown(cmd.OutOrStdout())
+	return errors.Join(err, r.WriteMarkdown(cmd.OutOrStdout()))
 }

@@ -100,7 +100,8 @@ type run struct {
 	out    *Result
 }
 
-// Run builds the fleet, measures it, compares every agent with the store, and takes everything away.
+// Run builds the fleet, measures it, compares every agent with the store, and takes everything away. Of one that fails there is what it measured
+// before, with a note that says so.
 func Run(ctx context.Context, cfg Config) (_ *Result, err error) {
 	cfg, err = cfg.withDefaults()
 	if err != nil {
@@ -146,7 +147,9 @@ func Run(ctx context.Context, cfg Config) (_ *Result, err error) {
 		{"cold start", r.cold},
 	} {
 		if err := stage.do(ctx); err != nil {
-			return nil, fmt.Errorf("%s: %w", stage.name, err)
+			r.out.Notes = append([]string{fmt.Sprintf("NOT COMPLETE: %s: %v", stage.name, err)}, r.out.Notes...)
+			r.out.Seconds = int(time.Since(r.out.Time).Seconds())
+			return r.out, fmt.Errorf("%s: %w", stage.name, err)
 		}
 	}
 	r.out.project()

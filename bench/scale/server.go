@@ -25,7 +25,7 @@ import (
 
 const (
 	// startPatience bounds the start of a server: it loads and compiles everything.
-	startPatience = 3 * time.Minute
+	startPatience = 5 * time.Minute
 	stopPatience  = 30 * time.Second
 	askEvery      = 5 * time.Millisecond
 )
