@@ -46,8 +46,8 @@ type Distributor struct {
 	subs    subscriptions
 	streams map[*stream]struct{}
 	counts  counts
-	// turns are taken by streams that work: a few for each processor.
-	turns chan struct{}
+	// turns are taken by streams that work: a few for each processor. starts are the turns of those that begin, and may have a whole plan to send.
+	turns, starts chan struct{}
 }
 
 // counts are what Stats says, counted by streams side by side.
@@ -77,6 +77,7 @@ func New(cfg Config) *Distributor {
 	return &Distributor{
 		cfg: cfg, set: plan.NewSet(), ring: ring{limit: cfg.RingEntries}, touched: map[string]uint64{},
 		subs: newSubscriptions(), streams: map[*stream]struct{}{}, turns: make(chan struct{}, 4*runtime.GOMAXPROCS(0)),
+		starts: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
 	}
 }
 
@@ -292,7 +293,11 @@ func (d *Distributor) Hurry(hosts []string) {
 
 // step sends a stream what is there for it, when it is its turn: what it is sent is decided only then.
 func (d *Distributor) step(ctx context.Context, st *stream, send func(*planv1.ServerMessage) error) error {
-	done, err := d.turn(ctx)
+	turns, limit := d.turns, turnTime
+	if !st.started {
+		turns, limit = d.starts, startTime
+	}
+	done, err := turn(ctx, turns, limit)
 	if err != nil {
 		return err
 	}
@@ -307,20 +312,24 @@ func (d *Distributor) step(ctx context.Context, st *stream, send func(*planv1.Se
 	return nil
 }
 
-// turnTime is how long a stream has its turn at most: a host that does not read takes nobody else's.
-const turnTime = 5 * time.Millisecond
+// turnTime is how long a stream has its turn at most: a host that does not read takes nobody else's. A start has longer, for it may be a whole
+// plan, and on a busy machine that takes its time: a thousand hosts that come back with nothing are then served a few at a time still.
+const (
+	turnTime  = 5 * time.Millisecond
+	startTime = 500 * time.Millisecond
+)
 
 // turn waits for one of a few turns, first come first served. A change to a thousand streams makes them all ready at once, and without turns
 // whatever else the server does, such as answering, would stand behind all of them at each step.
-func (d *Distributor) turn(ctx context.Context) (done func(), err error) {
+func turn(ctx context.Context, turns chan struct{}, limit time.Duration) (done func(), err error) {
 	select {
-	case d.turns <- struct{}{}:
+	case turns <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	var once sync.Once
-	end := func() { once.Do(func() { <-d.turns }) }
-	late := time.AfterFunc(turnTime, end)
+	end := func() { once.Do(func() { <-turns }) }
+	late := time.AfterFunc(limit, end)
 	return func() { late.Stop(); end() }, nil
 }
 

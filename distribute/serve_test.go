@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -182,7 +183,7 @@ func TestAdvanceHasARate(t *testing.T) {
 	})
 }
 
-// TestTurns: streams that nobody reads keep no turn for ever, however many they are; and no more work at once than there are turns. Red when
+// TestTurns: streams that begin and that nobody reads keep no turn for ever, however many they are; and no more work at once than there are turns. Red when
 // turn does not end by itself, or when there is none.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -192,7 +193,7 @@ func TestTurns(t *testing.T) {
 		var wg sync.WaitGroup
 		var sending, most int
 		var mu sync.Mutex
-		for range 3 * cap(f.d.turns) {
+		for range 3 * cap(f.d.starts) {
 			wg.Go(func() {
 				_ = f.d.Serve(ctx, "h0", &planv1.Hello{}, func(*planv1.ServerMessage) error {
 					mu.Lock()
@@ -205,12 +206,12 @@ func TestTurns(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if most != cap(f.d.turns) {
-			t.Errorf("%d streams send at once, and there are %d turns", most, cap(f.d.turns))
+		if most != cap(f.d.starts) {
+			t.Errorf("%d streams begin at once, and there are %d turns", most, cap(f.d.starts))
 		}
 		r := &receiver{agent: f.agent("h0")}
 		wg.Go(func() { _ = r.serve(ctx, f.d) })
-		time.Sleep(time.Second) // the bubble's clock
+		time.Sleep(4 * startTime) // the bubble's clock
 		synctest.Wait()
 		if rev, _ := r.at(); rev != int64(f.world.Revision) {
 			t.Errorf("behind streams that nobody reads, one is at %d of %d", rev, f.world.Revision)
@@ -340,4 +341,54 @@ func isClosed(c chan struct{}) bool {
 	default:
 		return false
 	}
+}
+
+// TestTurnsOfChanges: a change to many hosts is sent to a few at a time, and those that do not read hold up the others for a moment only. It
+// turns red when changes have no turns, when a turn has no end, or when changes wait behind starts.
+func TestTurnsOfChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const hosts = 100
+		d := New(Config{})
+		at := func(revision int64) (all []*plan.Resource) {
+			for i := range hosts {
+				all = append(all, plan.NewHost(revision, &planv1.Host{Uid: fmt.Sprint("h", i), Name: fmt.Sprint("at ", revision)}))
+			}
+			return all
+		}
+		d.Reset("s", 1, at(1))
+		ctx, cancel := context.WithCancel(t.Context())
+		var serving sync.WaitGroup
+		var begun atomic.Int64
+		read := make(chan struct{})
+		for i := range hosts {
+			serving.Go(func() {
+				_ = d.Serve(ctx, fmt.Sprint("h", i), &planv1.Hello{}, func(m *planv1.ServerMessage) error {
+					if m.GetUpdate().GetRevision() > 1 {
+						begun.Add(1)
+						<-read
+					}
+					return nil
+				})
+			})
+		}
+		synctest.Wait()
+		if err := d.Publish("s", 2, at(2), nil); err != nil {
+			t.Fatal(err)
+		}
+		turns := int64(cap(d.turns))
+		for want := turns; want <= 3*turns; want += turns {
+			synctest.Wait()
+			if n := begun.Load(); n != want {
+				t.Errorf("%d are sent the change, and none reads; %d were to be", n, want)
+			}
+			time.Sleep(turnTime)
+		}
+		close(read)
+		synctest.Wait()
+		if n := begun.Load(); n != hosts {
+			t.Errorf("all read, and %d of %d were sent the change", n, hosts)
+		}
+		cancel()
+		serving.Wait()
+	})
 }
