@@ -119,6 +119,10 @@ type Prober struct {
 	found      func(context.Context, finding)
 	echoes     int
 	echoSecond int64
+	// ping asks a host itself; its answer comes to watch.answers.
+	ping func(addr netip.Addr, nonce uint64) error
+	// pings is the socket by which it does, if it has one.
+	pings *pinger
 
 	claims claims
 }
@@ -141,7 +145,18 @@ func NewProber(s probeSocket, every time.Duration, suspect func() string, verdic
 	return &Prober{
 		socket: s, every: every, log: log, verdict: verdict, suspect: suspect, hurry: make(chan struct{}, 1),
 		peers: map[wire.MAC]peer{}, asked: map[uint64]*asked{}, fresh: map[wire.MAC]bool{},
-		watch: newWatch(), found: func(context.Context, finding) {},
+		watch: newWatch(), found: func(context.Context, finding) {}, ping: func(netip.Addr, uint64) error { return nil },
+	}
+}
+
+// usePings has hosts whose agents are silent asked by ICMP.
+func (p *Prober) usePings() {
+	p.pings = &pinger{answered: func(from netip.Addr, nonce uint64) { p.watch.answers(from, nonce, time.Now()) }}
+	p.ping = func(addr netip.Addr, nonce uint64) error {
+		p.mu.Lock()
+		self := p.self
+		p.mu.Unlock()
+		return p.pings.ask(self, addr, nonce)
 	}
 }
 
@@ -181,6 +196,9 @@ func (p *Prober) Run(ctx context.Context) {
 	var reader sync.WaitGroup
 	reader.Go(p.read)
 	reader.Go(func() { p.watchAll(ctx) })
+	if p.pings != nil {
+		defer p.pings.close()
+	}
 	defer reader.Wait()
 	defer p.socket.Close()
 	ticker := time.NewTicker(p.every)
@@ -434,6 +452,7 @@ func (a *Agent) startProbes(ctx context.Context, tasks *sync.WaitGroup) error {
 	}
 	suspect := func() string { return (&wall{port: a.cfg.UDPPort}).suspect() }
 	a.useProbes(s, near.Index, suspect)
+	a.prober.usePings()
 	tasks.Go(func() { a.prober.Run(ctx) })
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -21,6 +22,9 @@ import (
 //	   | -- hail, native, every 200 ms ---> |
 //	   | <- echo, native ------------------ |
 //
+// An agent that is away is not a host that is away: the datapath forwards without it. So before a VTEP is called silent, the host itself is asked,
+// by ICMP echo (ping.go), which its kernel answers, and the report says whether it did.
+//
 // So a host sends and answers the same few frames a second in a fleet of a thousand as in one of five. Who hears none of those that it
 // watches asks the ones before it in the ring too: only a host that hears somebody says of others that they are silent. One that hears nobody
 // has its own uplink to suspect.
@@ -30,7 +34,8 @@ const (
 	hailEvery   = 200 * time.Millisecond
 	// silentAfter is the time without an echo after which a VTEP is reported: three hails in a row, and the way of the last.
 	silentAfter = 700 * time.Millisecond
-	// witnessAfter is the time without any echo after which others are asked; they have the rest of silentAfter to answer.
+	// witnessAfter is the time without any echo after which others are asked, and without one of a host after which that host itself is; they have
+	// the rest of silentAfter to answer.
 	witnessAfter = 350 * time.Millisecond
 	// mostEchoes a second are sent: five to each that watches, and to each that looks for a witness, come to 40.
 	mostEchoes = 200
@@ -39,11 +44,15 @@ const (
 // watched is a VTEP that is watched.
 type watched struct {
 	uid, name string
+	addr      netip.Addr
 	// heard: it has answered since it is watched. One that never did may run a version that does not, and is not reported.
 	heard bool
 	// at is its last echo.
 	at     time.Time
 	silent bool
+	// answered is when the host itself last did, asked or not; there: it did so lately.
+	answered time.Time
+	there    bool
 }
 
 // Watch finds out which VTEPs are silent. It sends nothing itself: tick says whom to hail.
@@ -81,7 +90,7 @@ func (w *Watch) SetPeers(self string, peers map[wire.MAC]peer, now time.Time) {
 			if t == nil || t.uid != peers[mac].uid {
 				t = &watched{uid: peers[mac].uid, at: now}
 			}
-			t.name = peers[mac].name
+			t.name, t.addr = peers[mac].name, peers[mac].addr
 			chosen[mac] = t
 		}
 		return chosen
@@ -108,6 +117,20 @@ func (w *Watch) hear(from wire.MAC, nonce uint64, now time.Time) {
 	}
 }
 
+// answers takes in that a host itself answered.
+func (w *Watch) answers(from netip.Addr, nonce uint64, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.nonce-nonce > uint64(silentAfter/hailEvery) {
+		return
+	}
+	for _, t := range w.watched {
+		if t.addr == from {
+			t.answered = now
+		}
+	}
+}
+
 // finding is what a tick found out.
 type finding struct {
 	// silent are watched VTEPs that answered and do not any more, in order: when they last did.
@@ -115,6 +138,8 @@ type finding struct {
 	// deaf: nobody answers, watched or not, though somebody did. asked are how many.
 	deaf  bool
 	asked int
+	// doubtful are the addresses of hosts that are to be asked themselves.
+	doubtful []netip.Addr
 }
 
 // tick is to be called every hailEvery. It says what is known, and whom to hail now with which number.
@@ -130,8 +155,11 @@ func (w *Watch) tick(now time.Time) (found finding, hail []wire.MAC, nonce uint6
 	}
 	w.deaf = len(w.watched) > 0 && (w.deaf || !w.echo.IsZero() && quiet(w.echo, silentAfter))
 	for _, t := range w.watched {
+		if t.heard && quiet(t.at, witnessAfter) {
+			found.doubtful = append(found.doubtful, t.addr)
+		}
 		t.silent = !w.deaf && (t.silent || t.heard && quiet(t.at, silentAfter))
-		if t.silent {
+		if t.there = !t.answered.IsZero() && now.Sub(t.answered) < silentAfter; t.silent {
 			found.silent = append(found.silent, *t)
 		}
 	}
@@ -157,6 +185,11 @@ func (p *Prober) watchAll(ctx context.Context) {
 				p.log.Debug("a VTEP was not hailed", "err", err)
 			}
 		}
+		for _, addr := range found.doubtful {
+			if err := p.ping(addr, nonce); err != nil {
+				p.log.Debug("a host was not asked", "host", addr, "err", err)
+			}
+		}
 		if !found.same(told) {
 			told = found
 			p.found(ctx, found)
@@ -170,7 +203,9 @@ func (p *Prober) watchAll(ctx context.Context) {
 }
 
 func (f finding) same(o finding) bool {
-	return f.deaf == o.deaf && slices.EqualFunc(f.silent, o.silent, func(a, b watched) bool { return a.uid == b.uid && a.at.Equal(b.at) })
+	return f.deaf == o.deaf && slices.EqualFunc(f.silent, o.silent, func(a, b watched) bool {
+		return a.uid == b.uid && a.at.Equal(b.at) && a.there == b.there
+	})
 }
 
 // echo answers a hail, of hosts that are known, and of so many a second.
@@ -197,7 +232,7 @@ func (a *Agent) foundSilent(f finding) {
 	a.silent = f.silent
 	for _, t := range f.silent {
 		if !slices.ContainsFunc(was, func(o watched) bool { return o.uid == t.uid }) {
-			a.log.Warn("a VTEP is silent", "vtep", t.name, "since", t.at)
+			a.log.Warn("a VTEP is silent", "vtep", t.name, "since", t.at, "its_host_answers", t.there)
 		}
 	}
 	for _, t := range was {
@@ -216,7 +251,7 @@ func (a *Agent) foundSilent(f finding) {
 // silentList is what of it a report says.
 func (a *Agent) silentList(now time.Time) (list []*planv1.SilentVtep) {
 	for _, t := range a.silent {
-		list = append(list, &planv1.SilentVtep{Vtep: t.uid, SilentNanoseconds: now.Sub(t.at).Nanoseconds()})
+		list = append(list, &planv1.SilentVtep{Vtep: t.uid, SilentNanoseconds: now.Sub(t.at).Nanoseconds(), HostAnswers: t.there})
 	}
 	return list
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weftnet/weft/internal/testenv"
 	"github.com/weftnet/weft/wire"
 )
 
@@ -25,16 +26,19 @@ type fleet struct {
 type watcher struct {
 	uid   string
 	mac   wire.MAC
+	addr  netip.Addr
 	watch *Watch
 	// phase of its ticks.
 	phase time.Duration
-	// in and out say whether frames reach it, and whether its own leave it; old is a version that does not know hails; still is a
-	// process that stands still.
+	// in and out say whether frames reach it, and whether its own leave it; old is a version that does not know hails; still is an
+	// agent that stands still, whose host answers.
 	in, out, old, still bool
 	found               finding
 	// since is when it found that; hails are how many it sent, hailed how many came.
 	since         time.Time
 	hails, hailed int
+	// asked is how often it asked hosts themselves.
+	asked int
 }
 
 const fleetStep = 10 * time.Millisecond
@@ -45,7 +49,7 @@ func newFleet(t *testing.T, n int) *fleet {
 	peers := map[wire.MAC]peer{}
 	for i := range n {
 		addr := netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
-		h := &watcher{uid: fmt.Sprintf("v%04d", i), mac: oamMAC(addr, nativeLane), watch: newWatch(), in: true, out: true,
+		h := &watcher{uid: fmt.Sprintf("v%04d", i), mac: oamMAC(addr, nativeLane), addr: addr, watch: newWatch(), in: true, out: true,
 			phase: time.Duration(random.IntN(int(hailEvery/fleetStep))) * fleetStep}
 		f.hosts = append(f.hosts, h)
 		f.byMAC[h.mac], peers[h.mac] = h, peer{uid: h.uid, name: h.uid, addr: addr}
@@ -76,6 +80,12 @@ func (f *fleet) tick(h *watcher) {
 		h.found, h.since = found, f.now
 	}
 	h.hails += len(hail)
+	for _, addr := range found.doubtful {
+		to := f.hosts[slices.IndexFunc(f.hosts, func(o *watcher) bool { return o.addr == addr })]
+		if h.asked++; h.out && h.in && to.in && to.out {
+			h.watch.answers(addr, nonce, f.now)
+		}
+	}
 	for _, mac := range hail {
 		to := f.byMAC[mac]
 		if !h.out || !to.in {
@@ -198,6 +208,79 @@ func TestSilenceIsNotOurs(t *testing.T) {
 	f.run(3 * time.Second)
 	f.want("it goes on", "")
 	f.deaf("it goes on")
+}
+
+// TestSilentAgent turns red when a host whose agent alone stands still is called silent without a word that it answers, be it for a moment; when one
+// that is cut off is said to answer; when an old or foreign answer counts; and when hosts are asked that are not in doubt.
+func TestSilentAgent(t *testing.T) {
+	f := newFleet(t, 10)
+	f.run(2 * time.Second)
+	h, watch := f.hosts[6], f.hosts[5]
+	there := func(when string, want bool) {
+		t.Helper()
+		f.want(when, "2:6 3:6 4:6 5:6")
+		for _, o := range f.hosts[2:6] {
+			if s := o.found.silent; len(s) == 1 && s[0].there != want {
+				t.Errorf("%s: %s says that the host answers: %t", when, o.uid, s[0].there)
+			}
+		}
+	}
+	for _, o := range f.hosts {
+		if o.asked != 0 {
+			t.Fatalf("%s asked %d times, and nobody was in doubt", o.uid, o.asked)
+		}
+	}
+	h.still = true
+	began := f.now
+	for range int(2 * time.Second / fleetStep) {
+		f.run(fleetStep)
+		if s := watch.found.silent; len(s) == 1 && !s[0].there {
+			t.Fatalf("%s after the agent stood still, its host is said to be silent too", f.now.Sub(began))
+		}
+	}
+	there("its agent stands still", true)
+	f.within("its agent stands still", began)
+
+	began = f.now
+	h.in, h.out = false, false
+	f.run(2 * time.Second)
+	there("and then it is cut off", false)
+	f.within("and then it is cut off", began)
+	watch.watch.answers(h.addr, watch.watch.nonce-100, f.now)
+	watch.watch.answers(f.hosts[1].addr, watch.watch.nonce, f.now)
+	f.run(hailEvery)
+	there("and something else answers", false)
+
+	h.in, h.out, h.still = true, true, false
+	f.run(2 * time.Second)
+	f.want("it is back", "")
+}
+
+// TestPing: a kernel answers, at once, with the number it was asked with, in both IP versions, and the socket follows a changed address. It turns red
+// when the filter lets nothing pass, or when an answer is not recognised.
+func TestPing(t *testing.T) {
+	testenv.Require(t, testenv.Root)
+	type answer struct {
+		from  netip.Addr
+		nonce uint64
+	}
+	got := make(chan answer, 100)
+	p := &pinger{answered: func(from netip.Addr, nonce uint64) { got <- answer{from, nonce} }}
+	defer p.close()
+	for i, text := range []string{"127.0.0.1", "127.0.0.2", "::1", "127.0.0.1"} {
+		addr, nonce := netip.MustParseAddr(text), rand.Uint64()
+		if err := p.ask(addr, addr, nonce); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case a := <-got:
+			if a != (answer{addr, nonce}) {
+				t.Errorf("%d: asked %s with %x: %+v", i, addr, nonce, a)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("%s does not answer", addr)
+		}
+	}
 }
 
 // TestSilenceCost turns red when the cost of watching depends on how many hosts there are, as with no limit to the watched.

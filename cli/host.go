@@ -202,8 +202,8 @@ func hostSet(a *app) *cobra.Command {
 		Long: "Changes what is named and leaves the rest. With an outer checksum, tunnel packets to this host are sent through their hosts' kernel lane,\n" +
 			"which is slower; it is for an underlay that drops or damages packets whose UDP checksum is zero.\n\n" +
 			"Hosts that both migrate may take ports over from each other without a user's word, as hypervisors do that move machines among themselves\n" +
-			"(`weft port attach --take`, libvirt's hook). A host is silent when its VTEP answers nobody and its agent has no stream: then it is shown, or\n" +
-			"declared dead as by `weft host fail`.",
+			"(`weft port attach --take`, libvirt's hook). A host is silent when neither its VTEP nor the host itself (ICMP echo) answers\n" +
+			"those that watch it, and its agent has no stream: then it is shown, or declared dead as by `weft host fail`.",
 		ValidArgsFunction: a.complete(a.hostNames)}
 	f := cmd.Flags()
 	f.BoolVar(&next.OuterChecksum, "outer-checksum", false, "have its peers send it a correct outer UDP checksum instead of zero")

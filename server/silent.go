@@ -12,7 +12,8 @@ import (
 )
 
 // Agents watch each other's VTEPs: each the next ones after its own in the ring of uids (agent/silence.go). What they say of one that does not
-// answer any more is shown, and acted upon where a host's spec says so, with care: that somebody hears nothing may be his own trouble.
+// answer any more is shown, and acted upon where a host's spec says so, with care: that somebody hears nothing may be his own trouble, and a
+// host whose agent alone is away still forwards.
 
 const (
 	// watchers are how many hosts watch one (mostWatched in agent/silence.go).
@@ -35,6 +36,8 @@ type silence struct {
 type witness struct {
 	host model.UID
 	long time.Duration
+	// answered: by the host itself, though not by its agent.
+	answered bool
 }
 
 // silence collects what is said now. Only for use inside read.
@@ -50,7 +53,7 @@ func (a *api) silence(w *model.World) silence {
 		}
 		for _, v := range said.said.GetSilent() {
 			of := model.UID(v.GetVtep())
-			s.by[of] = append(s.by[of], witness{uid, time.Duration(v.GetSilentNanoseconds())})
+			s.by[of] = append(s.by[of], witness{uid, time.Duration(v.GetSilentNanoseconds()), v.GetHostAnswers()})
 		}
 	}
 	slices.Sort(s.ring)
@@ -66,19 +69,26 @@ func (s silence) watch(host model.UID) int {
 	return max(min(watchers, others), len(s.by[host]))
 }
 
-// certain: as many say that the host is silent as it takes.
+// certain: as many say that the host is silent as it takes, and it answers none of them.
 func (s silence) certain(host model.UID) bool {
 	said, watch := len(s.by[host]), s.watch(host)
-	return said > 0 && said >= min(enough, watch)
+	return said > 0 && said >= min(enough, watch) && !s.answers(host)
+}
+
+// answers: the host itself answers somebody whom its agent does not.
+func (s silence) answers(host model.UID) bool {
+	return slices.ContainsFunc(s.by[host], func(w witness) bool { return w.answered })
 }
 
 // condition says who does not hear the host, or is nil.
 func (s silence) condition(w *model.World, host model.UID) *weftv1.Condition {
-	by := s.by[host]
-	if len(by) == 0 {
+	switch {
+	case len(s.by[host]) == 0:
 		return nil
+	case s.answers(host):
+		return &weftv1.Condition{Name: "agent-silent", Message: s.text(w, host) + "; the host itself answers: its agent is away, and what is attached goes on"}
 	}
-	return &weftv1.Condition{Name: "silent", Message: s.text(w, host)}
+	return &weftv1.Condition{Name: "silent", Message: s.text(w, host) + ", and neither does the host itself"}
 }
 
 func (s silence) text(w *model.World, host model.UID) string {

@@ -39,11 +39,17 @@ func (d *double) hearsNot(others ...*double) {
 	d.report(r)
 }
 
+// hearsOnlyHost reports that the host does not hear another's agent, and that that host itself answers.
+func (d *double) hearsOnlyHost(other *double) {
+	d.t.Helper()
+	d.report(&planv1.Report{Silent: []*planv1.SilentVtep{{Vtep: other.uid, SilentNanoseconds: int64(1200 * time.Millisecond), HostAnswers: true}}})
+}
+
 func (f *fixture) silent(t *testing.T, h *double) string {
 	t.Helper()
 	for _, c := range ok(t, f.hosts.GetHost, &weftv1.GetHostRequest{Name: h.name}).Status.Conditions {
-		if c.Name == "silent" {
-			return c.Message
+		if c.Name == "silent" || c.Name == "agent-silent" {
+			return c.Name + ": " + c.Message
 		}
 	}
 	return ""
@@ -126,4 +132,38 @@ func TestSilentOfTwo(t *testing.T) {
 		f.clock.advance(time.Second)
 		return f.duty(t, fleet[0]).Duty == weftv1.HostDuty_HOST_DUTY_FAILED
 	})
+}
+
+// TestSilentAgent: a host whose agent alone is away is shown as that and not declared dead, whatever its spec says, as long as it answers anybody; when
+// it answers nobody it is. Break it: leave answers out of certain.
+func TestSilentAgent(t *testing.T) {
+	f := ownServer(t, Config{Limits: Limits{Sweep: 5 * time.Millisecond}})
+	fleet := watchedFleet(t, f, "away", 5)
+	h, a, b := fleet[0], fleet[1], fleet[2]
+	h.hangUp()
+	a.hearsOnlyHost(h)
+	b.hearsOnlyHost(h)
+	eventually(t, "its agent is shown to be silent, and it to answer", func() bool {
+		m := f.silent(t, h)
+		return strings.HasPrefix(m, "agent-silent: ") && strings.Contains(m, "2 of 4") && strings.Contains(m, "the host itself answers")
+	})
+	alive := func(why string) {
+		t.Helper()
+		f.afterSweeps(t)
+		if s := f.duty(t, h); s.Duty != weftv1.HostDuty_HOST_DUTY_ACTIVE {
+			t.Fatalf("declared dead though %s: %s", why, s.DutyMessage)
+		}
+	}
+	alive("it answers all that do not hear its agent")
+	a.report(&planv1.Report{Silent: []*planv1.SilentVtep{{Vtep: h.uid, SilentNanoseconds: int64(9 * time.Second)}}})
+	eventually(t, "one has no answer any more", func() bool { return strings.Contains(f.silent(t, h), "for 9s") })
+	alive("it answers one")
+	b.hearsNot(h)
+	eventually(t, "it is declared dead", func() bool {
+		f.clock.advance(time.Second)
+		return f.duty(t, h).Duty == weftv1.HostDuty_HOST_DUTY_FAILED
+	})
+	if m := f.silent(t, h); !strings.HasPrefix(m, "silent: ") || !strings.Contains(m, "neither does the host itself") {
+		t.Errorf("%q", m)
+	}
 }

@@ -1850,16 +1850,18 @@ func (x *Learned) GetConditions() []*Condition {
 	return nil
 }
 
-// SilentVtep is one that answered before. It says that neither the way there nor back, or that the agent there, does not work: an agent that is
-// away for a moment is silent too. A host that hears nobody reports none, and has the condition "deaf".
+// SilentVtep is one that answered before. It says that the way there or back, or that the agent there, does not work: an agent that is
+// away for a moment is silent too, and then its host answers. A host that hears nobody reports none, and has the condition "deaf".
 type SilentVtep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// uid.
 	Vtep string `protobuf:"bytes,1,opt,name=vtep,proto3" json:"vtep,omitempty"`
 	// Since its last answer, by the reporting host's clock.
 	SilentNanoseconds int64 `protobuf:"varint,2,opt,name=silent_nanoseconds,json=silentNanoseconds,proto3" json:"silent_nanoseconds,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The host itself answers (ICMP echo): its agent is away, and what is attached there goes on.
+	HostAnswers   bool `protobuf:"varint,3,opt,name=host_answers,json=hostAnswers,proto3" json:"host_answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SilentVtep) Reset() {
@@ -1904,6 +1906,13 @@ func (x *SilentVtep) GetSilentNanoseconds() int64 {
 		return x.SilentNanoseconds
 	}
 	return 0
+}
+
+func (x *SilentVtep) GetHostAnswers() bool {
+	if x != nil {
+		return x.HostAnswers
+	}
+	return false
 }
 
 // Capability of the kernel, or of an uplink where interface names one.
@@ -3822,11 +3831,12 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\bunlisted\x18\x05 \x03(\tR\bunlisted\x122\n" +
 	"\n" +
 	"conditions\x18\x06 \x03(\v2\x12.plan.v1.ConditionR\n" +
-	"conditions\"O\n" +
+	"conditions\"r\n" +
 	"\n" +
 	"SilentVtep\x12\x12\n" +
 	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12-\n" +
-	"\x12silent_nanoseconds\x18\x02 \x01(\x03R\x11silentNanoseconds\"p\n" +
+	"\x12silent_nanoseconds\x18\x02 \x01(\x03R\x11silentNanoseconds\x12!\n" +
+	"\fhost_answers\x18\x03 \x01(\bR\vhostAnswers\"p\n" +
 	"\n" +
 	"Capability\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
