@@ -31,16 +31,18 @@ static __always_inline enum service dhcp4_ports(__be16 source, __be16 destinatio
 	 * and relays say to each other, from their port to their port, is theirs. */
 	if (destination == bpf_htons(DHCP_CLIENT_PORT))
 		return SERVICE_FROM_SERVER;
-	return destination == bpf_htons(DHCP_SERVER_PORT) && source != bpf_htons(DHCP_SERVER_PORT) ? SERVICE_DHCP4 :
-												     SERVICE_NONE;
+	if (destination == bpf_htons(DHCP_SERVER_PORT) && source != bpf_htons(DHCP_SERVER_PORT))
+		return SERVICE_DHCP4;
+	return SERVICE_NONE;
 }
 
 static __always_inline enum service dhcp6_ports(__be16 source, __be16 destination)
 {
 	if (destination == bpf_htons(DHCP6_CLIENT_PORT))
 		return SERVICE_FROM_SERVER;
-	return destination == bpf_htons(DHCP6_SERVER_PORT) && source != bpf_htons(DHCP6_SERVER_PORT) ? SERVICE_DHCP6 :
-												       SERVICE_NONE;
+	if (destination == bpf_htons(DHCP6_SERVER_PORT) && source != bpf_htons(DHCP6_SERVER_PORT))
+		return SERVICE_DHCP6;
+	return SERVICE_NONE;
 }
 
 static __always_inline enum service router_message(__u8 type)
