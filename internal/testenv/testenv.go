@@ -3,6 +3,7 @@
 package testenv
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"slices"
@@ -68,14 +69,23 @@ func RaiseBacklog(t testing.TB) {
 	if n, err := strconv.Atoi(strings.TrimSpace(string(before))); err != nil || n >= enough {
 		return
 	}
-	if err := os.WriteFile(backlogFile, []byte(strconv.Itoa(enough)), 0); err != nil {
+	// Kept open: when the test ends, its thread may be in a namespace that has no such file.
+	f, err := os.OpenFile(backlogFile, os.O_WRONLY, 0)
+	if err != nil {
 		t.Fatalf("%v", err)
 	}
+	set := func(value []byte) error {
+		_, err := f.WriteAt(value, 0)
+		return err
+	}
 	t.Cleanup(func() {
-		if err := os.WriteFile(backlogFile, before, 0); err != nil {
+		if err := errors.Join(set(before), f.Close()); err != nil {
 			t.Errorf("%v", err)
 		}
 	})
+	if err := set([]byte(strconv.Itoa(enough))); err != nil {
+		t.Fatalf("%v", err)
+	}
 }
 
 // Missing skips or fails the test for a need that the test itself found unmet, such as a file from scripts/deps.
