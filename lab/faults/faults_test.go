@@ -40,7 +40,7 @@ type tally struct {
 	class          map[string]int
 	calls, unknown int
 	done           int64
-	slowest        time.Duration
+	slowest        recovery
 	undecided      int
 	rounds         int
 }
@@ -95,12 +95,10 @@ func runFaults(t *testing.T, servers, faults int, total *tally) {
 			faults--
 		}
 		stop()
-		ended := time.Now()
-		working.Wait()
-		c.healthy()
-		c.ready()
-		c.converged(hosts)
-		total.slowest = max(total.slowest, time.Since(ended))
+		if r := c.recovered(&working, hosts); r.all > total.slowest.all {
+			r.after = strings.Join(did, ", ")
+			total.slowest = r
+		}
 		w.last()
 		total.add(w)
 		if round%25 == 24 {
@@ -117,6 +115,33 @@ func runFaults(t *testing.T, servers, faults int, total *tally) {
 	if total.undecided > 0 {
 		t.Errorf("%d rounds could not be decided in %s", total.undecided, searchTime)
 	}
+}
+
+// recovery is how long a round took from its last fault's end until all hosts had converged, and by when what had come back.
+type recovery struct {
+	calls, store, servers, all time.Duration
+	after                      string
+}
+
+// recovered waits for the calls under way, which must end before anybody can have converged to what they write, and then for all the others.
+func (c *cluster) recovered(working *sync.WaitGroup, hosts []*host) (r recovery) {
+	c.t.Helper()
+	ended := time.Now()
+	since := func() time.Duration { return time.Since(ended).Round(10 * time.Millisecond) }
+	working.Wait()
+	r.calls = since()
+	c.healthy()
+	r.store = since()
+	c.ready()
+	r.servers = since()
+	c.converged(hosts)
+	r.all = since()
+	return r
+}
+
+func (r recovery) String() string {
+	return fmt.Sprintf("%s (the last call ended after %s, the store took writes after %s, all servers answered after %s; the faults: %s)",
+		r.all, r.calls, r.store, r.servers, r.after)
 }
 
 // clients are one for each server, for each worker; those of odd workers know the other servers, too.
@@ -156,8 +181,8 @@ func (s *tally) report(took time.Duration, ok bool) string {
 	fmt.Fprintf(&b, "TestFaults, %s\ncommit:   %s\nmachine:  %d CPUs\nseed:     %d\nduration: %s, two servers and then three, three members of etcd, 4 hosts, %d clients\n\n",
 		time.Now().UTC().Format(time.RFC3339), *what, runtime.NumCPU(), *seed, took.Round(time.Second), workers)
 	fmt.Fprintf(&b, "%d faults in %d rounds: %s\n", faults, s.rounds, result)
-	fmt.Fprintf(&b, "%d calls in the histories, %d writes done, %d of unknown outcome; slowest until all hosts had converged after a round: %s\n\n",
-		s.calls, s.done, s.unknown, s.slowest.Round(10*time.Millisecond))
+	fmt.Fprintf(&b, "%d calls in the histories, %d writes done, %d of unknown outcome\nslowest until all hosts had converged after a round: %s\n\n",
+		s.calls, s.done, s.unknown, s.slowest)
 	for _, f := range all {
 		fmt.Fprintf(&b, "%6d  %s\n", s.class[f.name], f.name)
 	}
