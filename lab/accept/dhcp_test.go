@@ -1,6 +1,7 @@
 package accept_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"os"
@@ -195,6 +196,65 @@ func TestDHCPWithoutServer(t *testing.T) {
 	leased("the kernel is new")
 	if err := f.StartServer(limited(t)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestRenewAfterMove: a client that leased on one host renews on the next, from the server that it knows, and gets what it had.
+//
+// Red when moved ports are not served (startServant after an attach), and when each host's agent had a server identifier of its own.
+func TestRenewAfterMove(t *testing.T) {
+	testenv.RequireTool(t, "busybox")
+	f := sharedLab(t)
+	f.dhcpNetwork(t, "renew")
+	w := f.workload(t, lab.WorkloadSpec{Name: "roamer", Host: "h1", Tenant: "renew", Network: "blue"})
+	want := w.v4()
+	w.bare(t)
+	dir := t.TempDir()
+	script, told := filepath.Join(dir, "script"), filepath.Join(dir, "told")
+	const apply = `#!/bin/sh
+case "$1" in
+bound|renew)
+	ip addr replace "$ip/$mask" dev "$interface"
+	ip route replace "$serverid" dev "$interface"
+esac
+echo "$1 $ip from $serverid" >>%s
+`
+	if err := os.WriteFile(script, fmt.Appendf(nil, apply, told), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	cmd := exec.Command("busybox", "udhcpc", "-i", "eth0", "-f", "-n", "-t", "5", "-T", "1", "-O", "121", "-s", script)
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := w.ns.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("the client says:\n%s", said.String())
+		}
+	})
+	heard := func(what string) {
+		t.Helper()
+		line := what + " " + want.String() + " from 169.254.73.48\n"
+		eventually(t, "the client is told: "+line, func() (bool, string) {
+			b, _ := os.ReadFile(told)
+			return strings.HasSuffix(string(b), line), string(b)
+		})
+	}
+	heard("bound")
+	for _, host := range []string{"h2", "h1"} {
+		if _, err := f.MoveWorkload(limited(t), w.Name, host); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(told, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Process.Signal(unix.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+		heard("renew")
 	}
 }
 
