@@ -186,6 +186,9 @@ func (a *api) sweepHeard() {
 	}
 }
 
+// tokensKept is how long a join token is kept beyond its lifetime: who comes too late with one is told so.
+const tokensKept = 24 * time.Hour
+
 // housekeep takes away what has served its time, now and then.
 func (a *api) housekeep(ctx context.Context) {
 	for {
@@ -195,7 +198,7 @@ func (a *api) housekeep(ctx context.Context) {
 		} else if n > 0 {
 			a.log.Info("old tombstones were pruned", "count", n)
 		}
-		if _, err := a.store.PruneJoinTokens(ctx, a.now()); err != nil {
+		if _, err := a.store.PruneJoinTokens(ctx, a.now().Add(-tokensKept)); err != nil {
 			a.complain("old join tokens could not be pruned", err)
 		}
 		a.sweepHeard()

@@ -70,8 +70,8 @@ func (s *Store) UseJoinToken(ctx context.Context, id string, host model.UID, csr
 	return err
 }
 
-// PruneJoinTokens forgets tokens that expired, and returns how many.
-func (s *Store) PruneJoinTokens(ctx context.Context, now time.Time) (int, error) {
+// PruneJoinTokens forgets tokens that expired before a time, and returns how many.
+func (s *Store) PruneJoinTokens(ctx context.Context, before time.Time) (int, error) {
 	v, err := s.look(ctx, list(s.keys.in("jointoken")))
 	if err != nil {
 		return 0, err
@@ -82,7 +82,7 @@ func (s *Store) PruneJoinTokens(ctx context.Context, now time.Time) (int, error)
 		if err != nil {
 			return 0, err
 		}
-		if t.Expires.Before(now) {
+		if t.Expires.Before(before) {
 			old = append(old, string(kv.Key))
 		}
 	}
