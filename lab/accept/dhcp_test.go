@@ -201,7 +201,7 @@ func TestDHCPWithoutServer(t *testing.T) {
 
 // TestRenewAfterMove: a client that leased on one host renews on the next, from the server that it knows, and gets what it had.
 //
-// Red when moved ports are not served (startServant after an attach), and when each host's agent had a server identifier of its own.
+// Red when request4 takes only what selects an offer (id == nil is refused).
 func TestRenewAfterMove(t *testing.T) {
 	testenv.RequireTool(t, "busybox")
 	f := sharedLab(t)
