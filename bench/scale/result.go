@@ -92,6 +92,7 @@ func newResult(cfg Config) *Result {
 	r.Notes = append(r.Notes,
 		"server, etcd and all simulated agents share the cores of one machine and talk over its loopback: a time is what both sides take together",
 		"a simulated agent joined with a token, has a TLS connection of its own and takes the plan in as a real one, but for what many hold alike, which is decoded once; it has no kernel",
+		"while a change to all is timed, the collector of the agents' process does not run: it would look at the plans of all at once; the server's does",
 		"every agent was compared with the store, by the digest of each scope, after the building and after each restart")
 	return r
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
@@ -85,6 +86,23 @@ func (c Config) withDefaults() (Config, error) {
 // agentsGC is how much garbage this process lets stand, in percent of what it holds. A real agent's collector looks at one plan; here one looks
 // at those of all agents each time, in the middle of a change.
 const agentsGC = 300
+
+// changesGarbage is how much may stand while a change to all is timed: then the collector of this process does not run. It would look at the plans of
+// all agents at once, for a second on every core, where each agent looks at its own on its own machine. The server's collector runs as ever.
+const changesGarbage = 6 << 30
+
+// uncollected lets garbage stand, within changesGarbage, until the function that it returns is called.
+func uncollected() (again func()) {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	limit := debug.SetMemoryLimit(int64(m.HeapAlloc) + changesGarbage)
+	debug.SetGCPercent(-1)
+	return func() {
+		debug.SetGCPercent(agentsGC)
+		debug.SetMemoryLimit(limit)
+	}
+}
 
 const (
 	maxHosts = 100_000   // VTEP addresses of 198.18.0.0/15
@@ -295,6 +313,7 @@ func (r *run) memory(ctx context.Context) error {
 // changes are one port of the wide network, again and again, until every agent has it and until the server knows.
 func (r *run) changes(ctx context.Context) error {
 	var applied, known []time.Duration
+	defer uncollected()()
 	before, err := r.server.usage()
 	if err != nil {
 		return err

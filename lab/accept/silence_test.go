@@ -17,7 +17,8 @@ import (
 // TestSilentVTEP takes the uplinks of a host away, and nothing else: both other agents notice that its VTEP is silent, the host itself that it hears
 // nobody, and the server shows it, and all take it back. How long that took is told, not judged: TestSilence of the agent judges it in a time of its own.
 //
-// Red when the watch sends nothing (watchAll without p.small), and when w.deaf is always false.
+// Red when the watch sends nothing (watchAll without p.small), and when w.deaf is always false; "agent" when nobody asks the host itself
+// (host_answers is never set).
 func TestSilentVTEP(t *testing.T) {
 	f := ownLab(t, lab.Config{Name: "silent"})
 	hosts := []string{"h1", "h2", "h3"}
@@ -78,6 +79,47 @@ func TestSilentVTEP(t *testing.T) {
 			}
 		}
 	}
+	t.Run("agent", f.agentOfASilentHost)
+}
+
+// agentOfASilentHost: a host that is to be declared dead when it is silent is not while only its agent is gone, and its workloads go on; when its
+// uplinks go too, it is.
+func (f *fixture) agentOfASilentHost(t *testing.T) {
+	f.must(t, "tenant", "create", "acme")
+	f.must(t, "network", "create", "blue", "--tenant", "acme", "--subnet", "10.1.0.0/24")
+	var w []*workload // they go with the lab: a dead host gives nothing back
+	for _, host := range []string{"h1", "h2"} {
+		one, err := f.AddWorkload(limited(t), lab.WorkloadSpec{Name: "on" + host, Host: host, Tenant: "acme", Network: "blue"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w = append(w, &workload{Workload: one, ns: f.node(t, one.Name)})
+	}
+	reaches(t, w[0].ns, w[1].v4())
+	f.must(t, "host", "set", "h2", "--when-silent", "fail")
+	if err := f.KillAgent(limited(t), "h2"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the server shows that h2's agent is silent", func() (bool, string) {
+		return f.hostCondition(t, "h2", "agent-silent") != "", f.must(t, "host", "list")
+	})
+	// Longer than a host may be silent (Limits.Silent).
+	for began := time.Now(); time.Since(began) < 8*time.Second; time.Sleep(200 * time.Millisecond) {
+		if got := f.hostCondition(t, "h2", "silent"); got != "" {
+			t.Fatalf("h2 runs without an agent, and is called silent: %s", got)
+		}
+		if out := f.must(t, "host", "show", "h2"); strings.Contains(out, "failed") {
+			t.Fatalf("h2 runs without an agent, and was declared dead:\n%s", out)
+		}
+	}
+	reaches(t, w[0].ns, w[1].v4())
+	if err := f.CutUnderlay("h2"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "h2 is declared dead", func() (bool, string) {
+		out := f.must(t, "host", "show", "h2")
+		return strings.Contains(out, "failed") && strings.Contains(out, "when_silent"), out
+	})
 }
 
 // hostCondition is what the server says of a host's condition, "" if it has not it.
