@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/datapath/bpf"
+	"github.com/weftnet/weft/wire"
 )
 
 // PortCounters reads the counters of a port id.
@@ -129,6 +130,45 @@ func (d *Datapath) Books() ([]Books, error) {
 		}
 	}
 	return list, nil
+}
+
+// countFloods makes a network's count; one that is there goes on.
+func (d *Datapath) countFloods(vni wire.VNI) error {
+	zero := make([]bpf.TCFloodCount, possibleCPUs())
+	err := patiently(func() error { return d.maps["flood_counts"].Update(uint32(vni), zero, ebpf.UpdateNoExist) })
+	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return fmt.Errorf("count floods of VNI %d: %w", vni, err)
+	}
+	return nil
+}
+
+func (d *Datapath) forgetFloods(vni wire.VNI) error {
+	if err := d.maps["flood_counts"].Delete(uint32(vni)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("forget the floods of VNI %d: %w", vni, err)
+	}
+	return nil
+}
+
+// FloodCounts reads what was flooded, by network; those that flooded nothing are left out.
+func (d *Datapath) FloodCounts() (map[wire.VNI]FloodCount, error) {
+	all := map[wire.VNI]FloodCount{}
+	var vni uint32
+	var per []bpf.TCFloodCount
+	it := d.maps["flood_counts"].Iterate()
+	for it.Next(&vni, &per) {
+		var c FloodCount
+		for _, p := range per {
+			c.Floods += p.Floods
+			c.Copies += p.Copies
+		}
+		if c.Floods > 0 {
+			all[wire.VNI(vni)] = c
+		}
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("read flood counts: %w", err)
+	}
+	return all, nil
 }
 
 // TableUse says how full a table is.

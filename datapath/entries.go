@@ -197,6 +197,12 @@ type PortCounters struct {
 	EgressPackets, EgressOctets   uint64
 }
 
+// FloodCount is what was flooded for a network's ports here since the network came: frames, and the packets on the underlay that they became, to
+// VTEPs one by one and to a group.
+type FloodCount struct {
+	Floods, Copies uint64
+}
+
 // DropCount is packets dropped for one reason. ID is 0 where the packet belonged to no port. Source is the outer
 // source address where the drop is about who sent it.
 type DropCount struct {

@@ -40,7 +40,8 @@ var floodKinds = map[string]wire.MAC{"broadcast": macAll, "multicast": {1, 0, 0x
 // TestFloods: every method, over IPv4 and IPv6, to 2 VTEPs of a network, to 8, and where it is asked for to 32, beside VTEPs without a member: a flooded frame
 // arrives exactly once at every member, and not at its sender. On the wire there is exactly one packet for each VTEP that gets a copy, and one for
 // the group; to a VTEP without a member there is none, and the underlay brings it nothing; and no VTEP that receives a flood sends anything.
-// Red when remote_copy stops one before the last, when local_copy does not leave the sender out, when group_hop takes the Ethernet address of
+// What the sender counts is what there was.
+// Red when remote_copy stops one before the last, when flood_remote does not set itself or flood counts what came from a tunnel, when local_copy does not leave the sender out, when group_hop takes the Ethernet address of
 // another group, and, at its end, when check_entry lets what comes from a tunnel into another.
 func TestFloods(t *testing.T) {
 	sizes := []int{min(2, *floodVTEPs), min(8, *floodVTEPs), *floodVTEPs}
@@ -54,6 +55,10 @@ func TestFloods(t *testing.T) {
 		}
 	}
 	b.splitHorizon(t)
+	must(t, b.vteps[0].dp.DeleteNetwork(floodVNI))
+	if have := b.counted(t, 0); have != (FloodCount{}) {
+		t.Errorf("%+v is counted still of a network that is gone", have)
+	}
 	for _, v := range b.vteps {
 		v.balanced()
 		if list, err := v.dp.Drops(); err != nil || len(sumDrops(list)) > 0 && v.number != 1 {
@@ -80,6 +85,7 @@ func (b *floodBed) flood(t *testing.T, n int, ip6 bool, m floodMethod) {
 	packets := 0
 	for _, kind := range slices.Sorted(maps.Keys(floodKinds)) {
 		b.forget(t)
+		before := b.counted(t, 0)
 		b.send(t, floodKinds[kind], testProtocol, floods)
 		want := b.expect(n, ip6, m, floods)
 		await(t, kind+" at every member", func() bool { b.look(t); return b.seen.covers(want) })
@@ -90,13 +96,32 @@ func (b *floodBed) flood(t *testing.T, n int, ip6 bool, m floodMethod) {
 		if why := b.seen.differs(want); why != "" {
 			t.Errorf("%s: %s", kind, why)
 		}
+		sent := 0
 		for _, out := range b.seen.out[0] {
-			packets += out
+			sent += out
+		}
+		packets += sent
+		counts := FloodCount{before.Floods + floods + 1, before.Copies + uint64(sent+sent/floods)} // with the fence
+		if have := b.counted(t, 0); have != counts {
+			t.Errorf("%s: the sender counts %+v, and it should be %+v", kind, have, counts)
+		}
+		for v := range b.vteps[1:] {
+			if have := b.counted(t, v+1); have != (FloodCount{}) {
+				t.Errorf("%s: VTEP %d counts %+v, and has flooded nothing itself", kind, v+1, have)
+			}
 		}
 	}
 	kinds := len(floodKinds)
 	t.Logf("%s: %d floods, %d packets on the underlay (%s a flood), each of %d ports got %d; %d VTEPs without a member: nothing; sent by those that received: nothing",
 		t.Name(), floods*kinds, packets, ratio(packets, floods*kinds), b.members(n), floods*kinds, len(b.vteps)-1-n)
+}
+
+// counted is what a VTEP counts of the network's floods.
+func (b *floodBed) counted(t *testing.T, number int) FloodCount {
+	t.Helper()
+	all, err := b.vteps[number].dp.FloodCounts()
+	must(t, err)
+	return all[floodVNI]
 }
 
 func ratio(a, b int) string {

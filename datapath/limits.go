@@ -26,7 +26,7 @@ type Limits struct {
 	Asked int
 	// Groups: (VNI, group) pairs, and one entry more a group; 112 octets each, taken as they come.
 	Groups int
-	// Networks: 192 octets each, taken as they come.
+	// Networks: 288 octets each, and 16 for each CPU for what they flood, taken as they come.
 	Networks int
 	// VTEPs: 224 octets each, and 576 for each CPU for their next hops, taken at Open.
 	VTEPs int
@@ -83,7 +83,7 @@ const nexthopBuckets = 8
 func (l Limits) apply(spec *ebpf.CollectionSpec) {
 	for name, n := range map[string]int{
 		"fdb": l.FDB, "accepts": l.Accepts, "groups": l.Groups, "neighbours": l.Neighbours, "claims": l.Claims, "asked": l.Asked,
-		"networks": l.Networks, "network_budgets": l.Networks, "port_budgets": l.Ports + 1, "vteps": l.VTEPs + 1, "equal_hops": l.VTEPs + 1,
+		"networks": l.Networks, "network_budgets": l.Networks, "flood_counts": l.Networks, "port_budgets": l.Ports + 1, "vteps": l.VTEPs + 1, "equal_hops": l.VTEPs + 1,
 		"nexthops": (l.VTEPs + 1) * nexthopBuckets, "ports": l.Ports + 1, "port_ids": l.Ports, "port_counts": l.Ports + 1, "answer_times": l.Ports + 1, "punt_times": l.Ports + 1,
 		"learned": l.Learned, "learners": l.Accepts + l.Ports, "sources": l.Sources, "floods": l.FloodBlocks, "drops": l.DropKeys, "drop_sources": l.DropSources,
 	} {

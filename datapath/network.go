@@ -37,7 +37,7 @@ func (d *Datapath) PutNetwork(n Network) error {
 	if had && old.List != want.List {
 		d.retire(old)
 	}
-	if err := errors.Join(putBudget(d.ofNetworks, uint32(n.VNI), n.BUMLimit), d.followNetwork(n.VNI, want)); err != nil {
+	if err := errors.Join(putBudget(d.ofNetworks, uint32(n.VNI), n.BUMLimit), d.countFloods(n.VNI), d.followNetwork(n.VNI, want)); err != nil {
 		return err
 	}
 	if had && old.Ageing != 0 && want.Ageing == 0 {
@@ -88,7 +88,7 @@ func (d *Datapath) DeleteNetwork(vni wire.VNI) error {
 	if err != nil || !had {
 		return err
 	}
-	if err := errors.Join(d.networks.Delete([]uint32{uint32(vni)}), d.ofNetworks.Delete([]uint32{uint32(vni)})); err != nil {
+	if err := errors.Join(d.networks.Delete([]uint32{uint32(vni)}), d.ofNetworks.Delete([]uint32{uint32(vni)}), d.forgetFloods(vni)); err != nil {
 		return err
 	}
 	d.retire(old)

@@ -224,6 +224,7 @@ static __noinline int flood_remote(struct flood *f, struct pkt *p, __u32 n)
 		count_drop(f->state->id, r);
 		return V_NEXT;
 	}
+	f->state->itself = 1;
 	p->out = ifindex;
 	p->act = bpf_redirect(ifindex, 0);
 	return V_ENCAPSULATED;
@@ -232,7 +233,7 @@ static __noinline int flood_remote(struct flood *f, struct pkt *p, __u32 n)
 /* Copies apart, the packet itself counts as encapsulated if any copy left by a tunnel, else as delivered. */
 static __always_inline int flood(struct __sk_buff *skb, struct pkt *p, struct network *net, __u32 scope)
 {
-	__u32 zero = 0, n, local, tunnelled;
+	__u32 zero = 0, n;
 	int r = V_NEXT;
 	struct flood f = { .skb = skb, .local = p->local, .state = bpf_map_lookup_elem(&scratches, &zero) };
 	struct scratch *state = f.state;
@@ -243,12 +244,13 @@ static __always_inline int flood(struct __sk_buff *skb, struct pkt *p, struct ne
 	state->sender = p->ifindex;
 	state->id = p->id;
 	state->seg = p->seg;
+	state->frames = scope == FLOOD_LOCAL ? 0 : frames(skb); /* of a tunnel's it was counted where it was sent */
 	state->by_kernel = 0;
-	state->copies = state->left = state->last = state->family6 = 0;
+	state->copies = state->local = state->itself = state->left = state->last = state->family6 = 0;
 	p->act = TCX_DROP; /* when all copies are made */
 	if (scope & FLOOD_LOCAL)
 		bpf_loop(net->local, local_copy, &f, 0);
-	local = state->copies;
+	state->local = state->copies;
 	if (scope & (FLOOD_REMOTE | FLOOD_EXTERNAL)) {
 		n = scope & FLOOD_REMOTE ? net->remote : net->external;
 		state->first_block = flood_blocks(net->local);
@@ -260,13 +262,12 @@ static __always_inline int flood(struct __sk_buff *skb, struct pkt *p, struct ne
 			r = flood_remote(&f, p, n);
 		}
 	}
-	tunnelled = state->copies - local;
 	p->copies = state->copies;
 	if (r < 0)
 		return r;
-	if (r == V_ENCAPSULATED || tunnelled)
+	if (r == V_ENCAPSULATED || state->copies > state->local)
 		return V_ENCAPSULATED;
-	return local ? V_DELIVERED : -DROP_NO_RECEIVER;
+	return state->local ? V_DELIVERED : -DROP_NO_RECEIVER;
 }
 
 /* Where a frame without an FDB entry goes, or a group frame. */
@@ -287,6 +288,22 @@ static __noinline int flood_from_port(struct __sk_buff *skb, struct pkt *p)
 	if (r != V_NEXT)
 		return r;
 	return flood(skb, p, net, scope);
+}
+
+/* Counts what flood_from_port has just flooded, if it did, and gives its verdict back. Apart from it, as the stack has no room for one value more. */
+static __noinline int count_flood(int verdict)
+{
+	__u32 zero = 0;
+	struct scratch *state = bpf_map_lookup_elem(&scratches, &zero);
+	if (unchecked || !state || !state->frames)
+		return verdict;
+	struct flood_count *c = bpf_map_lookup_elem(&flood_counts, &state->vni);
+	if (c) {
+		c->floods += state->frames;
+		c->copies += (__u64)state->frames * (state->copies - state->local + state->itself);
+	}
+	state->frames = 0;
+	return verdict;
 }
 
 static __noinline int flood_from_tunnel(struct __sk_buff *skb, struct pkt *p)

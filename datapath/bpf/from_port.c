@@ -32,7 +32,7 @@ int from_port(struct __sk_buff *skb)
 	if (!e && p.port->flags & PORT_LEARNS && !is_group(p.dst))
 		e = find_learned(&p);
 	if (!e) {
-		v = flood_from_port(skb, &p);
+		v = count_flood(flood_from_port(skb, &p));
 		goto out;
 	}
 	if (!e->ifindex) {

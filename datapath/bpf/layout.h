@@ -211,6 +211,12 @@ struct budget {
 	__u32 limit; /* frames a second that interval was made of, for Go */
 };
 
+/* What was flooded for the ports of a network here. */
+struct flood_count {
+	__u64 floods; /* frames */
+	__u64 copies; /* packets that they became on the underlay, by whatever lane */
+};
+
 struct flood_key {
 	__u32 list;
 	__u32 block;

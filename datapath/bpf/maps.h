@@ -71,6 +71,15 @@ struct {
 	__uint(max_entries, 131072);
 } floods SEC(".maps");
 
+/* VNI -> what was flooded. Writer: from_port, floods only; Go makes and deletes. Reader: Go. As many as networks. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct flood_count);
+	__uint(max_entries, 10240);
+} flood_counts SEC(".maps");
+
 /* (VNI, outer source) -> the VTEP that its MACs are learned at, or 0. Writer: Go. Reader: from_uplink, from_vxlan. Full: Go refuses the entry. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -315,6 +324,9 @@ struct scratch {
 	__u32 tos;
 	__u32 by_kernel; /* the lane reason, if all copies go there */
 	__u32 copies;	 /* made */
+	__u32 local;	 /* of these, to ports here */
+	__u32 itself;	 /* the packet itself left for a VTEP: copies does not count it */
+	__u32 frames;	 /* that it stands for, and that are to be counted still */
 	__u32 left;	 /* for the fast path, after prepare_remote */
 	__u32 last;	 /* round of the last of them */
 	__u32 family6;	 /* of the first of them */

@@ -144,6 +144,12 @@ type TCFloodBlock struct {
 	To [16]uint32
 }
 
+type TCFloodCount struct {
+	_      structs.HostLayout
+	Floods uint64
+	Copies uint64
+}
+
 type TCFloodKey struct {
 	_     structs.HostLayout
 	List  uint32
@@ -497,6 +503,7 @@ const (
 	TCMapEqualHops      = "equal_hops"
 	TCMapFdb            = "fdb"
 	TCMapFirstFrames    = "first_frames"
+	TCMapFloodCounts    = "flood_counts"
 	TCMapFloods         = "floods"
 	TCMapFound          = "found"
 	TCMapGroups         = "groups"
@@ -595,6 +602,7 @@ type TCMapSpecs struct {
 	EqualHops      *ebpf.MapSpec `ebpf:"equal_hops"`
 	Fdb            *ebpf.MapSpec `ebpf:"fdb"`
 	FirstFrames    *ebpf.MapSpec `ebpf:"first_frames"`
+	FloodCounts    *ebpf.MapSpec `ebpf:"flood_counts"`
 	Floods         *ebpf.MapSpec `ebpf:"floods"`
 	Found          *ebpf.MapSpec `ebpf:"found"`
 	Groups         *ebpf.MapSpec `ebpf:"groups"`
@@ -661,6 +669,7 @@ type TCMaps struct {
 	EqualHops      *ebpf.Map `ebpf:"equal_hops"`
 	Fdb            *ebpf.Map `ebpf:"fdb"`
 	FirstFrames    *ebpf.Map `ebpf:"first_frames"`
+	FloodCounts    *ebpf.Map `ebpf:"flood_counts"`
 	Floods         *ebpf.Map `ebpf:"floods"`
 	Found          *ebpf.Map `ebpf:"found"`
 	Groups         *ebpf.Map `ebpf:"groups"`
@@ -701,6 +710,7 @@ func (m *TCMaps) Close() error {
 		m.EqualHops,
 		m.Fdb,
 		m.FirstFrames,
+		m.FloodCounts,
 		m.Floods,
 		m.Found,
 		m.Groups,

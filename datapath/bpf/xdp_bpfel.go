@@ -27,6 +27,7 @@ const (
 	XDPMapEqualHops      = "equal_hops"
 	XDPMapFdb            = "fdb"
 	XDPMapFirstFrames    = "first_frames"
+	XDPMapFloodCounts    = "flood_counts"
 	XDPMapFloods         = "floods"
 	XDPMapFound          = "found"
 	XDPMapGroups         = "groups"
@@ -119,6 +120,7 @@ type XDPMapSpecs struct {
 	EqualHops      *ebpf.MapSpec `ebpf:"equal_hops"`
 	Fdb            *ebpf.MapSpec `ebpf:"fdb"`
 	FirstFrames    *ebpf.MapSpec `ebpf:"first_frames"`
+	FloodCounts    *ebpf.MapSpec `ebpf:"flood_counts"`
 	Floods         *ebpf.MapSpec `ebpf:"floods"`
 	Found          *ebpf.MapSpec `ebpf:"found"`
 	Groups         *ebpf.MapSpec `ebpf:"groups"`
@@ -185,6 +187,7 @@ type XDPMaps struct {
 	EqualHops      *ebpf.Map `ebpf:"equal_hops"`
 	Fdb            *ebpf.Map `ebpf:"fdb"`
 	FirstFrames    *ebpf.Map `ebpf:"first_frames"`
+	FloodCounts    *ebpf.Map `ebpf:"flood_counts"`
 	Floods         *ebpf.Map `ebpf:"floods"`
 	Found          *ebpf.Map `ebpf:"found"`
 	Groups         *ebpf.Map `ebpf:"groups"`
@@ -225,6 +228,7 @@ func (m *XDPMaps) Close() error {
 		m.EqualHops,
 		m.Fdb,
 		m.FirstFrames,
+		m.FloodCounts,
 		m.Floods,
 		m.Found,
 		m.Groups,
