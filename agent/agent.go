@@ -17,6 +17,7 @@ import (
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/plan"
+	"github.com/weftnet/weft/wire"
 )
 
 // Agent is one host's. Its state is owned by the goroutine of Run: others reach it through do.
@@ -102,6 +103,7 @@ type Agent struct {
 	lastApplied                    *planv1.Applied
 	conditions                     map[string]string
 	learned                        learned
+	flooded                        flooded
 }
 
 // Datapath is Kernel and what is only read of it.
@@ -111,6 +113,8 @@ type Datapath interface {
 	Drops() ([]datapath.DropCount, error)
 	Books() ([]datapath.Books, error)
 	Lanes() ([]datapath.LaneCount, error)
+	// FloodCounts are what ports here flooded, of networks that flooded something.
+	FloodCounts() (map[wire.VNI]datapath.FloodCount, error)
 	Tables() []datapath.TableUse
 	// Programs are what is attached where, a line each, with at most so many of ports'.
 	Programs(most int) []string

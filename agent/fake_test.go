@@ -34,6 +34,8 @@ type fakeKernel struct {
 	learners  []datapath.Learner
 	learned   []datapath.LearnedMAC
 	strangers chan datapath.Accept
+	// flooded is what ports have flooded.
+	flooded map[wire.VNI]datapath.FloodCount
 	// frames are the first frames of watched ports.
 	frames chan datapath.PortID
 
@@ -508,6 +510,11 @@ func (f *fakeKernel) Lanes() ([]datapath.LaneCount, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return []datapath.LaneCount{{Reason: datapath.LaneChecksum, Packets: 4}}, nil
+}
+func (f *fakeKernel) FloodCounts() (map[wire.VNI]datapath.FloodCount, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.flooded), nil
 }
 func (f *fakeKernel) Tables() []datapath.TableUse { return nil }
 func (f *fakeKernel) Programs(int) []string       { return []string{"from_port on veth7, tcx, program 9"} }

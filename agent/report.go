@@ -21,7 +21,8 @@ func (a *Agent) report() {
 		return
 	}
 	a.lookAtLearned()
-	rep := &planv1.Report{Conditions: a.conditionList(), Learned: a.learned.list, Silent: a.silentList(time.Now())}
+	a.lookAtFloods(time.Now())
+	rep := &planv1.Report{Conditions: a.conditionList(), Learned: a.learned.list, Silent: a.silentList(time.Now()), Floods: a.flooded.list}
 	drops, err := a.kernel.Drops()
 	if err != nil {
 		a.log.Error("the drop counters cannot be read", "err", err)

@@ -187,7 +187,8 @@ func (f networks) CreateNetwork(_ context.Context, r *connect.Request[weftv1.Cre
 	}
 	return answer(make1(&f.networks, "network", r.Msg.GetTenant()+"/"+r.Msg.GetName(), &weftv1.Network{
 		Tenant: r.Msg.GetTenant(), Name: r.Msg.GetName(), Meta: f.meta(), Spec: r.Msg.GetSpec(),
-		Status: &weftv1.NetworkStatus{Vni: vni, Mtu: 1450},
+		Status: &weftv1.NetworkStatus{Vni: vni, Mtu: 1450, FanOut: 3, FloodsPerSecond: 0.25, CopiesPerSecond: 1234.4,
+			HostFloods: []*weftv1.HostFloods{{Host: "h1", Floods: 7, Copies: 21}}},
 	}))
 }
 func (f networks) GetNetwork(_ context.Context, r *connect.Request[weftv1.GetNetworkRequest]) (*connect.Response[weftv1.Network], error) {

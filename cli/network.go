@@ -318,6 +318,18 @@ func (s *sheet) floods(spec *weftv1.NetworkSpec, status *weftv1.NetworkStatus) {
 	}
 	s.row("Floods", text)
 	s.row("Fan-out", fmt.Sprintf("%d packets a flood", status.GetFanOut()))
+	s.row("Flooded", fmt.Sprintf("%s floods a second, %s copies a second", rate(status.GetFloodsPerSecond()), rate(status.GetCopiesPerSecond())))
+}
+
+// rate is a number a second, with as much of a fraction as one wants to read.
+func rate(v float64) string {
+	switch {
+	case v == 0 || v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v < 1:
+		return fmt.Sprintf("%.2f", v)
+	}
+	return fmt.Sprintf("%.1f", v)
 }
 
 func networkSet(a *app) *cobra.Command {

@@ -139,3 +139,16 @@ func fanOut(w *model.World, n *model.Network, members []model.UID) uint32 {
 	}
 	return uint32(count)
 }
+
+// floodedOn adds what a host says of the network's floods there.
+func floodedOn(out *weftv1.NetworkStatus, network model.UID, host string, said heard) {
+	for _, f := range said.said.GetFloods() {
+		if model.UID(f.GetNetwork()) != network {
+			continue
+		}
+		out.HostFloods = append(out.HostFloods, &weftv1.HostFloods{Host: host, Floods: f.GetFloods(), Copies: f.GetCopies(),
+			FloodsPerSecond: f.GetFloodsPerSecond(), CopiesPerSecond: f.GetCopiesPerSecond()})
+		out.FloodsPerSecond += f.GetFloodsPerSecond()
+		out.CopiesPerSecond += f.GetCopiesPerSecond()
+	}
+}

@@ -289,6 +289,7 @@ func (a *api) networkStatus(w *model.World, n *model.Network) *weftv1.NetworkSta
 		if !ok || !said.live() {
 			continue
 		}
+		floodedOn(out, n.UID, w.HostName(uid), said)
 		if n.Spec.Learning != nil {
 			learnedOn(out, n.UID, w.HostName(uid), said)
 		}
@@ -296,6 +297,7 @@ func (a *api) networkStatus(w *model.World, n *model.Network) *weftv1.NetworkSta
 			out.Conditions = append(out.Conditions, networkConditions(w, n, w.HostName(uid), said.errors)...)
 		}
 	}
+	slices.SortFunc(out.HostFloods, func(a, b *weftv1.HostFloods) int { return strings.Compare(a.Host, b.Host) })
 	slices.SortFunc(out.Conditions, func(a, b *weftv1.Condition) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Message, b.Message))
 	})

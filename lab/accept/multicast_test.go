@@ -87,6 +87,7 @@ func multicastFlood(t *testing.T, f *fixture, groups [2]string) {
 	settles("floods go to the group", groups[0], groups[0])
 	f.must(t, "network", "set", "blue", "--tenant", tenant, "--group", groups[1])
 	settles("floods go to the other group", groups[1], groups[1])
+	f.floodRates(t, tenant, "blue", func() { shout(5) })
 
 	if err := f.KillAgent(limited(t), "h2"); err != nil {
 		t.Fatal(err)
@@ -136,4 +137,21 @@ func exactlyOnce(t *testing.T, inbox *capture, sent int) {
 			t.Errorf("flood %d of %d arrived %d times", i, sent, n)
 		}
 	}
+}
+
+// floodRates wants `weft network show` to tell how many floods and copies a second there are while somebody floods: as many copies as floods, since the
+// network floods to a group and its other host has joined.
+func (f *fixture) floodRates(t *testing.T, tenant, network string, flood func()) {
+	t.Helper()
+	eventually(t, "network show tells what is flooded", func() (bool, string) {
+		flood()
+		out := f.must(t, "network", "show", network, "--tenant", tenant)
+		var floods, copies float64
+		for line := range strings.Lines(out) {
+			if _, rest, ok := strings.Cut(line, "Flooded"); ok {
+				_, _ = fmt.Sscanf(strings.TrimSpace(rest), "%g floods a second, %g copies a second", &floods, &copies)
+			}
+		}
+		return floods > 1 && floods == copies && strings.Contains(out, "1 packets a flood"), out
+	})
 }

@@ -1483,7 +1483,12 @@ type NetworkStatus struct {
 	// Groups that hosts with a member receive floods by.
 	JoinedGroups []string `protobuf:"bytes,22,rep,name=joined_groups,json=joinedGroups,proto3" json:"joined_groups,omitempty"`
 	// Packets that a flood becomes on the underlay, from a host with a member.
-	FanOut        uint32 `protobuf:"varint,23,opt,name=fan_out,json=fanOut,proto3" json:"fan_out,omitempty"`
+	FanOut uint32 `protobuf:"varint,23,opt,name=fan_out,json=fanOut,proto3" json:"fan_out,omitempty"`
+	// What the network's ports flood now, on all live hosts together: frames, and the packets on the underlay that they become.
+	FloodsPerSecond float64 `protobuf:"fixed64,24,opt,name=floods_per_second,json=floodsPerSecond,proto3" json:"floods_per_second,omitempty"`
+	CopiesPerSecond float64 `protobuf:"fixed64,25,opt,name=copies_per_second,json=copiesPerSecond,proto3" json:"copies_per_second,omitempty"`
+	// The same on each live host that flooded something.
+	HostFloods    []*HostFloods `protobuf:"bytes,26,rep,name=host_floods,json=hostFloods,proto3" json:"host_floods,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1595,6 +1600,104 @@ func (x *NetworkStatus) GetFanOut() uint32 {
 	return 0
 }
 
+func (x *NetworkStatus) GetFloodsPerSecond() float64 {
+	if x != nil {
+		return x.FloodsPerSecond
+	}
+	return 0
+}
+
+func (x *NetworkStatus) GetCopiesPerSecond() float64 {
+	if x != nil {
+		return x.CopiesPerSecond
+	}
+	return 0
+}
+
+func (x *NetworkStatus) GetHostFloods() []*HostFloods {
+	if x != nil {
+		return x.HostFloods
+	}
+	return nil
+}
+
+type HostFloods struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Host  string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// Since the network came to the host.
+	Floods          uint64  `protobuf:"varint,2,opt,name=floods,proto3" json:"floods,omitempty"`
+	Copies          uint64  `protobuf:"varint,3,opt,name=copies,proto3" json:"copies,omitempty"`
+	FloodsPerSecond float64 `protobuf:"fixed64,4,opt,name=floods_per_second,json=floodsPerSecond,proto3" json:"floods_per_second,omitempty"`
+	CopiesPerSecond float64 `protobuf:"fixed64,5,opt,name=copies_per_second,json=copiesPerSecond,proto3" json:"copies_per_second,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *HostFloods) Reset() {
+	*x = HostFloods{}
+	mi := &file_weft_v1_types_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostFloods) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostFloods) ProtoMessage() {}
+
+func (x *HostFloods) ProtoReflect() protoreflect.Message {
+	mi := &file_weft_v1_types_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostFloods.ProtoReflect.Descriptor instead.
+func (*HostFloods) Descriptor() ([]byte, []int) {
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *HostFloods) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *HostFloods) GetFloods() uint64 {
+	if x != nil {
+		return x.Floods
+	}
+	return 0
+}
+
+func (x *HostFloods) GetCopies() uint64 {
+	if x != nil {
+		return x.Copies
+	}
+	return 0
+}
+
+func (x *HostFloods) GetFloodsPerSecond() float64 {
+	if x != nil {
+		return x.FloodsPerSecond
+	}
+	return 0
+}
+
+func (x *HostFloods) GetCopiesPerSecond() float64 {
+	if x != nil {
+		return x.CopiesPerSecond
+	}
+	return 0
+}
+
 type HostLearned struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Host  string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
@@ -1611,7 +1714,7 @@ type HostLearned struct {
 
 func (x *HostLearned) Reset() {
 	*x = HostLearned{}
-	mi := &file_weft_v1_types_proto_msgTypes[11]
+	mi := &file_weft_v1_types_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1726,7 @@ func (x *HostLearned) String() string {
 func (*HostLearned) ProtoMessage() {}
 
 func (x *HostLearned) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[11]
+	mi := &file_weft_v1_types_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +1739,7 @@ func (x *HostLearned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostLearned.ProtoReflect.Descriptor instead.
 func (*HostLearned) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{11}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HostLearned) GetHost() string {
@@ -1688,7 +1791,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_weft_v1_types_proto_msgTypes[12]
+	mi := &file_weft_v1_types_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1803,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[12]
+	mi := &file_weft_v1_types_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1816,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{12}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Port) GetTenant() string {
@@ -1780,7 +1883,7 @@ type PortSpec struct {
 
 func (x *PortSpec) Reset() {
 	*x = PortSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[13]
+	mi := &file_weft_v1_types_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +1895,7 @@ func (x *PortSpec) String() string {
 func (*PortSpec) ProtoMessage() {}
 
 func (x *PortSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[13]
+	mi := &file_weft_v1_types_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +1908,7 @@ func (x *PortSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortSpec.ProtoReflect.Descriptor instead.
 func (*PortSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{13}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PortSpec) GetNetwork() string {
@@ -1902,7 +2005,7 @@ type AddressPair struct {
 
 func (x *AddressPair) Reset() {
 	*x = AddressPair{}
-	mi := &file_weft_v1_types_proto_msgTypes[14]
+	mi := &file_weft_v1_types_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +2017,7 @@ func (x *AddressPair) String() string {
 func (*AddressPair) ProtoMessage() {}
 
 func (x *AddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[14]
+	mi := &file_weft_v1_types_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +2030,7 @@ func (x *AddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressPair.ProtoReflect.Descriptor instead.
 func (*AddressPair) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{14}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AddressPair) GetMac() string {
@@ -1958,7 +2061,7 @@ type Binding struct {
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_weft_v1_types_proto_msgTypes[15]
+	mi := &file_weft_v1_types_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2073,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[15]
+	mi := &file_weft_v1_types_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2086,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{15}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Binding) GetEpoch() int64 {
@@ -2040,7 +2143,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_weft_v1_types_proto_msgTypes[16]
+	mi := &file_weft_v1_types_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2052,7 +2155,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[16]
+	mi := &file_weft_v1_types_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2065,7 +2168,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{16}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Move) GetFrom() string {
@@ -2179,7 +2282,7 @@ type PortStatus struct {
 
 func (x *PortStatus) Reset() {
 	*x = PortStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[17]
+	mi := &file_weft_v1_types_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2294,7 @@ func (x *PortStatus) String() string {
 func (*PortStatus) ProtoMessage() {}
 
 func (x *PortStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[17]
+	mi := &file_weft_v1_types_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2307,7 @@ func (x *PortStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortStatus.ProtoReflect.Descriptor instead.
 func (*PortStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{17}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PortStatus) GetMacs() []string {
@@ -2313,7 +2416,7 @@ type ServiceCounts struct {
 
 func (x *ServiceCounts) Reset() {
 	*x = ServiceCounts{}
-	mi := &file_weft_v1_types_proto_msgTypes[18]
+	mi := &file_weft_v1_types_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2325,7 +2428,7 @@ func (x *ServiceCounts) String() string {
 func (*ServiceCounts) ProtoMessage() {}
 
 func (x *ServiceCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[18]
+	mi := &file_weft_v1_types_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2338,7 +2441,7 @@ func (x *ServiceCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceCounts.ProtoReflect.Descriptor instead.
 func (*ServiceCounts) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{18}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ServiceCounts) GetRequests() uint64 {
@@ -2382,7 +2485,7 @@ type PortCounters struct {
 
 func (x *PortCounters) Reset() {
 	*x = PortCounters{}
-	mi := &file_weft_v1_types_proto_msgTypes[19]
+	mi := &file_weft_v1_types_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2394,7 +2497,7 @@ func (x *PortCounters) String() string {
 func (*PortCounters) ProtoMessage() {}
 
 func (x *PortCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[19]
+	mi := &file_weft_v1_types_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2407,7 +2510,7 @@ func (x *PortCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortCounters.ProtoReflect.Descriptor instead.
 func (*PortCounters) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{19}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PortCounters) GetIngressPackets() uint64 {
@@ -2449,7 +2552,7 @@ type DropCount struct {
 
 func (x *DropCount) Reset() {
 	*x = DropCount{}
-	mi := &file_weft_v1_types_proto_msgTypes[20]
+	mi := &file_weft_v1_types_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2461,7 +2564,7 @@ func (x *DropCount) String() string {
 func (*DropCount) ProtoMessage() {}
 
 func (x *DropCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[20]
+	mi := &file_weft_v1_types_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2474,7 +2577,7 @@ func (x *DropCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropCount.ProtoReflect.Descriptor instead.
 func (*DropCount) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{20}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DropCount) GetReason() string {
@@ -2504,7 +2607,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_weft_v1_types_proto_msgTypes[21]
+	mi := &file_weft_v1_types_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2619,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[21]
+	mi := &file_weft_v1_types_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2632,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{21}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Host) GetName() string {
@@ -2574,7 +2677,7 @@ type HostSpec struct {
 
 func (x *HostSpec) Reset() {
 	*x = HostSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[22]
+	mi := &file_weft_v1_types_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2586,7 +2689,7 @@ func (x *HostSpec) String() string {
 func (*HostSpec) ProtoMessage() {}
 
 func (x *HostSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[22]
+	mi := &file_weft_v1_types_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2599,7 +2702,7 @@ func (x *HostSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostSpec.ProtoReflect.Descriptor instead.
 func (*HostSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{22}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HostSpec) GetDescription() string {
@@ -2663,7 +2766,7 @@ type HostStatus struct {
 
 func (x *HostStatus) Reset() {
 	*x = HostStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[23]
+	mi := &file_weft_v1_types_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2675,7 +2778,7 @@ func (x *HostStatus) String() string {
 func (*HostStatus) ProtoMessage() {}
 
 func (x *HostStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[23]
+	mi := &file_weft_v1_types_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2688,7 +2791,7 @@ func (x *HostStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostStatus.ProtoReflect.Descriptor instead.
 func (*HostStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{23}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HostStatus) GetState() HostState {
@@ -2832,7 +2935,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_weft_v1_types_proto_msgTypes[24]
+	mi := &file_weft_v1_types_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2844,7 +2947,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[24]
+	mi := &file_weft_v1_types_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2857,7 +2960,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{24}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Capability) GetName() string {
@@ -2911,7 +3014,7 @@ type ProgramBooks struct {
 
 func (x *ProgramBooks) Reset() {
 	*x = ProgramBooks{}
-	mi := &file_weft_v1_types_proto_msgTypes[25]
+	mi := &file_weft_v1_types_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2923,7 +3026,7 @@ func (x *ProgramBooks) String() string {
 func (*ProgramBooks) ProtoMessage() {}
 
 func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[25]
+	mi := &file_weft_v1_types_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2936,7 +3039,7 @@ func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgramBooks.ProtoReflect.Descriptor instead.
 func (*ProgramBooks) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{25}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProgramBooks) GetProgram() string {
@@ -3013,7 +3116,7 @@ type LaneCount struct {
 
 func (x *LaneCount) Reset() {
 	*x = LaneCount{}
-	mi := &file_weft_v1_types_proto_msgTypes[26]
+	mi := &file_weft_v1_types_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3025,7 +3128,7 @@ func (x *LaneCount) String() string {
 func (*LaneCount) ProtoMessage() {}
 
 func (x *LaneCount) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[26]
+	mi := &file_weft_v1_types_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3038,7 +3141,7 @@ func (x *LaneCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneCount.ProtoReflect.Descriptor instead.
 func (*LaneCount) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{26}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LaneCount) GetReason() string {
@@ -3065,7 +3168,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_weft_v1_types_proto_msgTypes[27]
+	mi := &file_weft_v1_types_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3077,7 +3180,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[27]
+	mi := &file_weft_v1_types_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3090,7 +3193,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{27}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Condition) GetName() string {
@@ -3120,7 +3223,7 @@ type VTEP struct {
 
 func (x *VTEP) Reset() {
 	*x = VTEP{}
-	mi := &file_weft_v1_types_proto_msgTypes[28]
+	mi := &file_weft_v1_types_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3132,7 +3235,7 @@ func (x *VTEP) String() string {
 func (*VTEP) ProtoMessage() {}
 
 func (x *VTEP) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[28]
+	mi := &file_weft_v1_types_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3145,7 +3248,7 @@ func (x *VTEP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEP.ProtoReflect.Descriptor instead.
 func (*VTEP) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{28}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *VTEP) GetName() string {
@@ -3190,7 +3293,7 @@ type VTEPSpec struct {
 
 func (x *VTEPSpec) Reset() {
 	*x = VTEPSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[29]
+	mi := &file_weft_v1_types_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3202,7 +3305,7 @@ func (x *VTEPSpec) String() string {
 func (*VTEPSpec) ProtoMessage() {}
 
 func (x *VTEPSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[29]
+	mi := &file_weft_v1_types_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3215,7 +3318,7 @@ func (x *VTEPSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEPSpec.ProtoReflect.Descriptor instead.
 func (*VTEPSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{29}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *VTEPSpec) GetAddress() string {
@@ -3256,7 +3359,7 @@ type VTEPStatus struct {
 
 func (x *VTEPStatus) Reset() {
 	*x = VTEPStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[30]
+	mi := &file_weft_v1_types_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3268,7 +3371,7 @@ func (x *VTEPStatus) String() string {
 func (*VTEPStatus) ProtoMessage() {}
 
 func (x *VTEPStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[30]
+	mi := &file_weft_v1_types_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3281,7 +3384,7 @@ func (x *VTEPStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEPStatus.ProtoReflect.Descriptor instead.
 func (*VTEPStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{30}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *VTEPStatus) GetNetworks() []string {
@@ -3304,7 +3407,7 @@ type VNIPool struct {
 
 func (x *VNIPool) Reset() {
 	*x = VNIPool{}
-	mi := &file_weft_v1_types_proto_msgTypes[31]
+	mi := &file_weft_v1_types_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3316,7 +3419,7 @@ func (x *VNIPool) String() string {
 func (*VNIPool) ProtoMessage() {}
 
 func (x *VNIPool) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[31]
+	mi := &file_weft_v1_types_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3329,7 +3432,7 @@ func (x *VNIPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPool.ProtoReflect.Descriptor instead.
 func (*VNIPool) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{31}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *VNIPool) GetName() string {
@@ -3371,7 +3474,7 @@ type VNIPoolSpec struct {
 
 func (x *VNIPoolSpec) Reset() {
 	*x = VNIPoolSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[32]
+	mi := &file_weft_v1_types_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3383,7 +3486,7 @@ func (x *VNIPoolSpec) String() string {
 func (*VNIPoolSpec) ProtoMessage() {}
 
 func (x *VNIPoolSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[32]
+	mi := &file_weft_v1_types_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3396,7 +3499,7 @@ func (x *VNIPoolSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPoolSpec.ProtoReflect.Descriptor instead.
 func (*VNIPoolSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{32}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *VNIPoolSpec) GetFirst() uint32 {
@@ -3432,7 +3535,7 @@ type VNIPoolStatus struct {
 
 func (x *VNIPoolStatus) Reset() {
 	*x = VNIPoolStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[33]
+	mi := &file_weft_v1_types_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3444,7 +3547,7 @@ func (x *VNIPoolStatus) String() string {
 func (*VNIPoolStatus) ProtoMessage() {}
 
 func (x *VNIPoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[33]
+	mi := &file_weft_v1_types_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3457,7 +3560,7 @@ func (x *VNIPoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VNIPoolStatus.ProtoReflect.Descriptor instead.
 func (*VNIPoolStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{33}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *VNIPoolStatus) GetUsed() uint32 {
@@ -3494,7 +3597,7 @@ type GroupPool struct {
 
 func (x *GroupPool) Reset() {
 	*x = GroupPool{}
-	mi := &file_weft_v1_types_proto_msgTypes[34]
+	mi := &file_weft_v1_types_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3506,7 +3609,7 @@ func (x *GroupPool) String() string {
 func (*GroupPool) ProtoMessage() {}
 
 func (x *GroupPool) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[34]
+	mi := &file_weft_v1_types_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3519,7 +3622,7 @@ func (x *GroupPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupPool.ProtoReflect.Descriptor instead.
 func (*GroupPool) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{34}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GroupPool) GetName() string {
@@ -3564,7 +3667,7 @@ type GroupPoolSpec struct {
 
 func (x *GroupPoolSpec) Reset() {
 	*x = GroupPoolSpec{}
-	mi := &file_weft_v1_types_proto_msgTypes[35]
+	mi := &file_weft_v1_types_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3576,7 +3679,7 @@ func (x *GroupPoolSpec) String() string {
 func (*GroupPoolSpec) ProtoMessage() {}
 
 func (x *GroupPoolSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[35]
+	mi := &file_weft_v1_types_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3589,7 +3692,7 @@ func (x *GroupPoolSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupPoolSpec.ProtoReflect.Descriptor instead.
 func (*GroupPoolSpec) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{35}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GroupPoolSpec) GetFirst() string {
@@ -3634,7 +3737,7 @@ type GroupPoolStatus struct {
 
 func (x *GroupPoolStatus) Reset() {
 	*x = GroupPoolStatus{}
-	mi := &file_weft_v1_types_proto_msgTypes[36]
+	mi := &file_weft_v1_types_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3646,7 +3749,7 @@ func (x *GroupPoolStatus) String() string {
 func (*GroupPoolStatus) ProtoMessage() {}
 
 func (x *GroupPoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[36]
+	mi := &file_weft_v1_types_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3659,7 +3762,7 @@ func (x *GroupPoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupPoolStatus.ProtoReflect.Descriptor instead.
 func (*GroupPoolStatus) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{36}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GroupPoolStatus) GetUsed() uint32 {
@@ -3697,7 +3800,7 @@ type APIToken struct {
 
 func (x *APIToken) Reset() {
 	*x = APIToken{}
-	mi := &file_weft_v1_types_proto_msgTypes[37]
+	mi := &file_weft_v1_types_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3709,7 +3812,7 @@ func (x *APIToken) String() string {
 func (*APIToken) ProtoMessage() {}
 
 func (x *APIToken) ProtoReflect() protoreflect.Message {
-	mi := &file_weft_v1_types_proto_msgTypes[37]
+	mi := &file_weft_v1_types_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3722,7 +3825,7 @@ func (x *APIToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use APIToken.ProtoReflect.Descriptor instead.
 func (*APIToken) Descriptor() ([]byte, []int) {
-	return file_weft_v1_types_proto_rawDescGZIP(), []int{37}
+	return file_weft_v1_types_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *APIToken) GetName() string {
@@ -3828,7 +3931,7 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\vNetworkVTEP\x12\x12\n" +
 	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12\x12\n" +
 	"\x04macs\x18\x02 \x03(\tR\x04macs\x12(\n" +
-	"\x05flood\x18\x03 \x01(\x0e2\x12.weft.v1.VTEPFloodR\x05flood\"\xe4\x02\n" +
+	"\x05flood\x18\x03 \x01(\x0e2\x12.weft.v1.VTEPFloodR\x05flood\"\xf2\x03\n" +
 	"\rNetworkStatus\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x10\n" +
 	"\x03mtu\x18\x02 \x01(\rR\x03mtu\x12\x14\n" +
@@ -3843,7 +3946,18 @@ const file_weft_v1_types_proto_rawDesc = "" +
 	"\x05flood\x18\x14 \x01(\x0e2\x14.weft.v1.FloodMethodR\x05flood\x12\x14\n" +
 	"\x05group\x18\x15 \x01(\tR\x05group\x12#\n" +
 	"\rjoined_groups\x18\x16 \x03(\tR\fjoinedGroups\x12\x17\n" +
-	"\afan_out\x18\x17 \x01(\rR\x06fanOut\"\x83\x01\n" +
+	"\afan_out\x18\x17 \x01(\rR\x06fanOut\x12*\n" +
+	"\x11floods_per_second\x18\x18 \x01(\x01R\x0ffloodsPerSecond\x12*\n" +
+	"\x11copies_per_second\x18\x19 \x01(\x01R\x0fcopiesPerSecond\x124\n" +
+	"\vhost_floods\x18\x1a \x03(\v2\x13.weft.v1.HostFloodsR\n" +
+	"hostFloods\"\xa8\x01\n" +
+	"\n" +
+	"HostFloods\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x16\n" +
+	"\x06floods\x18\x02 \x01(\x04R\x06floods\x12\x16\n" +
+	"\x06copies\x18\x03 \x01(\x04R\x06copies\x12*\n" +
+	"\x11floods_per_second\x18\x04 \x01(\x01R\x0ffloodsPerSecond\x12*\n" +
+	"\x11copies_per_second\x18\x05 \x01(\x01R\x0fcopiesPerSecond\"\x83\x01\n" +
 	"\vHostLearned\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
 	"\x04macs\x18\x02 \x01(\rR\x04macs\x12\x16\n" +
@@ -4098,7 +4212,7 @@ func file_weft_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_weft_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 13)
-var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_weft_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_weft_v1_types_proto_goTypes = []any{
 	(UnknownUnicast)(0),           // 0: weft.v1.UnknownUnicast
 	(DSCP)(0),                     // 1: weft.v1.DSCP
@@ -4124,38 +4238,39 @@ var file_weft_v1_types_proto_goTypes = []any{
 	(*Learning)(nil),              // 21: weft.v1.Learning
 	(*NetworkVTEP)(nil),           // 22: weft.v1.NetworkVTEP
 	(*NetworkStatus)(nil),         // 23: weft.v1.NetworkStatus
-	(*HostLearned)(nil),           // 24: weft.v1.HostLearned
-	(*Port)(nil),                  // 25: weft.v1.Port
-	(*PortSpec)(nil),              // 26: weft.v1.PortSpec
-	(*AddressPair)(nil),           // 27: weft.v1.AddressPair
-	(*Binding)(nil),               // 28: weft.v1.Binding
-	(*Move)(nil),                  // 29: weft.v1.Move
-	(*PortStatus)(nil),            // 30: weft.v1.PortStatus
-	(*ServiceCounts)(nil),         // 31: weft.v1.ServiceCounts
-	(*PortCounters)(nil),          // 32: weft.v1.PortCounters
-	(*DropCount)(nil),             // 33: weft.v1.DropCount
-	(*Host)(nil),                  // 34: weft.v1.Host
-	(*HostSpec)(nil),              // 35: weft.v1.HostSpec
-	(*HostStatus)(nil),            // 36: weft.v1.HostStatus
-	(*Capability)(nil),            // 37: weft.v1.Capability
-	(*ProgramBooks)(nil),          // 38: weft.v1.ProgramBooks
-	(*LaneCount)(nil),             // 39: weft.v1.LaneCount
-	(*Condition)(nil),             // 40: weft.v1.Condition
-	(*VTEP)(nil),                  // 41: weft.v1.VTEP
-	(*VTEPSpec)(nil),              // 42: weft.v1.VTEPSpec
-	(*VTEPStatus)(nil),            // 43: weft.v1.VTEPStatus
-	(*VNIPool)(nil),               // 44: weft.v1.VNIPool
-	(*VNIPoolSpec)(nil),           // 45: weft.v1.VNIPoolSpec
-	(*VNIPoolStatus)(nil),         // 46: weft.v1.VNIPoolStatus
-	(*GroupPool)(nil),             // 47: weft.v1.GroupPool
-	(*GroupPoolSpec)(nil),         // 48: weft.v1.GroupPoolSpec
-	(*GroupPoolStatus)(nil),       // 49: weft.v1.GroupPoolStatus
-	(*APIToken)(nil),              // 50: weft.v1.APIToken
-	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 52: google.protobuf.Duration
+	(*HostFloods)(nil),            // 24: weft.v1.HostFloods
+	(*HostLearned)(nil),           // 25: weft.v1.HostLearned
+	(*Port)(nil),                  // 26: weft.v1.Port
+	(*PortSpec)(nil),              // 27: weft.v1.PortSpec
+	(*AddressPair)(nil),           // 28: weft.v1.AddressPair
+	(*Binding)(nil),               // 29: weft.v1.Binding
+	(*Move)(nil),                  // 30: weft.v1.Move
+	(*PortStatus)(nil),            // 31: weft.v1.PortStatus
+	(*ServiceCounts)(nil),         // 32: weft.v1.ServiceCounts
+	(*PortCounters)(nil),          // 33: weft.v1.PortCounters
+	(*DropCount)(nil),             // 34: weft.v1.DropCount
+	(*Host)(nil),                  // 35: weft.v1.Host
+	(*HostSpec)(nil),              // 36: weft.v1.HostSpec
+	(*HostStatus)(nil),            // 37: weft.v1.HostStatus
+	(*Capability)(nil),            // 38: weft.v1.Capability
+	(*ProgramBooks)(nil),          // 39: weft.v1.ProgramBooks
+	(*LaneCount)(nil),             // 40: weft.v1.LaneCount
+	(*Condition)(nil),             // 41: weft.v1.Condition
+	(*VTEP)(nil),                  // 42: weft.v1.VTEP
+	(*VTEPSpec)(nil),              // 43: weft.v1.VTEPSpec
+	(*VTEPStatus)(nil),            // 44: weft.v1.VTEPStatus
+	(*VNIPool)(nil),               // 45: weft.v1.VNIPool
+	(*VNIPoolSpec)(nil),           // 46: weft.v1.VNIPoolSpec
+	(*VNIPoolStatus)(nil),         // 47: weft.v1.VNIPoolStatus
+	(*GroupPool)(nil),             // 48: weft.v1.GroupPool
+	(*GroupPoolSpec)(nil),         // 49: weft.v1.GroupPoolSpec
+	(*GroupPoolStatus)(nil),       // 50: weft.v1.GroupPoolStatus
+	(*APIToken)(nil),              // 51: weft.v1.APIToken
+	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
 }
 var file_weft_v1_types_proto_depIdxs = []int32{
-	51, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	52, // 0: weft.v1.Meta.created:type_name -> google.protobuf.Timestamp
 	13, // 1: weft.v1.Tenant.meta:type_name -> weft.v1.Meta
 	15, // 2: weft.v1.Tenant.spec:type_name -> weft.v1.TenantSpec
 	16, // 3: weft.v1.Tenant.status:type_name -> weft.v1.TenantStatus
@@ -4170,59 +4285,60 @@ var file_weft_v1_types_proto_depIdxs = []int32{
 	19, // 12: weft.v1.NetworkSpec.dhcp:type_name -> weft.v1.DHCP
 	2,  // 13: weft.v1.NetworkSpec.neighbours:type_name -> weft.v1.Neighbours
 	20, // 14: weft.v1.DHCP.routes:type_name -> weft.v1.Route
-	52, // 15: weft.v1.DHCP.lease_time:type_name -> google.protobuf.Duration
-	52, // 16: weft.v1.Learning.ageing:type_name -> google.protobuf.Duration
+	53, // 15: weft.v1.DHCP.lease_time:type_name -> google.protobuf.Duration
+	53, // 16: weft.v1.Learning.ageing:type_name -> google.protobuf.Duration
 	4,  // 17: weft.v1.NetworkVTEP.flood:type_name -> weft.v1.VTEPFlood
-	40, // 18: weft.v1.NetworkStatus.conditions:type_name -> weft.v1.Condition
-	24, // 19: weft.v1.NetworkStatus.learned:type_name -> weft.v1.HostLearned
+	41, // 18: weft.v1.NetworkStatus.conditions:type_name -> weft.v1.Condition
+	25, // 19: weft.v1.NetworkStatus.learned:type_name -> weft.v1.HostLearned
 	3,  // 20: weft.v1.NetworkStatus.flood:type_name -> weft.v1.FloodMethod
-	13, // 21: weft.v1.Port.meta:type_name -> weft.v1.Meta
-	26, // 22: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
-	30, // 23: weft.v1.Port.status:type_name -> weft.v1.PortStatus
-	27, // 24: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
-	5,  // 25: weft.v1.PortSpec.fast_path:type_name -> weft.v1.FastPath
-	6,  // 26: weft.v1.Move.phase:type_name -> weft.v1.MovePhase
-	7,  // 27: weft.v1.Move.commit_cause:type_name -> weft.v1.CommitCause
-	51, // 28: weft.v1.Move.started:type_name -> google.protobuf.Timestamp
-	51, // 29: weft.v1.Move.prepared:type_name -> google.protobuf.Timestamp
-	51, // 30: weft.v1.Move.committed:type_name -> google.protobuf.Timestamp
-	51, // 31: weft.v1.Move.ended:type_name -> google.protobuf.Timestamp
-	52, // 32: weft.v1.Move.dark_time:type_name -> google.protobuf.Duration
-	28, // 33: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
-	8,  // 34: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
-	32, // 35: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
-	33, // 36: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
-	5,  // 37: weft.v1.PortStatus.fast_path:type_name -> weft.v1.FastPath
-	29, // 38: weft.v1.PortStatus.move:type_name -> weft.v1.Move
-	31, // 39: weft.v1.PortStatus.services:type_name -> weft.v1.ServiceCounts
-	13, // 40: weft.v1.Host.meta:type_name -> weft.v1.Meta
-	35, // 41: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
-	36, // 42: weft.v1.Host.status:type_name -> weft.v1.HostStatus
-	11, // 43: weft.v1.HostSpec.when_silent:type_name -> weft.v1.WhenSilent
-	9,  // 44: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
-	40, // 45: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
-	51, // 46: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
-	38, // 47: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
-	39, // 48: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
-	37, // 49: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
-	10, // 50: weft.v1.HostStatus.duty:type_name -> weft.v1.HostDuty
-	13, // 51: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
-	42, // 52: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
-	43, // 53: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
-	13, // 54: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
-	45, // 55: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
-	46, // 56: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
-	13, // 57: weft.v1.GroupPool.meta:type_name -> weft.v1.Meta
-	48, // 58: weft.v1.GroupPool.spec:type_name -> weft.v1.GroupPoolSpec
-	49, // 59: weft.v1.GroupPool.status:type_name -> weft.v1.GroupPoolStatus
-	12, // 60: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
-	51, // 61: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
-	51, // 62: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
-	63, // [63:63] is the sub-list for method output_type
-	63, // [63:63] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	24, // 21: weft.v1.NetworkStatus.host_floods:type_name -> weft.v1.HostFloods
+	13, // 22: weft.v1.Port.meta:type_name -> weft.v1.Meta
+	27, // 23: weft.v1.Port.spec:type_name -> weft.v1.PortSpec
+	31, // 24: weft.v1.Port.status:type_name -> weft.v1.PortStatus
+	28, // 25: weft.v1.PortSpec.allowed_address_pairs:type_name -> weft.v1.AddressPair
+	5,  // 26: weft.v1.PortSpec.fast_path:type_name -> weft.v1.FastPath
+	6,  // 27: weft.v1.Move.phase:type_name -> weft.v1.MovePhase
+	7,  // 28: weft.v1.Move.commit_cause:type_name -> weft.v1.CommitCause
+	52, // 29: weft.v1.Move.started:type_name -> google.protobuf.Timestamp
+	52, // 30: weft.v1.Move.prepared:type_name -> google.protobuf.Timestamp
+	52, // 31: weft.v1.Move.committed:type_name -> google.protobuf.Timestamp
+	52, // 32: weft.v1.Move.ended:type_name -> google.protobuf.Timestamp
+	53, // 33: weft.v1.Move.dark_time:type_name -> google.protobuf.Duration
+	29, // 34: weft.v1.PortStatus.binding:type_name -> weft.v1.Binding
+	8,  // 35: weft.v1.PortStatus.state:type_name -> weft.v1.PortState
+	33, // 36: weft.v1.PortStatus.counters:type_name -> weft.v1.PortCounters
+	34, // 37: weft.v1.PortStatus.drops:type_name -> weft.v1.DropCount
+	5,  // 38: weft.v1.PortStatus.fast_path:type_name -> weft.v1.FastPath
+	30, // 39: weft.v1.PortStatus.move:type_name -> weft.v1.Move
+	32, // 40: weft.v1.PortStatus.services:type_name -> weft.v1.ServiceCounts
+	13, // 41: weft.v1.Host.meta:type_name -> weft.v1.Meta
+	36, // 42: weft.v1.Host.spec:type_name -> weft.v1.HostSpec
+	37, // 43: weft.v1.Host.status:type_name -> weft.v1.HostStatus
+	11, // 44: weft.v1.HostSpec.when_silent:type_name -> weft.v1.WhenSilent
+	9,  // 45: weft.v1.HostStatus.state:type_name -> weft.v1.HostState
+	41, // 46: weft.v1.HostStatus.conditions:type_name -> weft.v1.Condition
+	52, // 47: weft.v1.HostStatus.last_seen:type_name -> google.protobuf.Timestamp
+	39, // 48: weft.v1.HostStatus.books:type_name -> weft.v1.ProgramBooks
+	40, // 49: weft.v1.HostStatus.lanes:type_name -> weft.v1.LaneCount
+	38, // 50: weft.v1.HostStatus.capabilities:type_name -> weft.v1.Capability
+	10, // 51: weft.v1.HostStatus.duty:type_name -> weft.v1.HostDuty
+	13, // 52: weft.v1.VTEP.meta:type_name -> weft.v1.Meta
+	43, // 53: weft.v1.VTEP.spec:type_name -> weft.v1.VTEPSpec
+	44, // 54: weft.v1.VTEP.status:type_name -> weft.v1.VTEPStatus
+	13, // 55: weft.v1.VNIPool.meta:type_name -> weft.v1.Meta
+	46, // 56: weft.v1.VNIPool.spec:type_name -> weft.v1.VNIPoolSpec
+	47, // 57: weft.v1.VNIPool.status:type_name -> weft.v1.VNIPoolStatus
+	13, // 58: weft.v1.GroupPool.meta:type_name -> weft.v1.Meta
+	49, // 59: weft.v1.GroupPool.spec:type_name -> weft.v1.GroupPoolSpec
+	50, // 60: weft.v1.GroupPool.status:type_name -> weft.v1.GroupPoolStatus
+	12, // 61: weft.v1.APIToken.scope:type_name -> weft.v1.TokenScope
+	52, // 62: weft.v1.APIToken.created:type_name -> google.protobuf.Timestamp
+	52, // 63: weft.v1.APIToken.expires:type_name -> google.protobuf.Timestamp
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_weft_v1_types_proto_init() }
@@ -4236,7 +4352,7 @@ func file_weft_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weft_v1_types_proto_rawDesc), len(file_weft_v1_types_proto_rawDesc)),
 			NumEnums:      13,
-			NumMessages:   38,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
