@@ -1,6 +1,8 @@
 package model
 
 import (
+	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 )
@@ -105,6 +107,51 @@ func (n *Network) validateFlood(r *refusals) {
 			r.add(Errorf(Invalid, field, "choose copy or group", "%q is not a way", clip(string(v.Flood))))
 		}
 	}
+}
+
+// ValidateReceivers refuses external VTEPs that are said to receive a group which they cannot: their address is of the other IP version. vteps are all there
+// are, by name.
+func (n *Network) ValidateReceivers(group netip.Addr, vteps map[string]*VTEP) error {
+	var r refusals
+	for i, part := range n.Spec.VTEPs {
+		if v := vteps[part.VTEP]; v != nil && part.Flood == VTEPFloodGroup && group.IsValid() {
+			r.add(validateReceiver(at("spec.vteps", i)+".flood", n, group, v))
+		}
+	}
+	return r.err()
+}
+
+func validateReceiver(field string, n *Network, group netip.Addr, v *VTEP) *Error {
+	if v.Spec.Address.Unmap().Is4() == group.Is4() {
+		return nil
+	}
+	return Errorf(Invalid, field, fmt.Sprintf("let it get copies: `weft network vtep add %s %s --tenant %s --flood copy`, or give the network a group of its IP version",
+		n.Name, v.Name, n.Tenant), "VTEP %s has the address %s, which cannot receive the %s group %s", v.Name, v.Spec.Address, ipVersion(group), group)
+}
+
+// ValidateWith refuses an address by which the VTEP would no longer receive the group of a network that says that it does. It goes with ValidateUpdate.
+func (v *VTEP) ValidateWith(networks iter.Seq[*Network]) error {
+	for n := range networks {
+		group := n.Alloc.Flood.Group
+		for _, part := range n.Spec.VTEPs {
+			if part.VTEP != v.Name || part.Flood != VTEPFloodGroup || !group.IsValid() {
+				continue
+			}
+			if e := validateReceiver("spec.address", n, group, v); e != nil {
+				e.Kind = Conflict
+				e.Reason = fmt.Sprintf("network %s/%s says that it receives the %s group %s, which %s cannot", n.Tenant, n.Name, ipVersion(group), group, v.Spec.Address)
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+func ipVersion(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
 }
 
 // noGroup are the ranges of multicast addresses that no router forwards, or that others own.

@@ -106,8 +106,17 @@ func (a *api) allocateGroup(n, old *model.Network, lost map[claim]bool) (release
 	})
 }
 
-// groupFor is the group that a network is to flood to, none for head-end replication. One from a pool is kept for as long as the network names the pool.
+// groupFor is the group that a network is to flood to, none for head-end replication. It refuses external VTEPs that are said to receive it and cannot.
 func groupFor(w *model.World, n, old *model.Network, claimed func(claim) int, lost map[claim]bool) (netip.Addr, error) {
+	group, err := chooseGroup(w, n, old, claimed, lost)
+	if err != nil {
+		return group, err
+	}
+	return group, n.ValidateReceivers(group, w.VTEPs)
+}
+
+// chooseGroup is the group that the network names, or one of its pool. That is kept for as long as the network names the pool.
+func chooseGroup(w *model.World, n, old *model.Network, claimed func(claim) int, lost map[claim]bool) (netip.Addr, error) {
 	name := n.Spec.GroupPool
 	switch {
 	case !n.Spec.Multicast():

@@ -3,6 +3,8 @@ package server
 import (
 	"testing"
 
+	"connectrpc.com/connect"
+
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 )
@@ -38,4 +40,34 @@ func TestFloodRates(t *testing.T) {
 		s := status()
 		return s.GetFloodsPerSecond() == 1.5 && len(s.GetHostFloods()) == 1
 	})
+}
+
+// TestReceiversOfAGroup: an external VTEP whose address is of the other IP version cannot be said to receive a network's group, by whichever request,
+// and the refusal names the command that lets it get copies. Red when groupFor does not ask ValidateReceivers, or UpdateVTEP not ValidateWith.
+func TestReceiversOfAGroup(t *testing.T) {
+	f := server(t)
+	const tenant = "receivers"
+	ok(t, f.tenants.CreateTenant, &weftv1.CreateTenantRequest{Name: tenant})
+	ok(t, f.vteps.CreateVTEP, &weftv1.CreateVTEPRequest{Name: "four", Spec: &weftv1.VTEPSpec{Address: "192.0.2.240"}})
+	ok(t, f.vteps.CreateVTEP, &weftv1.CreateVTEPRequest{Name: "six", Spec: &weftv1.VTEPSpec{Address: "2001:db8:240::6"}})
+	ok(t, f.groups.CreateGroupPool, &weftv1.CreateGroupPoolRequest{Name: "six-groups", Spec: &weftv1.GroupPoolSpec{First: "ff05::77:1", Last: "ff05::77:9"}})
+	spec := func(group, pool, vtep string) *weftv1.NetworkSpec {
+		return &weftv1.NetworkSpec{Flood: weftv1.FloodMethod_FLOOD_METHOD_MULTICAST, Group: group, GroupPool: pool,
+			Vteps: []*weftv1.NetworkVTEP{{Vtep: vtep, Flood: weftv1.VTEPFlood_VTEP_FLOOD_GROUP}}}
+	}
+	const field = "spec.vteps[0].flood"
+	refused(t, f.networks.CreateNetwork, &weftv1.CreateNetworkRequest{Tenant: tenant, Name: "blue", Spec: spec("239.240.0.1", "", "six")}, connect.CodeInvalidArgument, field,
+		"cannot receive the IPv4 group 239.240.0.1")
+	refused(t, f.networks.CreateNetwork, &weftv1.CreateNetworkRequest{Tenant: tenant, Name: "blue", Spec: spec("", "six-groups", "four")}, connect.CodeInvalidArgument, field,
+		"cannot receive the IPv6 group")
+	n := ok(t, f.networks.CreateNetwork, &weftv1.CreateNetworkRequest{Tenant: tenant, Name: "blue", Spec: spec("239.240.0.1", "", "four")})
+	refused(t, f.networks.UpdateNetwork, &weftv1.UpdateNetworkRequest{Tenant: tenant, Name: "blue", Revision: n.Meta.Revision, Spec: spec("ff05::240:1", "", "four")}, connect.CodeInvalidArgument, field,
+		"cannot receive the IPv6 group ff05::240:1")
+	refused(t, f.networks.AddNetworkVTEP, &weftv1.AddNetworkVTEPRequest{Tenant: tenant, Network: "blue", Vtep: &weftv1.NetworkVTEP{Vtep: "six", Flood: weftv1.VTEPFlood_VTEP_FLOOD_GROUP}},
+		connect.CodeInvalidArgument, "spec.vteps[1].flood", "2001:db8:240::6")
+	ok(t, f.networks.AddNetworkVTEP, &weftv1.AddNetworkVTEPRequest{Tenant: tenant, Network: "blue", Vtep: &weftv1.NetworkVTEP{Vtep: "six"}}) // by copies
+	four := ok(t, f.vteps.GetVTEP, &weftv1.GetVTEPRequest{Name: "four"})
+	refused(t, f.vteps.UpdateVTEP, &weftv1.UpdateVTEPRequest{Name: "four", Revision: four.Meta.Revision, Spec: &weftv1.VTEPSpec{Address: "2001:db8:240::4"}},
+		connect.CodeFailedPrecondition, "spec.address", "network receivers/blue")
+	ok(t, f.vteps.UpdateVTEP, &weftv1.UpdateVTEPRequest{Name: "four", Revision: four.Meta.Revision, Spec: &weftv1.VTEPSpec{Address: "192.0.2.241"}})
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 
 	"connectrpc.com/connect"
@@ -83,6 +84,10 @@ func (a *api) UpdateVTEP(ctx context.Context, req *connect.Request[weftv1.Update
 		return nil, err
 	}
 	if err := a.noHostsVTEP(v.Spec); err != nil {
+		return nil, err
+	}
+	a.view.read(func(w *model.World) { err = v.ValidateWith(maps.Values(w.Networks)) })
+	if err != nil {
 		return nil, err
 	}
 	if err := a.store.UpdateVTEP(ctx, &v); err != nil {

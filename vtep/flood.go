@@ -69,8 +69,13 @@ func (r *reader) reach(n *yaml.Node, field string, net Network) {
 			"nobody could send into it: no remote is listed, and no source is named")
 	}
 	for i, rem := range net.Remotes {
-		if rem.Group && !net.Group.IsValid() {
-			r.refuse(n, fmt.Sprintf("%s.remotes[%d].flood", field, i), "leave it out, or give the network a group", "the network has no group")
+		switch where := fmt.Sprintf("%s.remotes[%d].flood", field, i); {
+		case !rem.Group:
+		case !net.Group.IsValid():
+			r.refuse(n, where, "leave it out, or give the network a group", "the network has no group")
+		case rem.Address.IsValid() && rem.Address.Is4() != net.Group.Is4():
+			r.refuse(n, where, "write copy, or leave it out: it gets a copy of each flood; then `weft vtep check`",
+				"remote %s cannot receive the group %s, which is of the other IP version", rem.Address, net.Group)
 		}
 	}
 }

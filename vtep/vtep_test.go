@@ -159,6 +159,7 @@ func TestMistakesNameLineAndFix(t *testing.T) {
 		"one link":    {"networks:\n- name: a\n  vni: 7\n  group: ff02::9\n  remotes: ['2001:db8::2']\n", []string{"f:4 networks[0].group: ff02::9 is of the scope of one link"}},
 		"nobody":      {"networks:\n- name: a\n  vni: 7\n  group: 239.1.2.3\n  learning: {}\n", []string{"f:2 networks[0].group: nobody could send into it"}},
 		"no such way": {"networks:\n- name: a\n  vni: 7\n  remotes:\n  - {address: 192.0.2.2, flood: group}\n", []string{"f:2 networks[0].remotes[0].flood: the network has no group"}},
+		"wrong group": {"networks:\n- name: a\n  vni: 7\n  group: 239.1.2.3\n  remotes:\n  - {address: '2001:db8::2', flood: group}\n", []string{"f:2 networks[0].remotes[0].flood: remote 2001:db8::2 cannot receive the group 239.1.2.3"}},
 		"ageing":      {"networks:\n- name: a\n  vni: 7\n  learning: {ageing: soon}\n", []string{`f:4 networks[0].learning.ageing: "soon" is no time`}},
 		"short":       {"networks:\n- name: a\n  vni: 7\n  learning:\n    ageing: 1s\n", []string{"f:5 networks[0].learning.ageing: 1s is outside 10s..24h"}},
 		"everybody":   {"networks:\n- name: a\n  vni: 7\n  learning: {sources: [0.0.0.0/0]}\n", []string{"f:4 networks[0].learning.sources[0]: 0.0.0.0/0 is too much"}},
