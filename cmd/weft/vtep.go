@@ -68,7 +68,27 @@ func vtepRun() *cobra.Command {
 	fl.StringVar(&f.cfg.PinRoot, "pin-root", "", "`directory` in a bpffs for maps and links (default /sys/fs/bpf/weft/<instance>)")
 	fl.StringVar(&f.tables, "tables", "host", "`size` of the kernel's tables: host (a million MACs), or lab (65536 MACs)")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log at debug level")
+	completeVTEP(cmd)
 	return cmd
+}
+
+// completeVTEP offers files where a flag names one, and the words that --tables knows.
+func completeVTEP(cmd *cobra.Command) {
+	if cmd.Flags().Lookup("agent-socket") != nil {
+		_ = cmd.MarkFlagFilename("agent-socket")
+	}
+	for _, name := range []string{"dir", "pin-root"} {
+		if cmd.Flags().Lookup(name) != nil {
+			_ = cmd.MarkFlagDirname(name)
+		}
+	}
+	if cmd.Flags().Lookup("file") != nil {
+		_ = cmd.MarkFlagFilename("file", "yaml", "yml")
+	}
+	if cmd.Flags().Lookup("tables") != nil {
+		_ = cmd.RegisterFlagCompletionFunc("tables", cobra.FixedCompletions([]string{"host", "lab"}, cobra.ShellCompDirectiveNoFileComp))
+	}
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
 }
 
 func vtepCheck() *cobra.Command {
@@ -91,6 +111,7 @@ func vtepCheck() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", vtepFile, "`file` to check; - is standard input")
+	completeVTEP(cmd)
 	return cmd
 }
 
@@ -116,6 +137,7 @@ func vtepLeave() *cobra.Command {
 	fl.StringVar(&cfg.Dir, "dir", "/var/lib/weft/vtep", "`directory` of what it must remember")
 	fl.StringVar(&cfg.Instance, "instance", "vtep", "`name` of the instance")
 	fl.StringVar(&cfg.PinRoot, "pin-root", "", "`directory` of its maps and links (default /sys/fs/bpf/weft/<instance>)")
+	completeVTEP(cmd)
 	return cmd
 }
 

@@ -1,4 +1,4 @@
-package cli_test
+package main
 
 import (
 	"bytes"
@@ -15,14 +15,14 @@ import (
 
 var update = flag.Bool("update", false, "write docs/cli.md anew")
 
-const referencePath = "../docs/cli.md"
+const referencePath = "../../docs/cli.md"
 
-// TestReference fails when a command changed and docs/cli.md did not: go test ./cli -run TestReference -update.
+// TestReference fails when a command changed and docs/cli.md did not: go test ./cmd/weft -run TestReference -update.
 func TestReference(t *testing.T) {
 	var b bytes.Buffer
 	b.WriteString(`# The client commands
 
-Generated from the commands themselves: ` + "`go test ./cli -run TestReference -update`" + `. ` + "`weft server`, `weft agent`, `weft up`, `weft lab`, `weft conform` and" + `
+Generated from the commands themselves: ` + "`go test ./cmd/weft -run TestReference -update`" + `. ` + "`weft server`, `weft agent`, `weft up`, `weft lab`, `weft conform` and" + `
 ` + "`weft bench`" + ` explain themselves with ` + "`--help`" + `.
 
 Whom a command asks: ` + "`--socket` or `--server`" + `, then WEFT_SOCKET, WEFT_SERVER, the context file (` + "`weft context`" + `, in
@@ -47,7 +47,7 @@ A set reads the object, changes what was named and writes it back on the revisio
 ` + "`--revision N`" + ` refuses instead.
 
 `)
-	reference(&b, cli.New(cli.Deps{}))
+	reference(&b, cli.New(cli.Deps{VTEP: vtepCommands()}))
 	got := b.Bytes()
 	if *update {
 		if err := os.WriteFile(referencePath, got, 0o644); err != nil {
@@ -59,7 +59,7 @@ A set reads the object, changes what was named and writes it back on the revisio
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Error("docs/cli.md is not what the commands say: go test ./cli -run TestReference -update")
+		t.Error("docs/cli.md is not what the commands say: go test ./cmd/weft -run TestReference -update")
 	}
 }
 
