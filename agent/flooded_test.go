@@ -2,10 +2,16 @@ package agent
 
 import (
 	"math"
+	"net/netip"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
+	localv1 "github.com/weftnet/weft/api/gen/local/v1"
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/plan"
 	"github.com/weftnet/weft/wire"
 )
 
@@ -42,4 +48,61 @@ func TestFloodsAreSaid(t *testing.T) {
 	count(3, 9)
 	look(time.Second, 3, 0, 0)
 	look(time.Second, 3, 0, 0)
+}
+
+// TestHeldFDBAndGroups: what `weft vtep show` and the like are told: static MACs and learned ones with their age, where a static one wins; groups, and by
+// which uplink they are joined; and what was flooded. Red when heldFDB takes learned MACs in that are static, or heldGroups does not look at the memberships.
+func TestHeldFDBAndGroups(t *testing.T) {
+	r := newRig(t)
+	r.base()
+	m := networkOf()
+	group := netip.MustParseAddr("239.1.1.1")
+	m.Learning = &planv1.Learning{AgeingSeconds: 300, VtepLimit: 100, PortLimit: 10}
+	m.Group, m.JoinedGroups = group.AsSlice(), [][]byte{group.AsSlice()}
+	r.take(plan.NewNetwork(1, m, plan.FeatureLearning, plan.FeatureMulticast))
+	known := datapath.FDBKey{VNI: 5001}
+	r.within(func() {
+		for mac := range r.agent.rec.tables.fdb[5001] {
+			known.MAC = mac.mac()
+		}
+	})
+	mac := wire.MAC{2, 0xee, 0, 0, 0, 1}
+	r.kernel.mu.Lock()
+	r.kernel.flooded = map[wire.VNI]datapath.FloodCount{5001: {Floods: 5, Copies: 15}}
+	r.kernel.learned = []datapath.LearnedMAC{{FDBKey: known, VTEP: 1},
+		{FDBKey: datapath.FDBKey{VNI: 5001, MAC: mac}, VTEP: 1, Age: 12 * time.Second, Left: 288 * time.Second, Moves: 2}}
+	r.kernel.mu.Unlock()
+	s := &localService{agent: r.agent}
+	list := func(brief bool) *localv1.HeldNetwork {
+		t.Helper()
+		res, err := s.ListNetworks(r.ctx, connect.NewRequest(&localv1.ListNetworksRequest{Vni: 5001, Brief: brief}))
+		if err != nil || len(res.Msg.GetNetworks()) != 1 {
+			t.Fatalf("listed: %v (%v)", res, err)
+		}
+		return res.Msg.GetNetworks()[0]
+	}
+	n := list(false)
+	if n.GetFloods() != 5 || n.GetCopies() != 15 || n.GetUnlisted() != 0 {
+		t.Errorf("listed: %v", n)
+	}
+	if g := n.GetGroups(); len(g) != 1 || g[0].GetGroup() != "239.1.1.1" || !g[0].GetSends() || g[0].GetUplink() != "eth1" || g[0].GetMessage() != "" {
+		t.Errorf("groups: %v", g)
+	}
+	static, learned := 0, 0
+	for _, e := range n.GetFdb() {
+		switch {
+		case !e.GetLearned():
+			static++
+		case e.GetMac() == mac.String() && e.GetVtep() == "192.0.2.2" && e.GetAgeNanoseconds() == int64(12*time.Second) && e.GetLeftNanoseconds() == int64(288*time.Second) && e.GetMoves() == 2:
+			learned++
+		default:
+			t.Errorf("listed: %v", e)
+		}
+	}
+	if static == 0 || learned != 1 {
+		t.Errorf("%d static MACs and %d learned ones are listed: %v", static, learned, n.GetFdb())
+	}
+	if n := list(true); len(n.GetFdb()) > 0 {
+		t.Errorf("the brief list has %v", n.GetFdb())
+	}
 }

@@ -144,6 +144,9 @@ func (a *Agent) status(res *localv1.GetStatusResponse) error {
 	if err != nil {
 		return err
 	}
+	if a.connected == "" { // no report looks
+		a.lookAtLearned()
+	}
 	byID := a.portsByID()
 	for _, d := range drops {
 		res.Drops = append(res.Drops, &localv1.Drop{PortUid: byID[d.ID], Reason: d.Reason.String(), Packets: d.Packets, Source: sourceWord(d)})
@@ -158,6 +161,14 @@ func (a *Agent) status(res *localv1.GetStatusResponse) error {
 		res.Conditions = append(res.Conditions, &localv1.Condition{Name: "not applied", Message: e.Uid + ": " + e.Message})
 	}
 	res.Programs = a.kernel.Programs(mostPrograms)
+	books, err := a.kernel.Books()
+	if err != nil {
+		return err
+	}
+	for _, b := range books {
+		res.Books = append(res.Books, &localv1.ProgramBooks{Program: b.Program, In: b.In, Delivered: b.Delivered, Encapsulated: b.Encapsulated,
+			Passed: b.Passed, Dropped: b.Dropped, Copies: b.Copies, Answers: b.Answers, Answered: b.Answered})
+	}
 	return nil
 }
 

@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"maps"
 	"slices"
+	"strings"
 
 	"connectrpc.com/connect"
 
@@ -18,12 +20,19 @@ const mostFDB = 10_000
 
 func (s *localService) ListNetworks(ctx context.Context, req *connect.Request[localv1.ListNetworksRequest]) (*connect.Response[localv1.ListNetworksResponse], error) {
 	res := &localv1.ListNetworksResponse{}
-	err := s.agent.do(ctx, func() { res.Networks = s.agent.heldNetworks(wire.VNI(req.Msg.Vni), req.Msg.Brief) })
+	var learned []datapath.LearnedMAC
+	if !req.Msg.Brief {
+		var err error
+		if learned, err = s.agent.kernel.Learned(); err != nil { // outside the loop: it may be long
+			return nil, err
+		}
+	}
+	err := s.agent.do(ctx, func() { res.Networks = s.agent.heldNetworks(wire.VNI(req.Msg.Vni), req.Msg.Brief, learned) })
 	return connect.NewResponse(res), err
 }
 
 // heldNetworks are the networks that the kernel holds, by name. In the loop.
-func (a *Agent) heldNetworks(only wire.VNI, brief bool) (list []*localv1.HeldNetwork) {
+func (a *Agent) heldNetworks(only wire.VNI, brief bool, learned []datapath.LearnedMAC) (list []*localv1.HeldNetwork) {
 	byVNI := map[wire.VNI]*localv1.HeldNetwork{}
 	for vni, have := range a.rec.tables.nets {
 		if vni == wire.OAMVNI || only != 0 && vni != only {
@@ -33,8 +42,9 @@ func (a *Agent) heldNetworks(only wire.VNI, brief bool) (list []*localv1.HeldNet
 		list = append(list, byVNI[vni])
 	}
 	a.heldPorts(byVNI)
+	a.heldGroups(byVNI)
 	if !brief {
-		a.heldFDB(byVNI)
+		a.heldFDB(byVNI, learned)
 	}
 	slices.SortFunc(list, func(x, y *localv1.HeldNetwork) int {
 		return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.Vni, y.Vni))
@@ -52,10 +62,51 @@ func (a *Agent) heldNetwork(have datapath.Network) *localv1.HeldNetwork {
 		m.Name = n.display
 	}
 	for _, id := range have.Remotes {
-		m.Remotes = append(m.Remotes, a.rec.tables.vteps[id].Addr.String())
+		if addr := a.rec.tables.vteps[id].Addr; !addr.IsMulticast() { // a group is no VTEP: see heldGroups
+			m.Remotes = append(m.Remotes, addr.String())
+		}
 	}
 	slices.Sort(m.Remotes)
 	return m
+}
+
+// heldGroups adds by which groups floods come in and go out, and how much the ports here flooded.
+func (a *Agent) heldGroups(byVNI map[wire.VNI]*localv1.HeldNetwork) {
+	counts, err := a.kernel.FloodCounts()
+	if err != nil {
+		a.log.Error("what was flooded cannot be read", "err", err)
+	}
+	uplink := ""
+	if _, byName, err := namedLinks(a.links); err == nil {
+		for _, l := range byName {
+			if l.Index == a.member.index {
+				uplink = l.Name
+			}
+		}
+	}
+	for vni, net := range byVNI {
+		net.Floods, net.Copies = counts[vni].Floods, counts[vni].Copies
+		n := a.rec.view.nets[a.rec.view.byVNI[vni]]
+		if n == nil {
+			continue
+		}
+		groups := slices.Clone(n.joined)
+		if n.group.IsValid() && !slices.Contains(groups, n.group) {
+			groups = append(groups, n.group)
+		}
+		for _, g := range groups {
+			m := &localv1.HeldGroup{Group: g.String(), Sends: g == n.group}
+			switch err := a.rec.failed.joins[g]; {
+			case a.member.have[g]:
+				m.Uplink = uplink
+			case !a.rec.carries(g):
+				m.Message = "this end of the underlay has no address of its IP version: each VTEP gets a copy"
+			case err != nil:
+				m.Message = err.Error()
+			}
+			net.Groups = append(net.Groups, m)
+		}
+	}
 }
 
 // heldPorts adds the ports that have, or are to have, an interface here.
@@ -98,28 +149,48 @@ func (a *Agent) heldPorts(byVNI map[wire.VNI]*localv1.HeldNetwork) {
 	}
 }
 
-// heldFDB adds where each MAC is, in the order of the MACs.
-func (a *Agent) heldFDB(byVNI map[wire.VNI]*localv1.HeldNetwork) {
+// heldFDB adds where each MAC is, in the order of the MACs: what the plan says, and what was learned. Of one that is both, what the plan says wins.
+func (a *Agent) heldFDB(byVNI map[wire.VNI]*localv1.HeldNetwork, learned []datapath.LearnedMAC) {
 	names := map[uint32]string{} // by interface
 	for ifindex, have := range a.rec.tables.ports {
 		names[ifindex] = a.atts.byUID[have.UID].Port
 	}
+	of := map[wire.VNI][]datapath.LearnedMAC{}
+	for _, m := range learned {
+		if _, static := a.rec.tables.fdb.get(m.FDBKey); byVNI[m.VNI] != nil && !static {
+			of[m.VNI] = append(of[m.VNI], m)
+		}
+	}
 	for vni, net := range byVNI {
 		held := a.rec.tables.fdb[vni]
+		all := make([]*localv1.FdbEntry, 0, min(len(held)+len(of[vni]), 2*mostFDB))
 		macs := slices.Sorted(maps.Keys(held))
-		if extra := len(macs) - mostFDB; extra > 0 {
-			net.Unlisted += uint32(extra)
-			macs = macs[:mostFDB]
-		}
-		for _, mac := range macs {
-			e := held[mac]
+		for _, mac := range macs[:min(len(macs), mostFDB)] {
 			m := &localv1.FdbEntry{Mac: mac.mac().String()}
-			if e.remote {
+			if e := held[mac]; e.remote {
 				m.Vtep = a.rec.tables.vteps[e.vtep()].Addr.String()
 			} else {
 				m.Port = names[e.at]
 			}
-			net.Fdb = append(net.Fdb, m)
+			all = append(all, m)
 		}
+		slices.SortFunc(of[vni], func(x, y datapath.LearnedMAC) int { return bytes.Compare(x.MAC[:], y.MAC[:]) })
+		for _, l := range of[vni][:min(len(of[vni]), mostFDB)] {
+			all = append(all, a.learnedEntry(l))
+		}
+		slices.SortStableFunc(all, func(x, y *localv1.FdbEntry) int { return cmp.Compare(x.Mac, y.Mac) })
+		net.Fdb = all[:min(len(all), mostFDB)]
+		net.Unlisted = uint32(len(held) + len(of[vni]) - len(net.Fdb))
 	}
+}
+
+func (a *Agent) learnedEntry(l datapath.LearnedMAC) *localv1.FdbEntry {
+	m := &localv1.FdbEntry{Mac: l.MAC.String(), Learned: true, AgeNanoseconds: int64(l.Age), LeftNanoseconds: int64(l.Left), Moves: uint32(l.Moves), Frozen: l.Frozen}
+	switch where := a.placeWord(l.VTEP, l.Port); {
+	case l.Port == 0:
+		m.Vtep = strings.TrimPrefix(where, "VTEP ")
+	default:
+		_, m.Port, _ = strings.Cut(strings.TrimPrefix(where, "port "), "/") // the network is above it
+	}
+	return m
 }

@@ -628,6 +628,7 @@ func listen(path string, h http.Handler) (stop func(), err error) {
 func (f *fakeAgent) GetStatus(context.Context, *connect.Request[localv1.GetStatusRequest]) (*connect.Response[localv1.GetStatusResponse], error) {
 	return connect.NewResponse(&localv1.GetStatusResponse{Host: "edge1", VtepAddress: "192.0.2.1", Uplink: "eth1",
 		Conditions: []*localv1.Condition{{Name: "plan refused", Message: "the last good one stays: vtep.yaml:3 name: a name is needed"}},
+		Books:      []*localv1.ProgramBooks{{Program: "from_port", In: 9, Encapsulated: 7, Dropped: 2, Copies: 4}},
 		Drops:      []*localv1.Drop{{Reason: "SOURCE_NOT_ACCEPTED", Packets: 7, Source: "192.0.2.66"}}}), nil
 }
 
@@ -635,8 +636,11 @@ func (f *fakeAgent) ListNetworks(_ context.Context, req *connect.Request[localv1
 	n := &localv1.HeldNetwork{Vni: 7, Name: "blue", Mtu: 1450, UnknownUnicast: "flood", Remotes: []string{"192.0.2.2"},
 		Ports: []*localv1.HeldPort{{Name: "tap0", Interface: "tap0", State: "active", EgressPackets: 3, EgressOctets: 300, Dropped: 2},
 			{Name: "gone", Interface: "tap1", State: "detached", Message: "interface tap1 is not there"}}}
+	n.Groups = []*localv1.HeldGroup{{Group: "239.1.2.3", Sends: true, Uplink: "eth1"}, {Group: "ff05::7", Message: "no such device"}}
+	n.Floods, n.Copies = 5, 6
 	if !req.Msg.Brief {
-		n.Fdb = []*localv1.FdbEntry{{Mac: "02:00:00:00:00:01", Port: "tap0"}, {Mac: "02:00:00:00:00:02", Vtep: "192.0.2.2"}}
+		n.Fdb = []*localv1.FdbEntry{{Mac: "02:00:00:00:00:01", Port: "tap0"}, {Mac: "02:00:00:00:00:02", Vtep: "192.0.2.2"},
+			{Mac: "02:00:00:00:00:03", Vtep: "192.0.2.2", Learned: true, AgeNanoseconds: 12e9, LeftNanoseconds: 288e9, Frozen: true}}
 	}
 	return connect.NewResponse(&localv1.ListNetworksResponse{Networks: []*localv1.HeldNetwork{n}}), nil
 }

@@ -144,7 +144,7 @@ func (a *app) learnedTable(res *localv1.ListLearnedResponse) error {
 		if m.GetFrozen() {
 			state = "frozen"
 		}
-		t.add(m.GetMac(), at, time.Duration(m.GetAgeNanoseconds()).Round(time.Second).String(), time.Duration(m.GetLeftNanoseconds()).Round(time.Second).String(),
+		t.add(m.GetMac(), at, seconds(m.GetAgeNanoseconds()), seconds(m.GetLeftNanoseconds()),
 			m.GetMoves(), state)
 	}
 	if err := a.table(t); err != nil {

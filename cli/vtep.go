@@ -95,7 +95,7 @@ func vtepShow(a *app) *cobra.Command {
 	brief := false
 	cmd := a.formatted(a.onHost(&cobra.Command{Use: "show [NAME]", Short: "show an external VTEP; without a name, what a VTEP with no server on this machine holds",
 		Long: "With NAME it asks a server about an external VTEP. Without, it asks `weft vtep run` on this machine, as root: its networks, ports with their\n" +
-			"counters, FDB, and what was dropped.",
+			"counters, the groups that it has joined and by which uplink, FDB (static and learned MACs, with their age), what it flooded, and what was dropped.",
 		Args: noneOr("NAME"), ValidArgsFunction: a.complete(a.vtepNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	localv1 "github.com/weftnet/weft/api/gen/local/v1"
+	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/client"
 )
 
@@ -28,12 +30,12 @@ func (a *app) showHere(ctx context.Context, brief bool) error {
 	if err != nil {
 		return err
 	}
-	if a.flags.output != "table" && a.flags.output != "" {
-		return a.print(res, nil)
-	}
 	status, err := call(ctx, c.GetStatus, &localv1.GetStatusRequest{})
 	if err != nil {
 		return err
+	}
+	if a.flags.output != "table" && a.flags.output != "" {
+		return a.print(&localv1.Held{Networks: res.GetNetworks(), Status: status}, nil)
 	}
 	if err := a.sheet(func(s *sheet) { headOf(s, status) }); err != nil {
 		return err
@@ -55,6 +57,32 @@ func headOf(s *sheet, status *localv1.GetStatusResponse) {
 		wrong = append(wrong, c.GetName()+": "+c.GetMessage())
 	}
 	s.list("Conditions", wrong)
+	var books []*weftv1.ProgramBooks
+	for _, b := range status.GetBooks() {
+		books = append(books, &weftv1.ProgramBooks{Program: b.GetProgram(), In: b.GetIn(), Delivered: b.GetDelivered(), Encapsulated: b.GetEncapsulated(),
+			Passed: b.GetPassed(), Dropped: b.GetDropped(), Copies: b.GetCopies(), Answers: b.GetAnswers(), Answered: b.GetAnswered()})
+	}
+	s.books(books)
+}
+
+// groupLines say of each group whether floods go to it, and by which uplink they come.
+func groupLines(groups []*localv1.HeldGroup) (lines []string) {
+	for _, g := range groups {
+		line := g.GetGroup()
+		if g.GetUplink() != "" {
+			line += ", joined by " + g.GetUplink()
+		} else {
+			line += ", not joined"
+		}
+		if g.GetSends() {
+			line += "; floods are sent to it"
+		}
+		if g.GetMessage() != "" {
+			line += ": " + g.GetMessage()
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 func (a *app) showNetwork(n *localv1.HeldNetwork) error {
@@ -67,6 +95,10 @@ func (a *app) showNetwork(n *localv1.HeldNetwork) error {
 		s.row("MTU", fmt.Sprint(n.GetMtu()))
 		s.row("Unknown unicast", n.GetUnknownUnicast())
 		s.row("Remotes", orNone(n.GetRemotes()))
+		if len(n.GetGroups()) > 0 {
+			s.list("Groups", groupLines(n.GetGroups()))
+		}
+		s.row("Flooded", fmt.Sprintf("%d floods, %d copies", n.GetFloods(), n.GetCopies()))
 	}); err != nil {
 		return err
 	}
@@ -83,19 +115,28 @@ func (a *app) showNetwork(n *localv1.HeldNetwork) error {
 	return a.showFDB(n)
 }
 
+func seconds(nanoseconds int64) string { return time.Duration(nanoseconds).Round(time.Second).String() }
+
 func packets(n, size uint64) string { return fmt.Sprintf("%d (%s)", n, octets(int64(size))) }
 
 func (a *app) showFDB(n *localv1.HeldNetwork) error {
 	if len(n.GetFdb()) == 0 {
 		return nil
 	}
-	t := newTable("MAC", "AT", "KIND")
+	t := newTable("MAC", "AT", "KIND", "AGE", "LEFT")
 	for _, e := range n.GetFdb() {
 		at := "port " + e.GetPort()
 		if e.GetVtep() != "" {
 			at = "VTEP " + e.GetVtep()
 		}
-		t.add(e.GetMac(), at, "static")
+		kind, age, left := "static", "-", "-"
+		if e.GetLearned() {
+			kind, age, left = "learned", seconds(e.GetAgeNanoseconds()), seconds(e.GetLeftNanoseconds())
+			if e.GetFrozen() {
+				kind += ", frozen"
+			}
+		}
+		t.add(e.GetMac(), at, kind, age, left)
 	}
 	if err := a.table(t); err != nil || n.GetUnlisted() == 0 {
 		return err

@@ -966,7 +966,9 @@ type GetStatusResponse struct {
 	Drops       []*Drop                `protobuf:"bytes,11,rep,name=drops,proto3" json:"drops,omitempty"`
 	Conditions  []*Condition           `protobuf:"bytes,12,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// Attached programs, one line each.
-	Programs      []string `protobuf:"bytes,13,rep,name=programs,proto3" json:"programs,omitempty"`
+	Programs []string `protobuf:"bytes,13,rep,name=programs,proto3" json:"programs,omitempty"`
+	// What each program did with its packets.
+	Books         []*ProgramBooks `protobuf:"bytes,14,rep,name=books,proto3" json:"books,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1092,6 +1094,122 @@ func (x *GetStatusResponse) GetPrograms() []string {
 	return nil
 }
 
+func (x *GetStatusResponse) GetBooks() []*ProgramBooks {
+	if x != nil {
+		return x.Books
+	}
+	return nil
+}
+
+// ProgramBooks: in = delivered + encapsulated + passed + answered + dropped. Copies of floods and answers to dropped packets stand apart.
+type ProgramBooks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Program       string                 `protobuf:"bytes,1,opt,name=program,proto3" json:"program,omitempty"`
+	In            uint64                 `protobuf:"varint,2,opt,name=in,proto3" json:"in,omitempty"`
+	Delivered     uint64                 `protobuf:"varint,3,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	Encapsulated  uint64                 `protobuf:"varint,4,opt,name=encapsulated,proto3" json:"encapsulated,omitempty"`
+	Passed        uint64                 `protobuf:"varint,5,opt,name=passed,proto3" json:"passed,omitempty"`
+	Dropped       uint64                 `protobuf:"varint,6,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Copies        uint64                 `protobuf:"varint,7,opt,name=copies,proto3" json:"copies,omitempty"`
+	Answers       uint64                 `protobuf:"varint,8,opt,name=answers,proto3" json:"answers,omitempty"`
+	Answered      uint64                 `protobuf:"varint,9,opt,name=answered,proto3" json:"answered,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProgramBooks) Reset() {
+	*x = ProgramBooks{}
+	mi := &file_local_v1_local_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProgramBooks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProgramBooks) ProtoMessage() {}
+
+func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProgramBooks.ProtoReflect.Descriptor instead.
+func (*ProgramBooks) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ProgramBooks) GetProgram() string {
+	if x != nil {
+		return x.Program
+	}
+	return ""
+}
+
+func (x *ProgramBooks) GetIn() uint64 {
+	if x != nil {
+		return x.In
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetDelivered() uint64 {
+	if x != nil {
+		return x.Delivered
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetEncapsulated() uint64 {
+	if x != nil {
+		return x.Encapsulated
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetPassed() uint64 {
+	if x != nil {
+		return x.Passed
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetCopies() uint64 {
+	if x != nil {
+		return x.Copies
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetAnswers() uint64 {
+	if x != nil {
+		return x.Answers
+	}
+	return 0
+}
+
+func (x *ProgramBooks) GetAnswered() uint64 {
+	if x != nil {
+		return x.Answered
+	}
+	return 0
+}
+
 type Table struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1104,7 +1222,7 @@ type Table struct {
 
 func (x *Table) Reset() {
 	*x = Table{}
-	mi := &file_local_v1_local_proto_msgTypes[15]
+	mi := &file_local_v1_local_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1116,7 +1234,7 @@ func (x *Table) String() string {
 func (*Table) ProtoMessage() {}
 
 func (x *Table) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[15]
+	mi := &file_local_v1_local_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1129,7 +1247,7 @@ func (x *Table) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Table.ProtoReflect.Descriptor instead.
 func (*Table) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{15}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Table) GetName() string {
@@ -1172,7 +1290,7 @@ type Drop struct {
 
 func (x *Drop) Reset() {
 	*x = Drop{}
-	mi := &file_local_v1_local_proto_msgTypes[16]
+	mi := &file_local_v1_local_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1302,7 @@ func (x *Drop) String() string {
 func (*Drop) ProtoMessage() {}
 
 func (x *Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[16]
+	mi := &file_local_v1_local_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1315,7 @@ func (x *Drop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drop.ProtoReflect.Descriptor instead.
 func (*Drop) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{16}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Drop) GetPortUid() string {
@@ -1238,7 +1356,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_local_v1_local_proto_msgTypes[17]
+	mi := &file_local_v1_local_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1368,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[17]
+	mi := &file_local_v1_local_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1381,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{17}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Condition) GetName() string {
@@ -1284,7 +1402,7 @@ type ListNetworksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of this VNI alone; 0: all.
 	Vni uint32 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
-	// Without the FDB.
+	// Without the FDB, static and learned.
 	Brief         bool `protobuf:"varint,2,opt,name=brief,proto3" json:"brief,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1292,7 +1410,7 @@ type ListNetworksRequest struct {
 
 func (x *ListNetworksRequest) Reset() {
 	*x = ListNetworksRequest{}
-	mi := &file_local_v1_local_proto_msgTypes[18]
+	mi := &file_local_v1_local_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1422,7 @@ func (x *ListNetworksRequest) String() string {
 func (*ListNetworksRequest) ProtoMessage() {}
 
 func (x *ListNetworksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[18]
+	mi := &file_local_v1_local_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1435,7 @@ func (x *ListNetworksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksRequest.ProtoReflect.Descriptor instead.
 func (*ListNetworksRequest) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{18}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListNetworksRequest) GetVni() uint32 {
@@ -1343,7 +1461,7 @@ type ListNetworksResponse struct {
 
 func (x *ListNetworksResponse) Reset() {
 	*x = ListNetworksResponse{}
-	mi := &file_local_v1_local_proto_msgTypes[19]
+	mi := &file_local_v1_local_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1473,7 @@ func (x *ListNetworksResponse) String() string {
 func (*ListNetworksResponse) ProtoMessage() {}
 
 func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[19]
+	mi := &file_local_v1_local_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,12 +1486,65 @@ func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksResponse.ProtoReflect.Descriptor instead.
 func (*ListNetworksResponse) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{19}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListNetworksResponse) GetNetworks() []*HeldNetwork {
 	if x != nil {
 		return x.Networks
+	}
+	return nil
+}
+
+// Held is all that a VTEP with no server has to show.
+type Held struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Networks      []*HeldNetwork         `protobuf:"bytes,1,rep,name=networks,proto3" json:"networks,omitempty"`
+	Status        *GetStatusResponse     `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Held) Reset() {
+	*x = Held{}
+	mi := &file_local_v1_local_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Held) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Held) ProtoMessage() {}
+
+func (x *Held) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Held.ProtoReflect.Descriptor instead.
+func (*Held) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Held) GetNetworks() []*HeldNetwork {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *Held) GetStatus() *GetStatusResponse {
+	if x != nil {
+		return x.Status
 	}
 	return nil
 }
@@ -1390,14 +1561,19 @@ type HeldNetwork struct {
 	Ports          []*HeldPort `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
 	Fdb            []*FdbEntry `protobuf:"bytes,7,rep,name=fdb,proto3" json:"fdb,omitempty"`
 	// Entries of the FDB that are not listed, as there are too many.
-	Unlisted      uint32 `protobuf:"varint,8,opt,name=unlisted,proto3" json:"unlisted,omitempty"`
+	Unlisted uint32 `protobuf:"varint,8,opt,name=unlisted,proto3" json:"unlisted,omitempty"`
+	// Multicast groups of the underlay that this host receives floods by, or sends them to.
+	Groups []*HeldGroup `protobuf:"bytes,9,rep,name=groups,proto3" json:"groups,omitempty"`
+	// What the network's ports here flooded: frames, and the packets on the underlay that they became.
+	Floods        uint64 `protobuf:"varint,10,opt,name=floods,proto3" json:"floods,omitempty"`
+	Copies        uint64 `protobuf:"varint,11,opt,name=copies,proto3" json:"copies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HeldNetwork) Reset() {
 	*x = HeldNetwork{}
-	mi := &file_local_v1_local_proto_msgTypes[20]
+	mi := &file_local_v1_local_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1585,7 @@ func (x *HeldNetwork) String() string {
 func (*HeldNetwork) ProtoMessage() {}
 
 func (x *HeldNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[20]
+	mi := &file_local_v1_local_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1598,7 @@ func (x *HeldNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldNetwork.ProtoReflect.Descriptor instead.
 func (*HeldNetwork) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{20}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HeldNetwork) GetVni() uint32 {
@@ -1481,6 +1657,98 @@ func (x *HeldNetwork) GetUnlisted() uint32 {
 	return 0
 }
 
+func (x *HeldNetwork) GetGroups() []*HeldGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *HeldNetwork) GetFloods() uint64 {
+	if x != nil {
+		return x.Floods
+	}
+	return 0
+}
+
+func (x *HeldNetwork) GetCopies() uint64 {
+	if x != nil {
+		return x.Copies
+	}
+	return 0
+}
+
+type HeldGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Group string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// Floods are sent to it. Otherwise it is only received.
+	Sends bool `protobuf:"varint,2,opt,name=sends,proto3" json:"sends,omitempty"`
+	// The uplink that has joined it; empty: none has.
+	Uplink string `protobuf:"bytes,3,opt,name=uplink,proto3" json:"uplink,omitempty"`
+	// Why none has.
+	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldGroup) Reset() {
+	*x = HeldGroup{}
+	mi := &file_local_v1_local_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldGroup) ProtoMessage() {}
+
+func (x *HeldGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_local_v1_local_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldGroup.ProtoReflect.Descriptor instead.
+func (*HeldGroup) Descriptor() ([]byte, []int) {
+	return file_local_v1_local_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *HeldGroup) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *HeldGroup) GetSends() bool {
+	if x != nil {
+		return x.Sends
+	}
+	return false
+}
+
+func (x *HeldGroup) GetUplink() string {
+	if x != nil {
+		return x.Uplink
+	}
+	return ""
+}
+
+func (x *HeldGroup) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 type HeldPort struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1500,7 +1768,7 @@ type HeldPort struct {
 
 func (x *HeldPort) Reset() {
 	*x = HeldPort{}
-	mi := &file_local_v1_local_proto_msgTypes[21]
+	mi := &file_local_v1_local_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1780,7 @@ func (x *HeldPort) String() string {
 func (*HeldPort) ProtoMessage() {}
 
 func (x *HeldPort) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[21]
+	mi := &file_local_v1_local_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1793,7 @@ func (x *HeldPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldPort.ProtoReflect.Descriptor instead.
 func (*HeldPort) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{21}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HeldPort) GetName() string {
@@ -1600,17 +1868,24 @@ func (x *HeldPort) GetDropped() uint64 {
 
 // FdbEntry: the MAC is at a port here, or behind a VTEP.
 type FdbEntry struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Mac           string                 `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"`
-	Port          string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
-	Vtep          string                 `protobuf:"bytes,3,opt,name=vtep,proto3" json:"vtep,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Mac   string                 `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"`
+	Port  string                 `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	Vtep  string                 `protobuf:"bytes,3,opt,name=vtep,proto3" json:"vtep,omitempty"`
+	// Otherwise it is static, and what follows is not set.
+	Learned bool `protobuf:"varint,4,opt,name=learned,proto3" json:"learned,omitempty"`
+	// Since its last frame, to about a second, and until it is too old.
+	AgeNanoseconds  int64  `protobuf:"varint,5,opt,name=age_nanoseconds,json=ageNanoseconds,proto3" json:"age_nanoseconds,omitempty"`
+	LeftNanoseconds int64  `protobuf:"varint,6,opt,name=left_nanoseconds,json=leftNanoseconds,proto3" json:"left_nanoseconds,omitempty"`
+	Moves           uint32 `protobuf:"varint,7,opt,name=moves,proto3" json:"moves,omitempty"`
+	Frozen          bool   `protobuf:"varint,8,opt,name=frozen,proto3" json:"frozen,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *FdbEntry) Reset() {
 	*x = FdbEntry{}
-	mi := &file_local_v1_local_proto_msgTypes[22]
+	mi := &file_local_v1_local_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1897,7 @@ func (x *FdbEntry) String() string {
 func (*FdbEntry) ProtoMessage() {}
 
 func (x *FdbEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[22]
+	mi := &file_local_v1_local_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1910,7 @@ func (x *FdbEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FdbEntry.ProtoReflect.Descriptor instead.
 func (*FdbEntry) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{22}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FdbEntry) GetMac() string {
@@ -1659,6 +1934,41 @@ func (x *FdbEntry) GetVtep() string {
 	return ""
 }
 
+func (x *FdbEntry) GetLearned() bool {
+	if x != nil {
+		return x.Learned
+	}
+	return false
+}
+
+func (x *FdbEntry) GetAgeNanoseconds() int64 {
+	if x != nil {
+		return x.AgeNanoseconds
+	}
+	return 0
+}
+
+func (x *FdbEntry) GetLeftNanoseconds() int64 {
+	if x != nil {
+		return x.LeftNanoseconds
+	}
+	return 0
+}
+
+func (x *FdbEntry) GetMoves() uint32 {
+	if x != nil {
+		return x.Moves
+	}
+	return 0
+}
+
+func (x *FdbEntry) GetFrozen() bool {
+	if x != nil {
+		return x.Frozen
+	}
+	return false
+}
+
 type ListLearnedRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -1669,7 +1979,7 @@ type ListLearnedRequest struct {
 
 func (x *ListLearnedRequest) Reset() {
 	*x = ListLearnedRequest{}
-	mi := &file_local_v1_local_proto_msgTypes[23]
+	mi := &file_local_v1_local_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1991,7 @@ func (x *ListLearnedRequest) String() string {
 func (*ListLearnedRequest) ProtoMessage() {}
 
 func (x *ListLearnedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[23]
+	mi := &file_local_v1_local_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +2004,7 @@ func (x *ListLearnedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLearnedRequest.ProtoReflect.Descriptor instead.
 func (*ListLearnedRequest) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{23}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListLearnedRequest) GetTenant() string {
@@ -1723,7 +2033,7 @@ type ListLearnedResponse struct {
 
 func (x *ListLearnedResponse) Reset() {
 	*x = ListLearnedResponse{}
-	mi := &file_local_v1_local_proto_msgTypes[24]
+	mi := &file_local_v1_local_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +2045,7 @@ func (x *ListLearnedResponse) String() string {
 func (*ListLearnedResponse) ProtoMessage() {}
 
 func (x *ListLearnedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[24]
+	mi := &file_local_v1_local_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +2058,7 @@ func (x *ListLearnedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLearnedResponse.ProtoReflect.Descriptor instead.
 func (*ListLearnedResponse) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{24}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListLearnedResponse) GetMacs() []*LearnedMac {
@@ -1782,7 +2092,7 @@ type LearnedMac struct {
 
 func (x *LearnedMac) Reset() {
 	*x = LearnedMac{}
-	mi := &file_local_v1_local_proto_msgTypes[25]
+	mi := &file_local_v1_local_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +2104,7 @@ func (x *LearnedMac) String() string {
 func (*LearnedMac) ProtoMessage() {}
 
 func (x *LearnedMac) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[25]
+	mi := &file_local_v1_local_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +2117,7 @@ func (x *LearnedMac) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LearnedMac.ProtoReflect.Descriptor instead.
 func (*LearnedMac) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{25}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LearnedMac) GetMac() string {
@@ -1870,7 +2180,7 @@ type ForgetLearnedRequest struct {
 
 func (x *ForgetLearnedRequest) Reset() {
 	*x = ForgetLearnedRequest{}
-	mi := &file_local_v1_local_proto_msgTypes[26]
+	mi := &file_local_v1_local_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +2192,7 @@ func (x *ForgetLearnedRequest) String() string {
 func (*ForgetLearnedRequest) ProtoMessage() {}
 
 func (x *ForgetLearnedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[26]
+	mi := &file_local_v1_local_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +2205,7 @@ func (x *ForgetLearnedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetLearnedRequest.ProtoReflect.Descriptor instead.
 func (*ForgetLearnedRequest) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{26}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ForgetLearnedRequest) GetTenant() string {
@@ -1928,7 +2238,7 @@ type ForgetLearnedResponse struct {
 
 func (x *ForgetLearnedResponse) Reset() {
 	*x = ForgetLearnedResponse{}
-	mi := &file_local_v1_local_proto_msgTypes[27]
+	mi := &file_local_v1_local_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2250,7 @@ func (x *ForgetLearnedResponse) String() string {
 func (*ForgetLearnedResponse) ProtoMessage() {}
 
 func (x *ForgetLearnedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_local_v1_local_proto_msgTypes[27]
+	mi := &file_local_v1_local_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2263,7 @@ func (x *ForgetLearnedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetLearnedResponse.ProtoReflect.Descriptor instead.
 func (*ForgetLearnedResponse) Descriptor() ([]byte, []int) {
-	return file_local_v1_local_proto_rawDescGZIP(), []int{27}
+	return file_local_v1_local_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ForgetLearnedResponse) GetForgotten() uint32 {
@@ -2028,7 +2338,7 @@ const file_local_v1_local_proto_rawDesc = "" +
 	"\x16ListAttachmentsRequest\"Q\n" +
 	"\x17ListAttachmentsResponse\x126\n" +
 	"\vattachments\x18\x01 \x03(\v2\x14.local.v1.AttachmentR\vattachments\"\x12\n" +
-	"\x10GetStatusRequest\"\xa4\x03\n" +
+	"\x10GetStatusRequest\"\xd2\x03\n" +
 	"\x11GetStatusResponse\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x19\n" +
 	"\bhost_uid\x18\x02 \x01(\tR\ahostUid\x12\x18\n" +
@@ -2045,7 +2355,18 @@ const file_local_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\f \x03(\v2\x13.local.v1.ConditionR\n" +
 	"conditions\x12\x1a\n" +
-	"\bprograms\x18\r \x03(\tR\bprograms\"e\n" +
+	"\bprograms\x18\r \x03(\tR\bprograms\x12,\n" +
+	"\x05books\x18\x0e \x03(\v2\x16.local.v1.ProgramBooksR\x05books\"\xfa\x01\n" +
+	"\fProgramBooks\x12\x18\n" +
+	"\aprogram\x18\x01 \x01(\tR\aprogram\x12\x0e\n" +
+	"\x02in\x18\x02 \x01(\x04R\x02in\x12\x1c\n" +
+	"\tdelivered\x18\x03 \x01(\x04R\tdelivered\x12\"\n" +
+	"\fencapsulated\x18\x04 \x01(\x04R\fencapsulated\x12\x16\n" +
+	"\x06passed\x18\x05 \x01(\x04R\x06passed\x12\x18\n" +
+	"\adropped\x18\x06 \x01(\x04R\adropped\x12\x16\n" +
+	"\x06copies\x18\a \x01(\x04R\x06copies\x12\x18\n" +
+	"\aanswers\x18\b \x01(\x04R\aanswers\x12\x1a\n" +
+	"\banswered\x18\t \x01(\x04R\banswered\"e\n" +
 	"\x05Table\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aentries\x18\x02 \x01(\rR\aentries\x12\x14\n" +
@@ -2063,7 +2384,10 @@ const file_local_v1_local_proto_rawDesc = "" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x14\n" +
 	"\x05brief\x18\x02 \x01(\bR\x05brief\"I\n" +
 	"\x14ListNetworksResponse\x121\n" +
-	"\bnetworks\x18\x01 \x03(\v2\x15.local.v1.HeldNetworkR\bnetworks\"\xf4\x01\n" +
+	"\bnetworks\x18\x01 \x03(\v2\x15.local.v1.HeldNetworkR\bnetworks\"n\n" +
+	"\x04Held\x121\n" +
+	"\bnetworks\x18\x01 \x03(\v2\x15.local.v1.HeldNetworkR\bnetworks\x123\n" +
+	"\x06status\x18\x02 \x01(\v2\x1b.local.v1.GetStatusResponseR\x06status\"\xd1\x02\n" +
 	"\vHeldNetwork\x12\x10\n" +
 	"\x03vni\x18\x01 \x01(\rR\x03vni\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -2072,7 +2396,16 @@ const file_local_v1_local_proto_rawDesc = "" +
 	"\aremotes\x18\x05 \x03(\tR\aremotes\x12(\n" +
 	"\x05ports\x18\x06 \x03(\v2\x12.local.v1.HeldPortR\x05ports\x12$\n" +
 	"\x03fdb\x18\a \x03(\v2\x12.local.v1.FdbEntryR\x03fdb\x12\x1a\n" +
-	"\bunlisted\x18\b \x01(\rR\bunlisted\"\xb6\x02\n" +
+	"\bunlisted\x18\b \x01(\rR\bunlisted\x12+\n" +
+	"\x06groups\x18\t \x03(\v2\x13.local.v1.HeldGroupR\x06groups\x12\x16\n" +
+	"\x06floods\x18\n" +
+	" \x01(\x04R\x06floods\x12\x16\n" +
+	"\x06copies\x18\v \x01(\x04R\x06copies\"i\n" +
+	"\tHeldGroup\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
+	"\x05sends\x18\x02 \x01(\bR\x05sends\x12\x16\n" +
+	"\x06uplink\x18\x03 \x01(\tR\x06uplink\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xb6\x02\n" +
 	"\bHeldPort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tinterface\x18\x02 \x01(\tR\tinterface\x12\x14\n" +
@@ -2084,11 +2417,16 @@ const file_local_v1_local_proto_rawDesc = "" +
 	"\x0eegress_packets\x18\b \x01(\x04R\regressPackets\x12#\n" +
 	"\regress_octets\x18\t \x01(\x04R\fegressOctets\x12\x18\n" +
 	"\adropped\x18\n" +
-	" \x01(\x04R\adropped\"D\n" +
+	" \x01(\x04R\adropped\"\xe0\x01\n" +
 	"\bFdbEntry\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\tR\x03mac\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\tR\x04port\x12\x12\n" +
-	"\x04vtep\x18\x03 \x01(\tR\x04vtep\"F\n" +
+	"\x04vtep\x18\x03 \x01(\tR\x04vtep\x12\x18\n" +
+	"\alearned\x18\x04 \x01(\bR\alearned\x12'\n" +
+	"\x0fage_nanoseconds\x18\x05 \x01(\x03R\x0eageNanoseconds\x12)\n" +
+	"\x10left_nanoseconds\x18\x06 \x01(\x03R\x0fleftNanoseconds\x12\x14\n" +
+	"\x05moves\x18\a \x01(\rR\x05moves\x12\x16\n" +
+	"\x06frozen\x18\b \x01(\bR\x06frozen\"F\n" +
 	"\x12ListLearnedRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\"U\n" +
@@ -2138,7 +2476,7 @@ func file_local_v1_local_proto_rawDescGZIP() []byte {
 }
 
 var file_local_v1_local_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_local_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_local_v1_local_proto_goTypes = []any{
 	(CommitOn)(0),                   // 0: local.v1.CommitOn
 	(*AttachRequest)(nil),           // 1: local.v1.AttachRequest
@@ -2156,19 +2494,22 @@ var file_local_v1_local_proto_goTypes = []any{
 	(*ListAttachmentsResponse)(nil), // 13: local.v1.ListAttachmentsResponse
 	(*GetStatusRequest)(nil),        // 14: local.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),       // 15: local.v1.GetStatusResponse
-	(*Table)(nil),                   // 16: local.v1.Table
-	(*Drop)(nil),                    // 17: local.v1.Drop
-	(*Condition)(nil),               // 18: local.v1.Condition
-	(*ListNetworksRequest)(nil),     // 19: local.v1.ListNetworksRequest
-	(*ListNetworksResponse)(nil),    // 20: local.v1.ListNetworksResponse
-	(*HeldNetwork)(nil),             // 21: local.v1.HeldNetwork
-	(*HeldPort)(nil),                // 22: local.v1.HeldPort
-	(*FdbEntry)(nil),                // 23: local.v1.FdbEntry
-	(*ListLearnedRequest)(nil),      // 24: local.v1.ListLearnedRequest
-	(*ListLearnedResponse)(nil),     // 25: local.v1.ListLearnedResponse
-	(*LearnedMac)(nil),              // 26: local.v1.LearnedMac
-	(*ForgetLearnedRequest)(nil),    // 27: local.v1.ForgetLearnedRequest
-	(*ForgetLearnedResponse)(nil),   // 28: local.v1.ForgetLearnedResponse
+	(*ProgramBooks)(nil),            // 16: local.v1.ProgramBooks
+	(*Table)(nil),                   // 17: local.v1.Table
+	(*Drop)(nil),                    // 18: local.v1.Drop
+	(*Condition)(nil),               // 19: local.v1.Condition
+	(*ListNetworksRequest)(nil),     // 20: local.v1.ListNetworksRequest
+	(*ListNetworksResponse)(nil),    // 21: local.v1.ListNetworksResponse
+	(*Held)(nil),                    // 22: local.v1.Held
+	(*HeldNetwork)(nil),             // 23: local.v1.HeldNetwork
+	(*HeldGroup)(nil),               // 24: local.v1.HeldGroup
+	(*HeldPort)(nil),                // 25: local.v1.HeldPort
+	(*FdbEntry)(nil),                // 26: local.v1.FdbEntry
+	(*ListLearnedRequest)(nil),      // 27: local.v1.ListLearnedRequest
+	(*ListLearnedResponse)(nil),     // 28: local.v1.ListLearnedResponse
+	(*LearnedMac)(nil),              // 29: local.v1.LearnedMac
+	(*ForgetLearnedRequest)(nil),    // 30: local.v1.ForgetLearnedRequest
+	(*ForgetLearnedResponse)(nil),   // 31: local.v1.ForgetLearnedResponse
 }
 var file_local_v1_local_proto_depIdxs = []int32{
 	3,  // 0: local.v1.AttachRequest.netns:type_name -> local.v1.NetnsInterface
@@ -2177,36 +2518,40 @@ var file_local_v1_local_proto_depIdxs = []int32{
 	5,  // 3: local.v1.AttachResponse.attachment:type_name -> local.v1.Attachment
 	5,  // 4: local.v1.CommitResponse.attachment:type_name -> local.v1.Attachment
 	5,  // 5: local.v1.ListAttachmentsResponse.attachments:type_name -> local.v1.Attachment
-	16, // 6: local.v1.GetStatusResponse.tables:type_name -> local.v1.Table
-	17, // 7: local.v1.GetStatusResponse.drops:type_name -> local.v1.Drop
-	18, // 8: local.v1.GetStatusResponse.conditions:type_name -> local.v1.Condition
-	21, // 9: local.v1.ListNetworksResponse.networks:type_name -> local.v1.HeldNetwork
-	22, // 10: local.v1.HeldNetwork.ports:type_name -> local.v1.HeldPort
-	23, // 11: local.v1.HeldNetwork.fdb:type_name -> local.v1.FdbEntry
-	26, // 12: local.v1.ListLearnedResponse.macs:type_name -> local.v1.LearnedMac
-	1,  // 13: local.v1.LocalService.Attach:input_type -> local.v1.AttachRequest
-	10, // 14: local.v1.LocalService.Detach:input_type -> local.v1.DetachRequest
-	6,  // 15: local.v1.LocalService.Commit:input_type -> local.v1.CommitRequest
-	8,  // 16: local.v1.LocalService.Abort:input_type -> local.v1.AbortRequest
-	12, // 17: local.v1.LocalService.ListAttachments:input_type -> local.v1.ListAttachmentsRequest
-	14, // 18: local.v1.LocalService.GetStatus:input_type -> local.v1.GetStatusRequest
-	19, // 19: local.v1.LocalService.ListNetworks:input_type -> local.v1.ListNetworksRequest
-	24, // 20: local.v1.LocalService.ListLearned:input_type -> local.v1.ListLearnedRequest
-	27, // 21: local.v1.LocalService.ForgetLearned:input_type -> local.v1.ForgetLearnedRequest
-	4,  // 22: local.v1.LocalService.Attach:output_type -> local.v1.AttachResponse
-	11, // 23: local.v1.LocalService.Detach:output_type -> local.v1.DetachResponse
-	7,  // 24: local.v1.LocalService.Commit:output_type -> local.v1.CommitResponse
-	9,  // 25: local.v1.LocalService.Abort:output_type -> local.v1.AbortResponse
-	13, // 26: local.v1.LocalService.ListAttachments:output_type -> local.v1.ListAttachmentsResponse
-	15, // 27: local.v1.LocalService.GetStatus:output_type -> local.v1.GetStatusResponse
-	20, // 28: local.v1.LocalService.ListNetworks:output_type -> local.v1.ListNetworksResponse
-	25, // 29: local.v1.LocalService.ListLearned:output_type -> local.v1.ListLearnedResponse
-	28, // 30: local.v1.LocalService.ForgetLearned:output_type -> local.v1.ForgetLearnedResponse
-	22, // [22:31] is the sub-list for method output_type
-	13, // [13:22] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	17, // 6: local.v1.GetStatusResponse.tables:type_name -> local.v1.Table
+	18, // 7: local.v1.GetStatusResponse.drops:type_name -> local.v1.Drop
+	19, // 8: local.v1.GetStatusResponse.conditions:type_name -> local.v1.Condition
+	16, // 9: local.v1.GetStatusResponse.books:type_name -> local.v1.ProgramBooks
+	23, // 10: local.v1.ListNetworksResponse.networks:type_name -> local.v1.HeldNetwork
+	23, // 11: local.v1.Held.networks:type_name -> local.v1.HeldNetwork
+	15, // 12: local.v1.Held.status:type_name -> local.v1.GetStatusResponse
+	25, // 13: local.v1.HeldNetwork.ports:type_name -> local.v1.HeldPort
+	26, // 14: local.v1.HeldNetwork.fdb:type_name -> local.v1.FdbEntry
+	24, // 15: local.v1.HeldNetwork.groups:type_name -> local.v1.HeldGroup
+	29, // 16: local.v1.ListLearnedResponse.macs:type_name -> local.v1.LearnedMac
+	1,  // 17: local.v1.LocalService.Attach:input_type -> local.v1.AttachRequest
+	10, // 18: local.v1.LocalService.Detach:input_type -> local.v1.DetachRequest
+	6,  // 19: local.v1.LocalService.Commit:input_type -> local.v1.CommitRequest
+	8,  // 20: local.v1.LocalService.Abort:input_type -> local.v1.AbortRequest
+	12, // 21: local.v1.LocalService.ListAttachments:input_type -> local.v1.ListAttachmentsRequest
+	14, // 22: local.v1.LocalService.GetStatus:input_type -> local.v1.GetStatusRequest
+	20, // 23: local.v1.LocalService.ListNetworks:input_type -> local.v1.ListNetworksRequest
+	27, // 24: local.v1.LocalService.ListLearned:input_type -> local.v1.ListLearnedRequest
+	30, // 25: local.v1.LocalService.ForgetLearned:input_type -> local.v1.ForgetLearnedRequest
+	4,  // 26: local.v1.LocalService.Attach:output_type -> local.v1.AttachResponse
+	11, // 27: local.v1.LocalService.Detach:output_type -> local.v1.DetachResponse
+	7,  // 28: local.v1.LocalService.Commit:output_type -> local.v1.CommitResponse
+	9,  // 29: local.v1.LocalService.Abort:output_type -> local.v1.AbortResponse
+	13, // 30: local.v1.LocalService.ListAttachments:output_type -> local.v1.ListAttachmentsResponse
+	15, // 31: local.v1.LocalService.GetStatus:output_type -> local.v1.GetStatusResponse
+	21, // 32: local.v1.LocalService.ListNetworks:output_type -> local.v1.ListNetworksResponse
+	28, // 33: local.v1.LocalService.ListLearned:output_type -> local.v1.ListLearnedResponse
+	31, // 34: local.v1.LocalService.ForgetLearned:output_type -> local.v1.ForgetLearnedResponse
+	26, // [26:35] is the sub-list for method output_type
+	17, // [17:26] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_local_v1_local_proto_init() }
@@ -2225,7 +2570,7 @@ func file_local_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_local_v1_local_proto_rawDesc), len(file_local_v1_local_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
