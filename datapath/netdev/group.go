@@ -125,7 +125,9 @@ func (h *Handle) groupRequest(kind, flags int, g Group) error {
 	return h.Run(func() error {
 		req := nl.NewNetlinkRequest(kind, flags)
 		msg := nl.NewIfAddrmsg(family)
-		msg.Index, msg.Prefixlen, msg.Scope = uint32(g.Index), uint8(bits), unix.RT_SCOPE_LINK
+		// Of this scope the kernel takes no address for the source of what it sends. Of any other it takes the group for its IGMP reports', which
+		// routers ignore.
+		msg.Index, msg.Prefixlen, msg.Scope = uint32(g.Index), uint8(bits), unix.RT_SCOPE_HOST
 		req.AddData(msg)
 		req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, g.Addr.AsSlice()))
 		req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, g.Addr.AsSlice()))
