@@ -100,6 +100,7 @@ func (a *app) upCommand() *cobra.Command {
 	fl.Uint16Var(&cfg.UDPPort, "udp-port", wire.VXLANPort, "UDP `port` of the tunnels")
 	fl.IntVar(&cfg.MTU, "mtu", 0, "MTU of the underlay in `octets` (default 1550, on IPv6 1570); a network's is 50 less, on IPv6 70")
 	fl.StringVar(&xdp, "xdp", "none", "`where` the agents run XDP programs before the others: none or uplink")
+	fl.BoolVar(&cfg.Multicast, "multicast", false, "have leaves and spines route multicast, by FRR's pimd, for networks that flood to a group")
 	fl.BoolVar(&detach, "detach", false, "leave the lab running and return")
 	return cmd
 }
@@ -113,9 +114,13 @@ func keep(ctx context.Context, out io.Writer, l *Lab, detach bool) error {
 	if l.cfg.Name != "" {
 		fmt.Fprintf(out, "  export WEFT_SOCKET=%s\n", l.cfg.serverSocket())
 	}
+	group := ""
+	if l.cfg.Multicast {
+		group = " --group 239.1.2.3"
+	}
 	for _, line := range []string{
 		"weft tenant create acme",
-		"weft network create blue --tenant acme --subnet 10.1.0.0/24",
+		"weft network create blue --tenant acme --subnet 10.1.0.0/24" + group,
 		"weft lab workload add web1" + l.cfg.flag() + " --host h1 --tenant acme --network blue",
 		"weft lab workload add web2" + l.cfg.flag() + " --host h2 --tenant acme --network blue",
 		"weft lab exec" + l.cfg.flag() + " web1 -- ping 10.1.0.3",
@@ -178,10 +183,10 @@ func printStatus(ctx context.Context, out io.Writer, l *Lab) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", h.Name, h.Namespace, processState(h.Agent), h.VTEPAddress, states[h.Name])
 	}
 	for i := range s.Hosts {
-		fmt.Fprintf(w, "%s\t%s\t\t\t\n", leafName(i+1), l.cfg.namespace(leafName(i+1)))
+		l.printRouter(ctx, w, s, leafName(i+1))
 	}
 	for i := range s.Spines {
-		fmt.Fprintf(w, "%s\t%s\t\t\t\n", spineName(i+1), l.cfg.namespace(spineName(i+1)))
+		l.printRouter(ctx, w, s, spineName(i+1))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -195,6 +200,22 @@ func printStatus(ctx context.Context, out io.Writer, l *Lab) error {
 		err = errors.Join(err, printVMs(out, s))
 	}
 	return err
+}
+
+// printRouter writes a line for a leaf or spine; of one that routes multicast its pimd and that one's neighbours.
+func (l *Lab) printRouter(ctx context.Context, w io.Writer, s State, name string) {
+	process, address, state := "", "", ""
+	if p := s.process(name + "/" + pimd); p != nil {
+		process = processState(*p)
+		if name == spineName(1) {
+			address = rendezvous.Addr().String()
+		}
+		state = "no PIM"
+		if n, err := l.Neighbours(ctx, name); err == nil {
+			state = fmt.Sprintf("%d of %d PIM neighbours", n, len(l.cfg.fabricLinks(name)))
+		}
+	}
+	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", name, l.cfg.namespace(name), process, address, state)
 }
 
 func processState(p Process) string {

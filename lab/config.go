@@ -55,6 +55,8 @@ type Config struct {
 	Tables string
 	// XDP has the agents attach XDP programs to their uplinks, whose other ends are made fit for that.
 	XDP bool
+	// Multicast has leaves and spines route multicast, by FRR's pimd: see router.go.
+	Multicast bool
 	// Binary is the weft program; empty is the running one.
 	Binary string
 	// Bare builds namespaces, links and routes, and starts no process.
@@ -103,6 +105,9 @@ func (c Config) withDefaults() (Config, error) {
 	if least := minInner + c.overhead(); c.MTU < least || c.MTU > maxMTU {
 		return c, refuse("--mtu", fmt.Sprintf("%d is out of range", c.MTU), fmt.Sprintf("use %d to %d", least, maxMTU))
 	}
+	if err := c.refuseMulticast(); err != nil {
+		return c, err
+	}
 	if c.Binary == "" {
 		exe, err := os.Executable()
 		if err != nil {
@@ -141,4 +146,6 @@ func (c Config) statePath() string           { return filepath.Join(c.Dir, "lab.
 func (c Config) namespace(n string) string   { return c.Prefix + n }
 func (c Config) serverSocket() string        { return filepath.Join(c.Dir, "server", "weft.sock") }
 func (c Config) agentSocket(h string) string { return filepath.Join(c.Dir, h, "agent.sock") }
-func (c Config) log(process string) string   { return filepath.Join(c.Dir, process, process+".log") }
+func (c Config) log(process string) string {
+	return filepath.Join(c.Dir, process, filepath.Base(process)+".log")
+}

@@ -14,6 +14,8 @@
 //
 // With Config.Uplinks 2 host H hangs below leaf H+1, too (the last one below leaf1), and its VTEP is on its loopback: see uplinks.go.
 //
+// With Config.Multicast leaves and spines route multicast, by daemons of FRR: see router.go.
+//
 // A workload may be a virtual machine instead: see vm.go and package lab/qemu.
 //
 // It never reaches into the product: it uses the public API, the agents' sockets and the command line, and what it makes is

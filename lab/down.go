@@ -36,7 +36,7 @@ func Down(ctx context.Context, cfg Config) error {
 		return err
 	}
 	processes := strays(cfg, namespaces)
-	for _, p := range slices.Concat([]Process{s.Server}, agents(s), machines(s)) {
+	for _, p := range slices.Concat([]Process{s.Server}, agents(s), daemons(s), machines(s)) {
 		if !slices.ContainsFunc(processes, func(o Process) bool { return o.PID == p.PID }) {
 			processes = append(processes, p)
 		}

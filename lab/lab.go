@@ -44,6 +44,11 @@ func Up(ctx context.Context, cfg Config) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Multicast {
+		if _, err := frr(); err != nil {
+			return nil, err
+		}
+	}
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a lab is made of network namespaces, and that needs root: run it with sudo")
 	}
@@ -92,7 +97,7 @@ func (l *Lab) build(ctx context.Context) error {
 // plan is the State before anything is made.
 func (c Config) plan() State {
 	s := State{Name: c.Name, Prefix: c.Prefix, Dir: c.Dir, PinRoot: c.PinRoot, Binary: c.Binary, Spines: c.Spines, Direct: c.Direct, Underlay: c.Underlay, Uplinks: c.Uplinks, FindVTEP: c.FindVTEP, UDPPort: c.UDPPort, MTU: c.MTU, Tables: c.Tables, XDP: c.XDP,
-		ServerSocket: c.serverSocket()}
+		Routers: c.routers(), ServerSocket: c.serverSocket()}
 	for i := 1; i <= c.Hosts; i++ {
 		h := hostName(i)
 		s.Hosts = append(s.Hosts, Host{Name: h, Namespace: c.namespace(h), VTEPAddress: c.vtepAddr(i).String(),

@@ -30,12 +30,15 @@ type Process struct {
 	Args []string `json:"args"`
 }
 
+// starter starts a command in a namespace.
+type starter func(*netdev.Handle, *exec.Cmd) error
+
 // grace is how long a process may take to end by itself.
 const grace = 10 * time.Second
 
 // launch starts a command in a namespace, in a session of its own (so that a Ctrl-C on the terminal reaches only the lab,
 // which ends its processes in order), with its output in a file and none of the caller's WEFT_ variables but those in env. The returned channel gives its end.
-func launch(h *netdev.Handle, logFile string, env []string, argv ...string) (Process, <-chan error, error) {
+func launch(start starter, h *netdev.Handle, logFile string, env []string, argv ...string) (Process, <-chan error, error) {
 	if err := os.MkdirAll(filepath.Dir(logFile), 0o700); err != nil {
 		return Process{}, nil, err
 	}
@@ -49,7 +52,7 @@ func launch(h *netdev.Handle, logFile string, env []string, argv ...string) (Pro
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "WEFT_") })
 	cmd.Env = append(cmd.Env, env...)
-	if err := h.Start(cmd); err != nil {
+	if err := start(h, cmd); err != nil {
 		return Process{}, nil, err
 	}
 	p := Process{PID: cmd.Process.Pid, Args: argv}
@@ -161,7 +164,7 @@ func gone(ctx context.Context, all []Process, patience time.Duration) []Process 
 	}
 }
 
-// strays finds processes of a lab whose record was lost: a server, agent or virtual machine whose data lies in the lab's directory and whose
+// strays finds processes of a lab whose record was lost: a server, agent, virtual machine or router's daemon whose data lies in the lab's directory and whose
 // network namespace is one of the lab's.
 func strays(cfg Config, namespaces []string) []Process {
 	inodes := map[uint64]bool{}
@@ -177,7 +180,7 @@ func strays(cfg Config, namespaces []string) []Process {
 	})
 }
 
-// suspects are processes that by their command line are servers, agents or virtual machines with their data in the lab's directory.
+// suspects are processes that by their command line are servers, agents, virtual machines or routers' daemons with their data in the lab's directory.
 func suspects(cfg Config) []Process {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -190,7 +193,7 @@ func suspects(cfg Config) []Process {
 			continue
 		}
 		args := procArgs(pid)
-		if len(args) < 2 || args[0] != qemu.Program && args[1] != "server" && args[1] != "agent" || !slices.ContainsFunc(args, cfg.owns) {
+		if len(args) < 2 || args[0] != qemu.Program && args[1] != "server" && args[1] != "agent" && !isDaemon(args) || !slices.ContainsFunc(args, cfg.owns) {
 			continue
 		}
 		if started, state, err := procStat(pid); err == nil && state != 'Z' {

@@ -33,7 +33,7 @@ func inNamespace(t *testing.T) *netdev.Handle {
 func TestOnlyProvenProcessesAreEnded(t *testing.T) {
 	h := inNamespace(t)
 	log := filepath.Join(t.TempDir(), "x", "x.log")
-	p, ended, err := launch(h, log, nil, "/bin/sh", "-c", "echo ready; exec sleep 1000")
+	p, ended, err := launch((*netdev.Handle).Start, h, log, nil, "/bin/sh", "-c", "echo ready; exec sleep 1000")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestOnlyProvenProcessesAreEnded(t *testing.T) {
 func TestProcessThatWillNotEndIsKilled(t *testing.T) {
 	h := inNamespace(t)
 	log := filepath.Join(t.TempDir(), "x.log")
-	p, ended, err := launch(h, log, nil, "/bin/sh", "-c", "trap '' TERM; echo ready; while :; do read x; done < /dev/zero")
+	p, ended, err := launch((*netdev.Handle).Start, h, log, nil, "/bin/sh", "-c", "trap '' TERM; echo ready; while :; do read x; done < /dev/zero")
 	if err != nil {
 		t.Fatal(err)
 	}

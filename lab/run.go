@@ -28,6 +28,12 @@ const (
 
 // startAll starts the server, then every agent, and waits until all are ready.
 func (l *Lab) startAll(ctx context.Context) error {
+	if l.cfg.Multicast {
+		l.cfg.Step(fmt.Sprintf("starting pimd and zebra on %d leaves and spines", len(l.cfg.routers())))
+		if err := l.startRouters(ctx); err != nil {
+			return err
+		}
+	}
 	l.cfg.Step("starting the server")
 	if err := l.StartServer(ctx); err != nil {
 		return err
@@ -47,12 +53,16 @@ func (l *Lab) startAll(ctx context.Context) error {
 		}
 	}
 	l.cfg.Step("waiting until every host is ready")
-	return l.WaitReady(ctx)
+	if err := l.WaitReady(ctx); err != nil || !l.cfg.Multicast {
+		return err
+	}
+	l.cfg.Step("waiting until leaves and spines are PIM neighbours")
+	return l.waitRouters(ctx)
 }
 
 // StartServer starts the server and waits until it answers.
 func (l *Lab) StartServer(ctx context.Context) error {
-	err := l.start("server", nil, "server", "--dir", filepath.Join(l.cfg.Dir, "server", "data"), "--socket", l.cfg.serverSocket(),
+	err := l.startWeft("server", nil, "server", "--dir", filepath.Join(l.cfg.Dir, "server", "data"), "--socket", l.cfg.serverSocket(),
 		"--listen", net.JoinHostPort(serverAddr.String(), serverPort), "--tls-name", serverAddr.String())
 	if err != nil {
 		return err
@@ -108,22 +118,28 @@ func (l *Lab) startAgent(host, token string) error {
 	if token != "" {
 		env = append(env, "WEFT_TOKEN="+token) // a command line is for everybody to read
 	}
-	return l.start(host, env, args...)
+	return l.startWeft(host, env, args...)
 }
 
-// start starts the weft binary in a node and records it.
-func (l *Lab) start(node string, env []string, args ...string) error {
+// startWeft starts the weft binary in a node and records it.
+func (l *Lab) startWeft(node string, env []string, args ...string) error {
+	return l.start(node, (*netdev.Handle).Start, env, append([]string{l.cfg.Binary}, args...)...)
+}
+
+// start starts a process in its node and records it: by the node's name, and one of several by NODE/PROGRAM.
+func (l *Lab) start(name string, by starter, env []string, argv ...string) error {
+	node, _, _ := strings.Cut(name, "/")
 	h, err := l.Node(node)
 	if err != nil {
 		return err
 	}
-	p, ended, err := launch(h, l.cfg.log(node), env, append([]string{l.cfg.Binary}, args...)...)
+	p, ended, err := launch(by, h, l.cfg.log(name), env, argv...)
 	if p.PID != 0 {
 		began := time.Now()
 		l.reapers.Add(1)
 		go func() {
 			defer l.reapers.Done()
-			e := endedProcess{name: node, p: p, err: <-ended}
+			e := endedProcess{name: name, p: p, err: <-ended}
 			e.lived = time.Since(began)
 			select {
 			case l.ended <- e:
@@ -131,19 +147,14 @@ func (l *Lab) start(node string, env []string, args ...string) error {
 			}
 		}()
 		err = l.update(func(s *State) error {
-			if node == "server" {
-				s.Server = p
-			}
-			for i := range s.Hosts {
-				if s.Hosts[i].Name == node {
-					s.Hosts[i].Agent = p
-				}
+			if at := s.process(name); at != nil {
+				*at = p
 			}
 			return nil
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("start the process of %s: %w", node, err)
+		return fmt.Errorf("start the process of %s: %w", name, err)
 	}
 	return nil
 }
@@ -153,14 +164,11 @@ func (l *Lab) process(node string) (Process, error) {
 	if err != nil {
 		return Process{}, err
 	}
-	if node == "server" {
-		return s.Server, nil
-	}
-	h, ok := s.Host(node)
-	if !ok {
+	p := s.process(node)
+	if p == nil {
 		return Process{}, fmt.Errorf("%s is no host of the lab: see `weft lab status`", node)
 	}
-	return h.Agent, nil
+	return *p, nil
 }
 
 func (l *Lab) end(ctx context.Context, node string, kill bool) error {

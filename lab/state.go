@@ -35,6 +35,8 @@ type State struct {
 	ServerSocket string  `json:"server_socket"`
 	Server       Process `json:"server"`
 	Hosts        []Host  `json:"hosts"`
+	// Routers are the leaves and spines that route multicast; none if the lab does not.
+	Routers []Router `json:"routers,omitempty"`
 	// Workloads are recorded before they are made.
 	Workloads []Workload `json:"workloads"`
 	VMs       []VM       `json:"vms,omitempty"`
@@ -77,6 +79,27 @@ func (s *State) Host(name string) (Host, bool) {
 		return Host{}, false
 	}
 	return s.Hosts[i], true
+}
+
+// process finds the process of the server, of a host (its agent), or of a router: ROUTER/zebra, ROUTER/pimd.
+func (s *State) process(name string) *Process {
+	if name == "server" {
+		return &s.Server
+	}
+	for i := range s.Hosts {
+		if s.Hosts[i].Name == name {
+			return &s.Hosts[i].Agent
+		}
+	}
+	for i := range s.Routers {
+		switch name {
+		case s.Routers[i].Name + "/" + zebra:
+			return &s.Routers[i].Zebra
+		case s.Routers[i].Name + "/" + pimd:
+			return &s.Routers[i].PIM
+		}
+	}
+	return nil
 }
 
 // Workload finds a workload by name.
@@ -123,7 +146,7 @@ func (s *State) removeVM(name string) {
 
 // config is the Config that the state was made from.
 func (s *State) config() Config {
-	return Config{Name: s.Name, Prefix: s.Prefix, Dir: s.Dir, PinRoot: s.PinRoot, Hosts: len(s.Hosts), Spines: s.Spines, Direct: s.Direct, Underlay: s.Underlay, Uplinks: s.Uplinks, FindVTEP: s.FindVTEP, UDPPort: s.UDPPort, MTU: s.MTU, Tables: s.Tables, XDP: s.XDP, Binary: s.Binary}
+	return Config{Name: s.Name, Prefix: s.Prefix, Dir: s.Dir, PinRoot: s.PinRoot, Hosts: len(s.Hosts), Spines: s.Spines, Direct: s.Direct, Underlay: s.Underlay, Uplinks: s.Uplinks, FindVTEP: s.FindVTEP, UDPPort: s.UDPPort, MTU: s.MTU, Tables: s.Tables, XDP: s.XDP, Multicast: len(s.Routers) > 0, Binary: s.Binary}
 }
 
 // errNoLab is wrapped by the error of reading a state that is not there.

@@ -16,6 +16,7 @@ import (
 //	         198.18.H.3/31      fd18:0:0:H::3/127     on "uplink1", and with it
 //	         198.18.H.10/32     fd18:0:0:H::a/128     on "lo": the VTEP's
 //	guest G  198.18.128+G.1/31  ...                   a further node on leaf G, for comparisons
+//	spine 1  198.19.1.1/32                            on "lo", if the routers route multicast
 //	leaf L to spine S  198.19.S.2L+1/31, the spine has the even one; fd19:0:0:S::2L+1/127
 //	server   172.31.0.1/16, host H 172.31.1.H/16      on "mgmt0"
 const (
@@ -151,6 +152,9 @@ func (t *topology) build() error {
 		if err := t.wire(i); err != nil {
 			return err
 		}
+	}
+	if t.cfg.Multicast {
+		return t.meet()
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 
 	localv1 "github.com/weftnet/weft/api/gen/local/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/lab/guest"
 	"github.com/weftnet/weft/lab/qemu"
 	"github.com/weftnet/weft/wire"
@@ -221,7 +222,7 @@ func (l *Lab) runVM(m qemu.Machine, name, host string) (dir string, p Process, e
 	if err != nil {
 		return m.Dir, p, err
 	}
-	p, ended, err := launch(h, filepath.Join(m.Dir, "qemu.log"), nil, m.Args()...)
+	p, ended, err := launch((*netdev.Handle).Start, h, filepath.Join(m.Dir, "qemu.log"), nil, m.Args()...)
 	if p.PID != 0 {
 		l.reapers.Go(func() { <-ended })
 	}

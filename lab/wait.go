@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -49,6 +50,9 @@ func (l *Lab) revive(ctx context.Context, e endedProcess) error {
 	l.cfg.Step(fmt.Sprintf("the process of %s ended (%v): starting it again", e.name, e.err))
 	if e.name == "server" {
 		return l.StartServer(ctx)
+	}
+	if strings.Contains(e.name, "/") {
+		return l.startDaemon(e.name)
 	}
 	return l.StartAgent(e.name)
 }
