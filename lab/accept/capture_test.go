@@ -28,22 +28,26 @@ type capture struct {
 
 func hostToNetwork(v uint16) uint16 { return v<<8 | v>>8 }
 
-// packetSocket sends and receives whole frames on an interface.
+// packetSocket sends and receives whole frames on an interface; without a name it receives from all, those that are yet to come among them.
 func packetSocket(t testing.TB, ns *netdev.Handle, iface string) *os.File {
 	t.Helper()
-	l, err := ns.LinkByName(iface)
-	if err != nil {
-		t.Fatal(err)
+	index := 0
+	if iface != "" {
+		l, err := ns.LinkByName(iface)
+		if err != nil {
+			t.Fatal(err)
+		}
+		index = l.Index
 	}
 	all := hostToNetwork(unix.ETH_P_ALL)
 	fd := -1
-	err = ns.Run(func() (err error) {
+	err := ns.Run(func() (err error) {
 		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(all))
 		return err
 	})
 	if err == nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) // more is only safer
-		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: l.Index})
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index})
 	}
 	if err != nil {
 		t.Fatalf("open a packet socket on %s in %s: %v", iface, ns, err)

@@ -54,14 +54,14 @@ func TestDemoLeavesNothing(t *testing.T) {
 				t.Errorf("exit status %d, want %d:\n%s", got, c.status, log)
 			}
 			if c.signal == syscall.SIGKILL {
-				if len(traces(t)) == 0 {
+				if len(traces(t, "demo")) == 0 {
 					t.Fatal("it was killed too late to leave anything")
 				}
 				if out, err := exec.Command(weft(t), "lab", "down", "--name", "demo").CombinedOutput(); err != nil {
 					t.Errorf("weft lab down: %v\n%s", err, out)
 				}
 			}
-			if left := traces(t); len(left) > 0 {
+			if left := traces(t, "demo"); len(left) > 0 {
 				t.Errorf("left behind: %s\n%s", strings.Join(left, ", "), log)
 			}
 		})
@@ -104,14 +104,14 @@ func runTo(t *testing.T, cmd *exec.Cmd, at string, signal syscall.Signal) string
 	return log.String()
 }
 
-// traces are what is there of the lab named demo.
-func traces(t *testing.T) []string {
+// traces are what is there of a lab.
+func traces(t *testing.T, name string) []string {
 	t.Helper()
-	left, err := netdev.Namespaces("weft-demo-")
+	left, err := netdev.Namespaces("weft-" + name + "-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/run/weft-lab-demo", "/sys/fs/bpf/weft-lab-demo"} {
+	for _, path := range []string{"/run/weft-lab-" + name, "/sys/fs/bpf/weft-lab-" + name} {
 		if _, err := os.Lstat(path); err == nil {
 			left = append(left, path)
 		}
@@ -121,7 +121,7 @@ func traces(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	for _, path := range all {
-		if b, err := os.ReadFile(path); err == nil && strings.Contains(string(b), "/run/weft-lab-demo/") {
+		if b, err := os.ReadFile(path); err == nil && strings.Contains(string(b), "/run/weft-lab-"+name+"/") {
 			left = append(left, filepath.Base(filepath.Dir(path))+": "+strings.ReplaceAll(string(b), "\x00", " "))
 		}
 	}
