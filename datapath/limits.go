@@ -24,7 +24,7 @@ type Limits struct {
 	// Asked: addresses that are not known and were asked for of late, 96 octets each, taken at Open. What was not asked for for
 	// longest makes room.
 	Asked int
-	// Groups: (VNI, group) pairs, and one entry more a group; 112 octets each, taken as they come.
+	// Groups: (VNI, group) pairs, and two entries more a group; 112 octets each, taken as they come.
 	Groups int
 	// Networks: 288 octets each, and 16 for each CPU for what they flood, taken as they come.
 	Networks int
@@ -51,13 +51,13 @@ const MaxPortMACs = len(bpf.TCPort{}.Macs)
 
 // DefaultLimits are those of a production host: 6 MB, 3 MB for each CPU, and up to 420 MB as the tables fill.
 func DefaultLimits() Limits {
-	return Limits{FDB: 1 << 20, Accepts: 1 << 18, Neighbours: 1 << 20, Claims: 1 << 17, Asked: 16384, Groups: 20480, Networks: 10240, VTEPs: 4096,
+	return Limits{FDB: 1 << 20, Accepts: 1 << 18, Neighbours: 1 << 20, Claims: 1 << 17, Asked: 16384, Groups: 30720, Networks: 10240, VTEPs: 4096,
 		Ports: 10240, FloodBlocks: 1 << 17, Learned: 1 << 20, Sources: 4096, DropKeys: 1 << 16, DropSources: 4096}
 }
 
 // LabLimits are those of a small lab host: 0.3 MB and 0.2 MB for each CPU.
 func LabLimits() Limits {
-	return Limits{FDB: 65536, Accepts: 16384, Neighbours: 65536, Claims: 16384, Asked: 1024, Groups: 2048, Networks: 1024, VTEPs: 256, Ports: 1024,
+	return Limits{FDB: 65536, Accepts: 16384, Neighbours: 65536, Claims: 16384, Asked: 1024, Groups: 3072, Networks: 1024, VTEPs: 256, Ports: 1024,
 		FloodBlocks: 8192, Learned: 65536, Sources: 1024, DropKeys: 8192, DropSources: 256}
 }
 

@@ -28,7 +28,7 @@ int from_port(struct __sk_buff *skb)
 		learn_at_port(&p);
 	if (unlikely(is_talk(skb, &p)))
 		STAGE(talk(skb, &p));
-	e = is_group(p.dst) ? NULL : find_fdb(&p);
+	e = is_group(p.dst) && p.vni != OAM_VNI ? NULL : find_fdb(&p);
 	if (!e && p.port->flags & PORT_LEARNS && !is_group(p.dst))
 		e = find_learned(&p);
 	if (!e) {

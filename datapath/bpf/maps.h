@@ -201,7 +201,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct group_key);
 	__type(value, __u32);
-	__uint(max_entries, 20480);
+	__uint(max_entries, 30720);
 } groups SEC(".maps");
 
 /* VTEP id -> the equal ways to it. Writer: Go. Reader: from_port, once a jiffy and bucket. What is not in it is not chosen, and the kernel's own
