@@ -182,11 +182,10 @@ func printStatus(ctx context.Context, out io.Writer, l *Lab) error {
 	for _, h := range s.Hosts {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", h.Name, h.Namespace, processState(h.Agent), h.VTEPAddress, states[h.Name])
 	}
-	for i := range s.Hosts {
-		l.printRouter(ctx, w, s, leafName(i+1))
-	}
-	for i := range s.Spines {
-		l.printRouter(ctx, w, s, spineName(i+1))
+	for _, n := range l.cfg.infrastructure() {
+		if _, host := s.Host(n); n != "server" && !host {
+			l.printRouter(ctx, w, s, n)
+		}
 	}
 	if err := w.Flush(); err != nil {
 		return err

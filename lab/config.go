@@ -40,6 +40,8 @@ type Config struct {
 	Hosts, Spines int
 	// Direct joins two hosts by one link, without leaves and spines, so that nothing dilutes a measurement.
 	Direct bool
+	// Flat hangs all hosts on one switch, a bridge in a namespace of that name, as racks without routers are: groups of the underlay are delivered.
+	Flat bool
 	// Underlay is the IP version that tunnels use, 4 or 6; 0 is 4. On 6 the underlay has no IPv4 at all.
 	Underlay int
 	// Uplinks of each host, 1 or 2; 0 is 1. With 2 a host hangs below its own leaf and the next one, by equal routes, and tunnels end at an
@@ -82,6 +84,12 @@ func (c Config) withDefaults() (Config, error) {
 	fill(&c.PinRoot, "/sys/fs/bpf/weft-lab"+suffix)
 	if c.Direct {
 		c.Hosts, c.Spines = 2, 1
+	}
+	if c.Flat {
+		if c.Direct || c.Uplinks > 1 || c.XDP || c.Multicast {
+			return c, refuse("flat", "a flat lab has one uplink a host, without XDP, and a switch instead of routers", "leave the others out")
+		}
+		c.Spines = 1
 	}
 	fill(&c.Hosts, 3)
 	fill(&c.Spines, 2)

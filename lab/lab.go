@@ -70,9 +70,12 @@ func (l *Lab) build(ctx context.Context) error {
 	if err := l.cfg.refuseForeign(); err != nil {
 		return err
 	}
-	if l.cfg.Direct {
+	switch {
+	case l.cfg.Direct:
 		l.cfg.Step("making 2 hosts, joined by one link")
-	} else {
+	case l.cfg.Flat:
+		l.cfg.Step(fmt.Sprintf("making %d hosts on one switch", l.cfg.Hosts))
+	default:
 		l.cfg.Step(fmt.Sprintf("making %d hosts, %d leaves and %d spines", l.cfg.Hosts, l.cfg.Hosts, l.cfg.Spines))
 	}
 	if err := l.raiseBacklog(); err != nil {
@@ -96,7 +99,7 @@ func (l *Lab) build(ctx context.Context) error {
 
 // plan is the State before anything is made.
 func (c Config) plan() State {
-	s := State{Name: c.Name, Prefix: c.Prefix, Dir: c.Dir, PinRoot: c.PinRoot, Binary: c.Binary, Spines: c.Spines, Direct: c.Direct, Underlay: c.Underlay, Uplinks: c.Uplinks, FindVTEP: c.FindVTEP, UDPPort: c.UDPPort, MTU: c.MTU, Tables: c.Tables, XDP: c.XDP,
+	s := State{Name: c.Name, Prefix: c.Prefix, Dir: c.Dir, PinRoot: c.PinRoot, Binary: c.Binary, Spines: c.Spines, Direct: c.Direct, Flat: c.Flat, Underlay: c.Underlay, Uplinks: c.Uplinks, FindVTEP: c.FindVTEP, UDPPort: c.UDPPort, MTU: c.MTU, Tables: c.Tables, XDP: c.XDP,
 		Routers: c.routers(), ServerSocket: c.serverSocket()}
 	for i := 1; i <= c.Hosts; i++ {
 		h := hostName(i)

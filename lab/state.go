@@ -20,6 +20,7 @@ type State struct {
 	Binary  string `json:"binary"`
 	Spines  int    `json:"spines"`
 	Direct  bool   `json:"direct,omitempty"`
+	Flat    bool   `json:"flat,omitempty"`
 	// Underlay is the IP version, 4 or 6.
 	Underlay int    `json:"underlay,omitempty"`
 	Uplinks  int    `json:"uplinks,omitempty"`
@@ -146,7 +147,7 @@ func (s *State) removeVM(name string) {
 
 // config is the Config that the state was made from.
 func (s *State) config() Config {
-	return Config{Name: s.Name, Prefix: s.Prefix, Dir: s.Dir, PinRoot: s.PinRoot, Hosts: len(s.Hosts), Spines: s.Spines, Direct: s.Direct, Underlay: s.Underlay, Uplinks: s.Uplinks, FindVTEP: s.FindVTEP, UDPPort: s.UDPPort, MTU: s.MTU, Tables: s.Tables, XDP: s.XDP, Multicast: len(s.Routers) > 0, Binary: s.Binary}
+	return Config{Name: s.Name, Prefix: s.Prefix, Dir: s.Dir, PinRoot: s.PinRoot, Hosts: len(s.Hosts), Spines: s.Spines, Direct: s.Direct, Flat: s.Flat, Underlay: s.Underlay, Uplinks: s.Uplinks, FindVTEP: s.FindVTEP, UDPPort: s.UDPPort, MTU: s.MTU, Tables: s.Tables, XDP: s.XDP, Multicast: len(s.Routers) > 0, Binary: s.Binary}
 }
 
 // errNoLab is wrapped by the error of reading a state that is not there.

@@ -27,7 +27,7 @@ const (
 var (
 	underlays  = [2]netip.Prefix{netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("fd18::/15")}
 	serverAddr = netip.MustParseAddr("172.31.0.1")
-	infraNames = regexp.MustCompile(`^(server|h[0-9]+|leaf[0-9]+|spine[0-9]+|guestw?[0-9]+)$`)
+	infraNames = regexp.MustCompile(`^(server|switch|h[0-9]+|leaf[0-9]+|spine[0-9]+|guestw?[0-9]+)$`)
 )
 
 func hostName(i int) string  { return "h" + strconv.Itoa(i) }
@@ -103,9 +103,12 @@ func (c Config) infrastructure() []string {
 	names := []string{"server"}
 	for i := range c.Hosts {
 		names = append(names, hostName(i+1))
-		if !c.Direct {
+		if !c.Direct && !c.Flat {
 			names = append(names, leafName(i+1))
 		}
+	}
+	if c.Flat {
+		return append(names, switchName)
 	}
 	if c.Direct {
 		return names
@@ -134,6 +137,9 @@ func (t *topology) build() error {
 	}
 	if t.cfg.Direct {
 		return t.direct()
+	}
+	if t.cfg.Flat {
+		return t.flat()
 	}
 	for s := 1; s <= t.cfg.Spines; s++ {
 		if err := router(t.nodes[spineName(s)]); err != nil {
@@ -190,6 +196,34 @@ func (t *topology) direct() error {
 		return err
 	}
 	return errors.Join(t.fit(t.nodes[hostName(1)], uplinkName(0)), t.fit(t.nodes[hostName(2)], uplinkName(0)), t.manage(1), t.manage(2))
+}
+
+// switchName is the node that carries the switch of a flat lab, and its bridge.
+const switchName = "switch"
+
+// flat hangs every host on one switch, each other's neighbour.
+func (t *topology) flat() error {
+	sw := t.nodes[switchName]
+	if err := sw.AddBridge(switchName, t.cfg.MTU); err != nil {
+		return err
+	}
+	if err := sw.SetUp(switchName); err != nil {
+		return err
+	}
+	for i := 1; i <= t.cfg.Hosts; i++ {
+		_, _, err := sw.EnsureVeth(netdev.Veth{Name: "to-" + hostName(i), MTU: t.cfg.MTU, Peer: netdev.VethPeer{Namespace: t.nodes[hostName(i)],
+			Name: uplinkName(0), Addresses: []netip.Prefix{netip.PrefixFrom(t.cfg.vtepAddr(i), 15)}}})
+		if err == nil {
+			err = sw.SetMaster("to-"+hostName(i), switchName)
+		}
+		if err == nil {
+			err = t.manage(i)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fit makes an interface one whose other end can be an uplink of the XDP lane, if the lab has such.

@@ -131,6 +131,26 @@ func TestDirectHostsAreNeighbours(t *testing.T) {
 	}
 }
 
+// Goes red when a host is left out of the switch, or the switch is left behind when the lab is taken away.
+func TestFlatHostsAreNeighbours(t *testing.T) {
+	for _, underlay := range []int{4, 6} {
+		l := bare(t, Config{Flat: true, Hosts: 3, Underlay: underlay})
+		for _, dst := range []netip.Addr{l.cfg.vtepAddr(2), l.cfg.vtepAddr(3), serverAddr} {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			if err := probe.PingUntil(ctx, node(t, l, "h1"), dst); err != nil {
+				t.Errorf("ping from h1 to %s: %v", dst, err)
+			}
+			cancel()
+		}
+		if err := l.Down(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := netdev.Namespaces(l.cfg.Prefix); err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v (%v)", left, err)
+		}
+	}
+}
+
 // Goes red when an uplink that is pulled is still announced to the spines, or is not after it was plugged in again.
 func TestHostsWithTwoUplinksReachEachOtherByEither(t *testing.T) {
 	for _, underlay := range []int{4, 6} {
