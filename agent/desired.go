@@ -69,7 +69,11 @@ func (r *Reconciler) vtepID(uid string) (datapath.VTEPID, bool) {
 
 func (r *Reconciler) wantNetwork(vni wire.VNI) (datapath.Network, bool) {
 	if vni == wire.OAMVNI {
-		return r.oam.network(r.local)
+		want, ok := r.oam.network(r.local)
+		if have := r.tables.ports[r.oam.ifindex]; ok && have.UID == oamUID {
+			want.LocalPorts = []uint32{r.oam.ifindex} // probes to groups come as floods do
+		}
+		return want, ok
 	}
 	n := r.view.nets[r.view.byVNI[vni]]
 	if n == nil {

@@ -9,6 +9,7 @@ import (
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/wire"
 )
 
 // Floods by multicast groups of the underlay: what the plan asks of the tables. A group stands in the table of VTEPs as one more VTEP, so that
@@ -128,7 +129,28 @@ func (r *Reconciler) groupsOf(d *dirty) map[datapath.Group]bool {
 			r.wantGroups(n, want)
 		}
 	}
+	if d.nets[wire.OAMVNI] && r.oam.ifindex != 0 {
+		for g := range r.Joined() {
+			want[datapath.Group{VNI: wire.OAMVNI, Addr: g}] = true
+		}
+	}
 	return want
+}
+
+// groupMembers are, of each group that is probed, the VTEPs of the hosts that send floods to it, this one left out.
+func (r *Reconciler) groupMembers() map[netip.Addr]map[string]bool {
+	of := map[netip.Addr]map[string]bool{}
+	for _, g := range r.oam.groups {
+		of[g] = map[string]bool{}
+		for uid := range r.view.netsOf[groupUID(g)] {
+			for m := range r.view.members.in[uid] {
+				if !r.own(m) && r.view.vteps[m] != nil && r.view.receives(m, g) {
+					of[g][m] = true
+				}
+			}
+		}
+	}
+	return of
 }
 
 func (r *Reconciler) putGroups(d *dirty) {

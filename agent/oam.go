@@ -3,6 +3,8 @@ package agent
 import (
 	"crypto/sha256"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/wire"
@@ -44,6 +46,10 @@ type oam struct {
 	peers map[wire.MAC]string
 	// changed since the prober was told.
 	changed bool
+	// groups are those that this host sends probes to, by their MACs in the OAM network; regroup: they, or who else sends to them, may have changed
+	// since the watch was told.
+	groups  map[wire.MAC]netip.Addr
+	regroup bool
 }
 
 func (o *oam) macs() []wire.MAC {
@@ -71,8 +77,12 @@ func (o *oam) fdb(key datapath.FDBKey, id func(string) (datapath.VTEPID, bool)) 
 			return entry, true
 		}
 	}
+	uid := o.peers[key.MAC]
+	if g, probed := o.groups[key.MAC]; probed {
+		uid = groupUID(g)
+	}
 	var ok bool
-	entry.VTEP, ok = id(o.peers[key.MAC])
+	entry.VTEP, ok = id(uid)
 	return entry, ok
 }
 
@@ -113,6 +123,50 @@ func (o *oam) index(r *Reconciler) []wire.MAC {
 	}
 	o.peers = peers
 	o.changed = o.changed || len(changed) > 0
+	return changed
+}
+
+// oamGroupMAC is what stands in the OAM network for a group of the underlay: frames to it are sent to the group, and delivered where they come by one.
+func oamGroupMAC(group netip.Addr) wire.MAC {
+	m := oamMAC(group, nativeLane)
+	m[0] |= 1
+	return m
+}
+
+// mostProbed groups are probed by one host: the lowest of those that it sends floods to.
+const mostProbed = 64
+
+// indexGroups works out which groups are probed, and returns every MAC that changed hands.
+func (o *oam) indexGroups(r *Reconciler) (changed []wire.MAC) {
+	var all []netip.Addr
+	if o.ifindex != 0 {
+		for uid := range r.view.netsOf {
+			if text, ok := strings.CutPrefix(uid, groupPrefix); ok {
+				if g, err := netip.ParseAddr(text); err == nil && r.carries(g) {
+					all = append(all, g)
+				}
+			}
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	groups := map[wire.MAC]netip.Addr{}
+	for _, g := range all {
+		mac := oamGroupMAC(g)
+		if _, taken := groups[mac]; !taken && len(groups) < mostProbed {
+			groups[mac] = g
+		}
+	}
+	for mac, g := range groups {
+		if o.groups[mac] != g {
+			changed = append(changed, mac)
+		}
+	}
+	for mac := range o.groups {
+		if !groups[mac].IsValid() {
+			changed = append(changed, mac)
+		}
+	}
+	o.groups = groups
 	return changed
 }
 

@@ -55,6 +55,8 @@ const (
 	// probeClaim and probeClaimed: see claim.go.
 	probeClaim
 	probeClaimed
+	// probeGroup: see group_watch.go.
+	probeGroup
 )
 
 // head is what every probe begins with.
@@ -125,6 +127,10 @@ type Prober struct {
 	pings *pinger
 
 	claims claims
+
+	groups *GroupWatch
+	// regroup has the watch told of other groups, if there are. changed is told when somebody is missed, or no longer. They may block.
+	regroup, changed func(context.Context)
 }
 
 // asked is a question that is under way.
@@ -146,6 +152,7 @@ func NewProber(s probeSocket, every time.Duration, suspect func() string, verdic
 		socket: s, every: every, log: log, verdict: verdict, suspect: suspect, hurry: make(chan struct{}, 1),
 		peers: map[wire.MAC]peer{}, asked: map[uint64]*asked{}, fresh: map[wire.MAC]bool{},
 		watch: newWatch(), found: func(context.Context, finding) {}, ping: func(netip.Addr, uint64) error { return nil },
+		groups: newGroupWatch(), regroup: func(context.Context) {}, changed: func(context.Context) {},
 	}
 }
 
@@ -196,6 +203,7 @@ func (p *Prober) Run(ctx context.Context) {
 	var reader sync.WaitGroup
 	reader.Go(p.read)
 	reader.Go(func() { p.watchAll(ctx) })
+	reader.Go(func() { p.probeGroups(ctx) })
 	if p.pings != nil {
 		defer p.pings.close()
 	}
@@ -354,6 +362,8 @@ func (p *Prober) read() {
 			p.watch.hear(f.Src, h.nonce, time.Now())
 		case probeClaim, probeClaimed:
 			p.hearClaim(h, f.Src, f.Payload[headOctets:])
+		case probeGroup:
+			p.hearGroup(f.Src, f.Payload[headOctets:], time.Now())
 		default:
 			p.hear(h, len(f.Payload))
 		}
@@ -466,6 +476,8 @@ func (a *Agent) useProbes(s probeSocket, near int, suspect func() string) {
 	}, a.log)
 	a.prober.found = func(ctx context.Context, f finding) { _ = a.do(ctx, func() { a.foundSilent(f) }) }
 	a.prober.claims.believe = a.flipper.believe
+	a.prober.regroup = func(ctx context.Context) { _ = a.do(ctx, a.tellGroups) }
+	a.prober.changed = func(ctx context.Context) { _ = a.do(ctx, func() { a.reportAt = time.Now() }) }
 }
 
 // renewOAM follows a changed address or MTU of the tunnel's end.

@@ -297,6 +297,18 @@ func (r *Reconciler) expand(d *dirty) {
 		for _, mac := range r.oam.index(r) {
 			d.touch(datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac})
 		}
+		for _, mac := range r.oam.indexGroups(r) {
+			d.touch(datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac})
+		}
+		for mac, g := range r.oam.groups { // one may have got its number, or another uplink
+			if d.vteps[groupUID(g)] {
+				d.touch(datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac})
+			}
+		}
+	}
+	if len(d.nets) > 0 || d.all {
+		d.nets[wire.OAMVNI] = true // its groups are those of all networks
+		r.oam.regroup = true
 	}
 	for net := range d.portsOf {
 		in := r.view.inNet[net]
@@ -363,6 +375,9 @@ func (r *Reconciler) expandAll(d *dirty) {
 	}
 	for key := range r.tables.neighbours {
 		d.neighbours[key] = true
+	}
+	for mac := range r.oam.groups {
+		d.touch(datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac})
 	}
 	for mac := range r.oam.peers {
 		d.touch(datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac})

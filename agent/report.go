@@ -23,6 +23,9 @@ func (a *Agent) report() {
 	a.lookAtLearned()
 	a.lookAtFloods(time.Now())
 	rep := &planv1.Report{Conditions: a.conditionList(), Learned: a.learned.list, Silent: a.silentList(time.Now()), Floods: a.flooded.list}
+	if a.prober != nil {
+		rep.ProbedGroups = a.prober.groups.Said(time.Now())
+	}
 	drops, err := a.kernel.Drops()
 	if err != nil {
 		a.log.Error("the drop counters cannot be read", "err", err)

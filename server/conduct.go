@@ -26,7 +26,7 @@ func (a *api) conduct(ctx context.Context) {
 	ctx = store.WithActor(ctx, "server")
 	tick := time.NewTicker(a.cfg.Limits.Sweep)
 	defer tick.Stop()
-	floods := map[model.UID]floodStep{}
+	floods, lost := map[model.UID]floodStep{}, map[undelivered]bool{}
 	since, silent := map[model.UID]sighting{}, map[model.UID]time.Time{}
 	for {
 		advanced, changed := a.view.advances(), a.heard.changes()
@@ -38,6 +38,7 @@ func (a *api) conduct(ctx context.Context) {
 		case <-changed:
 		case <-tick.C:
 			a.failSilent(ctx, silent)
+			a.tellUndelivered(lost)
 			a.cfg.swept()
 		case <-ctx.Done():
 			return

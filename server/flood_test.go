@@ -1,7 +1,9 @@
 package server
 
 import (
+	"net/netip"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -70,4 +72,56 @@ func TestReceiversOfAGroup(t *testing.T) {
 	refused(t, f.vteps.UpdateVTEP, &weftv1.UpdateVTEPRequest{Name: "four", Revision: four.Meta.Revision, Spec: &weftv1.VTEPSpec{Address: "2001:db8:240::4"}},
 		connect.CodeFailedPrecondition, "spec.address", "network receivers/blue")
 	ok(t, f.vteps.UpdateVTEP, &weftv1.UpdateVTEPRequest{Name: "four", Revision: four.Meta.Revision, Spec: &weftv1.VTEPSpec{Address: "192.0.2.241"}})
+}
+
+// TestUndelivered: who misses a sender that sends is named with it, at the network and at both hosts, and nobody else; not when the sender does not say that
+// it sends, or has only begun, or its last report is old. Red when undelivered leaves any of these out.
+func TestUndelivered(t *testing.T) {
+	f := ownServer(t, Config{})
+	fleet := watchedFleet(t, f, "lost", 3)
+	for i, h := range fleet[1:] {
+		name := []string{"q", "r"}[i]
+		ok(t, f.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: "lost", Name: name, Spec: &weftv1.PortSpec{Network: "blue"}})
+		ok(t, h.agent.Bind, &planv1.BindRequest{Tenant: "lost", Port: name})
+	}
+	group := netip.MustParseAddr("239.77.1.1")
+	n := ok(t, f.networks.GetNetwork, &weftv1.GetNetworkRequest{Tenant: "lost", Name: "blue"})
+	ok(t, f.networks.UpdateNetwork, &weftv1.UpdateNetworkRequest{Tenant: "lost", Name: "blue", Revision: n.Meta.Revision,
+		Spec: &weftv1.NetworkSpec{Flood: weftv1.FloodMethod_FLOOD_METHOD_MULTICAST, Group: group.String()}})
+	says := func(h *double, sending time.Duration, missed ...*double) {
+		m := &planv1.ProbedGroup{Group: group.AsSlice(), EveryNanoseconds: int64(4 * time.Second), SendingNanoseconds: int64(sending)}
+		for _, o := range missed {
+			m.Missed = append(m.Missed, &planv1.MissedSender{Vtep: o.uid, MissedNanoseconds: int64(20 * time.Second)})
+		}
+		h.report(&planv1.Report{ProbedGroups: []*planv1.ProbedGroup{m}})
+	}
+	of := func(list []*weftv1.Condition) (said string) {
+		for _, c := range list {
+			if c.Name == notDelivered {
+				said += c.Message + "\n"
+			}
+		}
+		return said
+	}
+	network := func() string {
+		return of(ok(t, f.networks.GetNetwork, &weftv1.GetNetworkRequest{Tenant: "lost", Name: "blue"}).GetStatus().GetConditions())
+	}
+	host := func(h *double) string { return of(f.duty(t, h).GetConditions()) }
+	a, b, c := fleet[0], fleet[1], fleet[2]
+	eventually(t, "floods go to the group", func() bool {
+		f.clock.advance(10 * time.Second)
+		return ok(t, f.networks.GetNetwork, &weftv1.GetNetworkRequest{Tenant: "lost", Name: "blue"}).GetStatus().GetGroup() == group.String()
+	})
+	says(a, time.Minute)
+	says(b, time.Second) // has only begun
+	says(c, time.Minute, a, b)
+	want := c.name + " does not receive what " + a.name + " sends to " + group.String() + "\n"
+	eventually(t, "who does not receive what is sent is named", func() bool { return network() == want && host(a) == want && host(c) == want && host(b) == "" })
+	f.clock.advance(freshFor + time.Second)
+	says(c, time.Minute, a, b)
+	eventually(t, "what was said long ago says nothing of now", func() bool { return network() == "" })
+	says(a, time.Minute)
+	eventually(t, "it is named again", func() bool { return network() == want })
+	says(c, time.Minute)
+	eventually(t, "it is delivered again", func() bool { return network() == "" && host(a) == "" && host(c) == "" })
 }

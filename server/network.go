@@ -107,9 +107,10 @@ func (a *api) ListNetworks(ctx context.Context, req *connect.Request[weftv1.List
 	}
 	res := &weftv1.ListNetworksResponse{}
 	a.view.read(func(w *model.World) {
+		lost := a.undelivered(w)
 		for _, n := range w.Networks {
 			if tenant == "" || n.Tenant == tenant {
-				res.Networks = append(res.Networks, networkOut(n, a.networkStatus(w, n)))
+				res.Networks = append(res.Networks, networkOut(n, a.networkStatus(w, n, lost)))
 			}
 		}
 	})
@@ -260,11 +261,11 @@ func (a *api) DeleteNetwork(ctx context.Context, req *connect.Request[weftv1.Del
 func (a *api) networkAnswer(ctx context.Context, n *model.Network) *connect.Response[weftv1.Network] {
 	a.readBack(ctx, n.Revision)
 	var status *weftv1.NetworkStatus
-	a.view.read(func(w *model.World) { status = a.networkStatus(w, n) })
+	a.view.read(func(w *model.World) { status = a.networkStatus(w, n, a.undelivered(w)) })
 	return connect.NewResponse(networkOut(n, status))
 }
 
-func (a *api) networkStatus(w *model.World, n *model.Network) *weftv1.NetworkStatus {
+func (a *api) networkStatus(w *model.World, n *model.Network, lost []undelivered) *weftv1.NetworkStatus {
 	out := &weftv1.NetworkStatus{Vni: uint32(n.Alloc.VNI), Mtu: uint32(a.view.mtu(n))}
 	hosts := map[model.UID]struct{}{}
 	for p := range w.PortsOf(n.UID) {
@@ -297,6 +298,11 @@ func (a *api) networkStatus(w *model.World, n *model.Network) *weftv1.NetworkSta
 			out.Conditions = append(out.Conditions, networkConditions(w, n, w.HostName(uid), said.errors)...)
 		}
 	}
+	out.Conditions = append(out.Conditions, conditionsOf(w, lost, func(u undelivered) bool {
+		_, receives := hosts[u.receiver]
+		_, sends := hosts[u.sender]
+		return receives && sends && u.group == n.Alloc.Flood.Sends
+	})...)
 	slices.SortFunc(out.HostFloods, func(a, b *weftv1.HostFloods) int { return strings.Compare(a.Host, b.Host) })
 	slices.SortFunc(out.Conditions, func(a, b *weftv1.Condition) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Message, b.Message))

@@ -38,7 +38,7 @@ type Plan struct {
 	Reserved wire.MAC
 }
 
-// VTEP is a remote tunnel end point, or a group of the underlay, which only flood lists name.
+// VTEP is a remote tunnel end point, or a group of the underlay, which only flood lists name (and, in the network of probes, the FDB).
 type VTEP struct {
 	Addr          netip.Addr
 	UDPPort       uint16

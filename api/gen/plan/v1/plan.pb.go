@@ -1666,7 +1666,9 @@ type Report struct {
 	// Of networks that learn.
 	Learned []*Learned `protobuf:"bytes,12,rep,name=learned,proto3" json:"learned,omitempty"`
 	// Of networks whose ports here flooded something.
-	Floods        []*Floods `protobuf:"bytes,13,rep,name=floods,proto3" json:"floods,omitempty"`
+	Floods []*Floods `protobuf:"bytes,13,rep,name=floods,proto3" json:"floods,omitempty"`
+	// Groups of the underlay that this host sends probes to, and receives those of others by.
+	ProbedGroups  []*ProbedGroup `protobuf:"bytes,14,rep,name=probed_groups,json=probedGroups,proto3" json:"probed_groups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1771,6 +1773,140 @@ func (x *Report) GetFloods() []*Floods {
 	return nil
 }
 
+func (x *Report) GetProbedGroups() []*ProbedGroup {
+	if x != nil {
+		return x.ProbedGroups
+	}
+	return nil
+}
+
+// ProbedGroup tells what came of the probes to a multicast group of the underlay. Each host sends to the groups that it sends floods to.
+type ProbedGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 4 or 16 octets.
+	Group []byte `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// One probe every so often, more or less, and since when without a break.
+	EveryNanoseconds   int64 `protobuf:"varint,2,opt,name=every_nanoseconds,json=everyNanoseconds,proto3" json:"every_nanoseconds,omitempty"`
+	SendingNanoseconds int64 `protobuf:"varint,3,opt,name=sending_nanoseconds,json=sendingNanoseconds,proto3" json:"sending_nanoseconds,omitempty"`
+	// Hosts whose probes should come by the group, and have not for too long.
+	Missed        []*MissedSender `protobuf:"bytes,4,rep,name=missed,proto3" json:"missed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbedGroup) Reset() {
+	*x = ProbedGroup{}
+	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbedGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbedGroup) ProtoMessage() {}
+
+func (x *ProbedGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbedGroup.ProtoReflect.Descriptor instead.
+func (*ProbedGroup) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ProbedGroup) GetGroup() []byte {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
+func (x *ProbedGroup) GetEveryNanoseconds() int64 {
+	if x != nil {
+		return x.EveryNanoseconds
+	}
+	return 0
+}
+
+func (x *ProbedGroup) GetSendingNanoseconds() int64 {
+	if x != nil {
+		return x.SendingNanoseconds
+	}
+	return 0
+}
+
+func (x *ProbedGroup) GetMissed() []*MissedSender {
+	if x != nil {
+		return x.Missed
+	}
+	return nil
+}
+
+// MissedSender is a host whose probes do not come. That it sends any, its own report says.
+type MissedSender struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// uid.
+	Vtep string `protobuf:"bytes,1,opt,name=vtep,proto3" json:"vtep,omitempty"`
+	// Since the last one, or since it was first expected.
+	MissedNanoseconds int64 `protobuf:"varint,2,opt,name=missed_nanoseconds,json=missedNanoseconds,proto3" json:"missed_nanoseconds,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *MissedSender) Reset() {
+	*x = MissedSender{}
+	mi := &file_plan_v1_plan_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MissedSender) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MissedSender) ProtoMessage() {}
+
+func (x *MissedSender) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MissedSender.ProtoReflect.Descriptor instead.
+func (*MissedSender) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *MissedSender) GetVtep() string {
+	if x != nil {
+		return x.Vtep
+	}
+	return ""
+}
+
+func (x *MissedSender) GetMissedNanoseconds() int64 {
+	if x != nil {
+		return x.MissedNanoseconds
+	}
+	return 0
+}
+
 // Floods is what was flooded for a network's ports on this host: frames, and the packets on the underlay that they became.
 type Floods struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1788,7 +1924,7 @@ type Floods struct {
 
 func (x *Floods) Reset() {
 	*x = Floods{}
-	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	mi := &file_plan_v1_plan_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1800,7 +1936,7 @@ func (x *Floods) String() string {
 func (*Floods) ProtoMessage() {}
 
 func (x *Floods) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[23]
+	mi := &file_plan_v1_plan_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1813,7 +1949,7 @@ func (x *Floods) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Floods.ProtoReflect.Descriptor instead.
 func (*Floods) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{23}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Floods) GetNetwork() string {
@@ -1869,7 +2005,7 @@ type Learned struct {
 
 func (x *Learned) Reset() {
 	*x = Learned{}
-	mi := &file_plan_v1_plan_proto_msgTypes[24]
+	mi := &file_plan_v1_plan_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +2017,7 @@ func (x *Learned) String() string {
 func (*Learned) ProtoMessage() {}
 
 func (x *Learned) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[24]
+	mi := &file_plan_v1_plan_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +2030,7 @@ func (x *Learned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Learned.ProtoReflect.Descriptor instead.
 func (*Learned) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{24}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Learned) GetNetwork() string {
@@ -1955,7 +2091,7 @@ type SilentVtep struct {
 
 func (x *SilentVtep) Reset() {
 	*x = SilentVtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[25]
+	mi := &file_plan_v1_plan_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2103,7 @@ func (x *SilentVtep) String() string {
 func (*SilentVtep) ProtoMessage() {}
 
 func (x *SilentVtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[25]
+	mi := &file_plan_v1_plan_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2116,7 @@ func (x *SilentVtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SilentVtep.ProtoReflect.Descriptor instead.
 func (*SilentVtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{25}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SilentVtep) GetVtep() string {
@@ -2017,7 +2153,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_plan_v1_plan_proto_msgTypes[26]
+	mi := &file_plan_v1_plan_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2165,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[26]
+	mi := &file_plan_v1_plan_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2178,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{26}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Capability) GetName() string {
@@ -2093,7 +2229,7 @@ type ProgramBooks struct {
 
 func (x *ProgramBooks) Reset() {
 	*x = ProgramBooks{}
-	mi := &file_plan_v1_plan_proto_msgTypes[27]
+	mi := &file_plan_v1_plan_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2241,7 @@ func (x *ProgramBooks) String() string {
 func (*ProgramBooks) ProtoMessage() {}
 
 func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[27]
+	mi := &file_plan_v1_plan_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2254,7 @@ func (x *ProgramBooks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgramBooks.ProtoReflect.Descriptor instead.
 func (*ProgramBooks) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{27}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ProgramBooks) GetProgram() string {
@@ -2194,7 +2330,7 @@ type LaneCount struct {
 
 func (x *LaneCount) Reset() {
 	*x = LaneCount{}
-	mi := &file_plan_v1_plan_proto_msgTypes[28]
+	mi := &file_plan_v1_plan_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2342,7 @@ func (x *LaneCount) String() string {
 func (*LaneCount) ProtoMessage() {}
 
 func (x *LaneCount) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[28]
+	mi := &file_plan_v1_plan_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2355,7 @@ func (x *LaneCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneCount.ProtoReflect.Descriptor instead.
 func (*LaneCount) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{28}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LaneCount) GetReason() string {
@@ -2263,7 +2399,7 @@ type PortReport struct {
 
 func (x *PortReport) Reset() {
 	*x = PortReport{}
-	mi := &file_plan_v1_plan_proto_msgTypes[29]
+	mi := &file_plan_v1_plan_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2275,7 +2411,7 @@ func (x *PortReport) String() string {
 func (*PortReport) ProtoMessage() {}
 
 func (x *PortReport) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[29]
+	mi := &file_plan_v1_plan_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2288,7 +2424,7 @@ func (x *PortReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortReport.ProtoReflect.Descriptor instead.
 func (*PortReport) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{29}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PortReport) GetUid() string {
@@ -2402,7 +2538,7 @@ type ServiceCounts struct {
 
 func (x *ServiceCounts) Reset() {
 	*x = ServiceCounts{}
-	mi := &file_plan_v1_plan_proto_msgTypes[30]
+	mi := &file_plan_v1_plan_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2550,7 @@ func (x *ServiceCounts) String() string {
 func (*ServiceCounts) ProtoMessage() {}
 
 func (x *ServiceCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[30]
+	mi := &file_plan_v1_plan_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2563,7 @@ func (x *ServiceCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceCounts.ProtoReflect.Descriptor instead.
 func (*ServiceCounts) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{30}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ServiceCounts) GetRequests() uint64 {
@@ -2469,7 +2605,7 @@ type Drop struct {
 
 func (x *Drop) Reset() {
 	*x = Drop{}
-	mi := &file_plan_v1_plan_proto_msgTypes[31]
+	mi := &file_plan_v1_plan_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2481,7 +2617,7 @@ func (x *Drop) String() string {
 func (*Drop) ProtoMessage() {}
 
 func (x *Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[31]
+	mi := &file_plan_v1_plan_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2494,7 +2630,7 @@ func (x *Drop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drop.ProtoReflect.Descriptor instead.
 func (*Drop) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{31}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Drop) GetReason() string {
@@ -2528,7 +2664,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_plan_v1_plan_proto_msgTypes[32]
+	mi := &file_plan_v1_plan_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2540,7 +2676,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[32]
+	mi := &file_plan_v1_plan_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2553,7 +2689,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{32}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Condition) GetName() string {
@@ -2582,7 +2718,7 @@ type ServerMessage struct {
 
 func (x *ServerMessage) Reset() {
 	*x = ServerMessage{}
-	mi := &file_plan_v1_plan_proto_msgTypes[33]
+	mi := &file_plan_v1_plan_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2594,7 +2730,7 @@ func (x *ServerMessage) String() string {
 func (*ServerMessage) ProtoMessage() {}
 
 func (x *ServerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[33]
+	mi := &file_plan_v1_plan_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2607,7 +2743,7 @@ func (x *ServerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMessage.ProtoReflect.Descriptor instead.
 func (*ServerMessage) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{33}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ServerMessage) GetMessage() isServerMessage_Message {
@@ -2655,7 +2791,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_plan_v1_plan_proto_msgTypes[34]
+	mi := &file_plan_v1_plan_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2667,7 +2803,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[34]
+	mi := &file_plan_v1_plan_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2680,7 +2816,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{34}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Update) GetStoreId() string {
@@ -2753,7 +2889,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_plan_v1_plan_proto_msgTypes[35]
+	mi := &file_plan_v1_plan_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2765,7 +2901,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[35]
+	mi := &file_plan_v1_plan_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2778,7 +2914,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{35}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Resource) GetScope() string {
@@ -2844,7 +2980,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_plan_v1_plan_proto_msgTypes[36]
+	mi := &file_plan_v1_plan_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2856,7 +2992,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[36]
+	mi := &file_plan_v1_plan_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2869,7 +3005,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{36}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Removal) GetScope() string {
@@ -2917,7 +3053,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_plan_v1_plan_proto_msgTypes[37]
+	mi := &file_plan_v1_plan_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2929,7 +3065,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[37]
+	mi := &file_plan_v1_plan_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2942,7 +3078,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{37}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Host) GetUid() string {
@@ -3014,7 +3150,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_plan_v1_plan_proto_msgTypes[38]
+	mi := &file_plan_v1_plan_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3026,7 +3162,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[38]
+	mi := &file_plan_v1_plan_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3039,7 +3175,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{38}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Network) GetUid() string {
@@ -3154,7 +3290,7 @@ type Learning struct {
 
 func (x *Learning) Reset() {
 	*x = Learning{}
-	mi := &file_plan_v1_plan_proto_msgTypes[39]
+	mi := &file_plan_v1_plan_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3166,7 +3302,7 @@ func (x *Learning) String() string {
 func (*Learning) ProtoMessage() {}
 
 func (x *Learning) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[39]
+	mi := &file_plan_v1_plan_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3179,7 +3315,7 @@ func (x *Learning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Learning.ProtoReflect.Descriptor instead.
 func (*Learning) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{39}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Learning) GetAgeingSeconds() uint32 {
@@ -3225,7 +3361,7 @@ type Dhcp struct {
 
 func (x *Dhcp) Reset() {
 	*x = Dhcp{}
-	mi := &file_plan_v1_plan_proto_msgTypes[40]
+	mi := &file_plan_v1_plan_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3373,7 @@ func (x *Dhcp) String() string {
 func (*Dhcp) ProtoMessage() {}
 
 func (x *Dhcp) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[40]
+	mi := &file_plan_v1_plan_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3250,7 +3386,7 @@ func (x *Dhcp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dhcp.ProtoReflect.Descriptor instead.
 func (*Dhcp) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{40}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Dhcp) GetGateways() []string {
@@ -3298,7 +3434,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_plan_v1_plan_proto_msgTypes[41]
+	mi := &file_plan_v1_plan_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3310,7 +3446,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[41]
+	mi := &file_plan_v1_plan_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3323,7 +3459,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{41}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Route) GetPrefix() string {
@@ -3351,7 +3487,7 @@ type ExternalVtep struct {
 
 func (x *ExternalVtep) Reset() {
 	*x = ExternalVtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[42]
+	mi := &file_plan_v1_plan_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3363,7 +3499,7 @@ func (x *ExternalVtep) String() string {
 func (*ExternalVtep) ProtoMessage() {}
 
 func (x *ExternalVtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[42]
+	mi := &file_plan_v1_plan_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3376,7 +3512,7 @@ func (x *ExternalVtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExternalVtep.ProtoReflect.Descriptor instead.
 func (*ExternalVtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{42}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ExternalVtep) GetVtep() string {
@@ -3427,7 +3563,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_plan_v1_plan_proto_msgTypes[43]
+	mi := &file_plan_v1_plan_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3575,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[43]
+	mi := &file_plan_v1_plan_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3588,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{43}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Port) GetUid() string {
@@ -3598,7 +3734,7 @@ type AddressPair struct {
 
 func (x *AddressPair) Reset() {
 	*x = AddressPair{}
-	mi := &file_plan_v1_plan_proto_msgTypes[44]
+	mi := &file_plan_v1_plan_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3610,7 +3746,7 @@ func (x *AddressPair) String() string {
 func (*AddressPair) ProtoMessage() {}
 
 func (x *AddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[44]
+	mi := &file_plan_v1_plan_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3623,7 +3759,7 @@ func (x *AddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressPair.ProtoReflect.Descriptor instead.
 func (*AddressPair) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{44}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AddressPair) GetMac() []byte {
@@ -3657,7 +3793,7 @@ type Vtep struct {
 
 func (x *Vtep) Reset() {
 	*x = Vtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[45]
+	mi := &file_plan_v1_plan_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3669,7 +3805,7 @@ func (x *Vtep) String() string {
 func (*Vtep) ProtoMessage() {}
 
 func (x *Vtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[45]
+	mi := &file_plan_v1_plan_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3682,7 +3818,7 @@ func (x *Vtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vtep.ProtoReflect.Descriptor instead.
 func (*Vtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{45}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Vtep) GetUid() string {
@@ -3742,7 +3878,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_plan_v1_plan_proto_msgTypes[46]
+	mi := &file_plan_v1_plan_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3754,7 +3890,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[46]
+	mi := &file_plan_v1_plan_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3767,7 +3903,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{46}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Snapshot) GetStoreId() string {
@@ -3899,7 +4035,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\rResourceError\x12!\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\r.plan.v1.KindR\x04kind\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xba\x03\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xf5\x03\n" +
 	"\x06Report\x12)\n" +
 	"\x05ports\x18\x01 \x03(\v2\x13.plan.v1.PortReportR\x05ports\x122\n" +
 	"\n" +
@@ -3912,7 +4048,16 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\fcapabilities\x18\a \x03(\v2\x13.plan.v1.CapabilityR\fcapabilities\x12+\n" +
 	"\x06silent\x18\b \x03(\v2\x13.plan.v1.SilentVtepR\x06silent\x12*\n" +
 	"\alearned\x18\f \x03(\v2\x10.plan.v1.LearnedR\alearned\x12'\n" +
-	"\x06floods\x18\r \x03(\v2\x0f.plan.v1.FloodsR\x06floods\"\xaa\x01\n" +
+	"\x06floods\x18\r \x03(\v2\x0f.plan.v1.FloodsR\x06floods\x129\n" +
+	"\rprobed_groups\x18\x0e \x03(\v2\x14.plan.v1.ProbedGroupR\fprobedGroups\"\xb0\x01\n" +
+	"\vProbedGroup\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\fR\x05group\x12+\n" +
+	"\x11every_nanoseconds\x18\x02 \x01(\x03R\x10everyNanoseconds\x12/\n" +
+	"\x13sending_nanoseconds\x18\x03 \x01(\x03R\x12sendingNanoseconds\x12-\n" +
+	"\x06missed\x18\x04 \x03(\v2\x15.plan.v1.MissedSenderR\x06missed\"Q\n" +
+	"\fMissedSender\x12\x12\n" +
+	"\x04vtep\x18\x01 \x01(\tR\x04vtep\x12-\n" +
+	"\x12missed_nanoseconds\x18\x02 \x01(\x03R\x11missedNanoseconds\"\xaa\x01\n" +
 	"\x06Floods\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x16\n" +
 	"\x06floods\x18\x02 \x01(\x04R\x06floods\x12\x16\n" +
@@ -4142,7 +4287,7 @@ func file_plan_v1_plan_proto_rawDescGZIP() []byte {
 }
 
 var file_plan_v1_plan_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_plan_v1_plan_proto_goTypes = []any{
 	(CommitCause)(0),              // 0: plan.v1.CommitCause
 	(PortState)(0),                // 1: plan.v1.PortState
@@ -4172,32 +4317,34 @@ var file_plan_v1_plan_proto_goTypes = []any{
 	(*Applied)(nil),               // 25: plan.v1.Applied
 	(*ResourceError)(nil),         // 26: plan.v1.ResourceError
 	(*Report)(nil),                // 27: plan.v1.Report
-	(*Floods)(nil),                // 28: plan.v1.Floods
-	(*Learned)(nil),               // 29: plan.v1.Learned
-	(*SilentVtep)(nil),            // 30: plan.v1.SilentVtep
-	(*Capability)(nil),            // 31: plan.v1.Capability
-	(*ProgramBooks)(nil),          // 32: plan.v1.ProgramBooks
-	(*LaneCount)(nil),             // 33: plan.v1.LaneCount
-	(*PortReport)(nil),            // 34: plan.v1.PortReport
-	(*ServiceCounts)(nil),         // 35: plan.v1.ServiceCounts
-	(*Drop)(nil),                  // 36: plan.v1.Drop
-	(*Condition)(nil),             // 37: plan.v1.Condition
-	(*ServerMessage)(nil),         // 38: plan.v1.ServerMessage
-	(*Update)(nil),                // 39: plan.v1.Update
-	(*Resource)(nil),              // 40: plan.v1.Resource
-	(*Removal)(nil),               // 41: plan.v1.Removal
-	(*Host)(nil),                  // 42: plan.v1.Host
-	(*Network)(nil),               // 43: plan.v1.Network
-	(*Learning)(nil),              // 44: plan.v1.Learning
-	(*Dhcp)(nil),                  // 45: plan.v1.Dhcp
-	(*Route)(nil),                 // 46: plan.v1.Route
-	(*ExternalVtep)(nil),          // 47: plan.v1.ExternalVtep
-	(*Port)(nil),                  // 48: plan.v1.Port
-	(*AddressPair)(nil),           // 49: plan.v1.AddressPair
-	(*Vtep)(nil),                  // 50: plan.v1.Vtep
-	(*Snapshot)(nil),              // 51: plan.v1.Snapshot
-	nil,                           // 52: plan.v1.Snapshot.EpochsEntry
-	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
+	(*ProbedGroup)(nil),           // 28: plan.v1.ProbedGroup
+	(*MissedSender)(nil),          // 29: plan.v1.MissedSender
+	(*Floods)(nil),                // 30: plan.v1.Floods
+	(*Learned)(nil),               // 31: plan.v1.Learned
+	(*SilentVtep)(nil),            // 32: plan.v1.SilentVtep
+	(*Capability)(nil),            // 33: plan.v1.Capability
+	(*ProgramBooks)(nil),          // 34: plan.v1.ProgramBooks
+	(*LaneCount)(nil),             // 35: plan.v1.LaneCount
+	(*PortReport)(nil),            // 36: plan.v1.PortReport
+	(*ServiceCounts)(nil),         // 37: plan.v1.ServiceCounts
+	(*Drop)(nil),                  // 38: plan.v1.Drop
+	(*Condition)(nil),             // 39: plan.v1.Condition
+	(*ServerMessage)(nil),         // 40: plan.v1.ServerMessage
+	(*Update)(nil),                // 41: plan.v1.Update
+	(*Resource)(nil),              // 42: plan.v1.Resource
+	(*Removal)(nil),               // 43: plan.v1.Removal
+	(*Host)(nil),                  // 44: plan.v1.Host
+	(*Network)(nil),               // 45: plan.v1.Network
+	(*Learning)(nil),              // 46: plan.v1.Learning
+	(*Dhcp)(nil),                  // 47: plan.v1.Dhcp
+	(*Route)(nil),                 // 48: plan.v1.Route
+	(*ExternalVtep)(nil),          // 49: plan.v1.ExternalVtep
+	(*Port)(nil),                  // 50: plan.v1.Port
+	(*AddressPair)(nil),           // 51: plan.v1.AddressPair
+	(*Vtep)(nil),                  // 52: plan.v1.Vtep
+	(*Snapshot)(nil),              // 53: plan.v1.Snapshot
+	nil,                           // 54: plan.v1.Snapshot.EpochsEntry
+	(*timestamppb.Timestamp)(nil), // 55: google.protobuf.Timestamp
 }
 var file_plan_v1_plan_proto_depIdxs = []int32{
 	0,  // 0: plan.v1.CommitRequest.cause:type_name -> plan.v1.CommitCause
@@ -4209,57 +4356,59 @@ var file_plan_v1_plan_proto_depIdxs = []int32{
 	24, // 6: plan.v1.Hello.facts:type_name -> plan.v1.Facts
 	26, // 7: plan.v1.Applied.errors:type_name -> plan.v1.ResourceError
 	2,  // 8: plan.v1.ResourceError.kind:type_name -> plan.v1.Kind
-	34, // 9: plan.v1.Report.ports:type_name -> plan.v1.PortReport
-	37, // 10: plan.v1.Report.conditions:type_name -> plan.v1.Condition
-	36, // 11: plan.v1.Report.drops:type_name -> plan.v1.Drop
-	32, // 12: plan.v1.Report.books:type_name -> plan.v1.ProgramBooks
-	33, // 13: plan.v1.Report.lanes:type_name -> plan.v1.LaneCount
-	31, // 14: plan.v1.Report.capabilities:type_name -> plan.v1.Capability
-	30, // 15: plan.v1.Report.silent:type_name -> plan.v1.SilentVtep
-	29, // 16: plan.v1.Report.learned:type_name -> plan.v1.Learned
-	28, // 17: plan.v1.Report.floods:type_name -> plan.v1.Floods
-	37, // 18: plan.v1.Learned.conditions:type_name -> plan.v1.Condition
-	1,  // 19: plan.v1.PortReport.state:type_name -> plan.v1.PortState
-	36, // 20: plan.v1.PortReport.drops:type_name -> plan.v1.Drop
-	35, // 21: plan.v1.PortReport.services:type_name -> plan.v1.ServiceCounts
-	39, // 22: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
-	40, // 23: plan.v1.Update.upserts:type_name -> plan.v1.Resource
-	41, // 24: plan.v1.Update.removals:type_name -> plan.v1.Removal
-	2,  // 25: plan.v1.Resource.kind:type_name -> plan.v1.Kind
-	2,  // 26: plan.v1.Removal.kind:type_name -> plan.v1.Kind
-	4,  // 27: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
-	47, // 28: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
-	45, // 29: plan.v1.Network.dhcp:type_name -> plan.v1.Dhcp
-	3,  // 30: plan.v1.Network.neighbours:type_name -> plan.v1.Neighbours
-	44, // 31: plan.v1.Network.learning:type_name -> plan.v1.Learning
-	46, // 32: plan.v1.Dhcp.routes:type_name -> plan.v1.Route
-	49, // 33: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
-	40, // 34: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
-	52, // 35: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
-	53, // 36: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
-	5,  // 37: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
-	7,  // 38: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
-	9,  // 39: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
-	11, // 40: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
-	13, // 41: plan.v1.AgentService.Prepare:input_type -> plan.v1.PrepareRequest
-	15, // 42: plan.v1.AgentService.Commit:input_type -> plan.v1.CommitRequest
-	17, // 43: plan.v1.AgentService.Abort:input_type -> plan.v1.AbortRequest
-	19, // 44: plan.v1.AgentService.Settle:input_type -> plan.v1.SettleRequest
-	21, // 45: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
-	6,  // 46: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
-	8,  // 47: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
-	10, // 48: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
-	12, // 49: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
-	14, // 50: plan.v1.AgentService.Prepare:output_type -> plan.v1.PrepareResponse
-	16, // 51: plan.v1.AgentService.Commit:output_type -> plan.v1.CommitResponse
-	18, // 52: plan.v1.AgentService.Abort:output_type -> plan.v1.AbortResponse
-	20, // 53: plan.v1.AgentService.Settle:output_type -> plan.v1.SettleResponse
-	38, // 54: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
-	46, // [46:55] is the sub-list for method output_type
-	37, // [37:46] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	36, // 9: plan.v1.Report.ports:type_name -> plan.v1.PortReport
+	39, // 10: plan.v1.Report.conditions:type_name -> plan.v1.Condition
+	38, // 11: plan.v1.Report.drops:type_name -> plan.v1.Drop
+	34, // 12: plan.v1.Report.books:type_name -> plan.v1.ProgramBooks
+	35, // 13: plan.v1.Report.lanes:type_name -> plan.v1.LaneCount
+	33, // 14: plan.v1.Report.capabilities:type_name -> plan.v1.Capability
+	32, // 15: plan.v1.Report.silent:type_name -> plan.v1.SilentVtep
+	31, // 16: plan.v1.Report.learned:type_name -> plan.v1.Learned
+	30, // 17: plan.v1.Report.floods:type_name -> plan.v1.Floods
+	28, // 18: plan.v1.Report.probed_groups:type_name -> plan.v1.ProbedGroup
+	29, // 19: plan.v1.ProbedGroup.missed:type_name -> plan.v1.MissedSender
+	39, // 20: plan.v1.Learned.conditions:type_name -> plan.v1.Condition
+	1,  // 21: plan.v1.PortReport.state:type_name -> plan.v1.PortState
+	38, // 22: plan.v1.PortReport.drops:type_name -> plan.v1.Drop
+	37, // 23: plan.v1.PortReport.services:type_name -> plan.v1.ServiceCounts
+	41, // 24: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
+	42, // 25: plan.v1.Update.upserts:type_name -> plan.v1.Resource
+	43, // 26: plan.v1.Update.removals:type_name -> plan.v1.Removal
+	2,  // 27: plan.v1.Resource.kind:type_name -> plan.v1.Kind
+	2,  // 28: plan.v1.Removal.kind:type_name -> plan.v1.Kind
+	4,  // 29: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
+	49, // 30: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
+	47, // 31: plan.v1.Network.dhcp:type_name -> plan.v1.Dhcp
+	3,  // 32: plan.v1.Network.neighbours:type_name -> plan.v1.Neighbours
+	46, // 33: plan.v1.Network.learning:type_name -> plan.v1.Learning
+	48, // 34: plan.v1.Dhcp.routes:type_name -> plan.v1.Route
+	51, // 35: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
+	42, // 36: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
+	54, // 37: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
+	55, // 38: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
+	5,  // 39: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
+	7,  // 40: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
+	9,  // 41: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
+	11, // 42: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
+	13, // 43: plan.v1.AgentService.Prepare:input_type -> plan.v1.PrepareRequest
+	15, // 44: plan.v1.AgentService.Commit:input_type -> plan.v1.CommitRequest
+	17, // 45: plan.v1.AgentService.Abort:input_type -> plan.v1.AbortRequest
+	19, // 46: plan.v1.AgentService.Settle:input_type -> plan.v1.SettleRequest
+	21, // 47: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
+	6,  // 48: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
+	8,  // 49: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
+	10, // 50: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
+	12, // 51: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
+	14, // 52: plan.v1.AgentService.Prepare:output_type -> plan.v1.PrepareResponse
+	16, // 53: plan.v1.AgentService.Commit:output_type -> plan.v1.CommitResponse
+	18, // 54: plan.v1.AgentService.Abort:output_type -> plan.v1.AbortResponse
+	20, // 55: plan.v1.AgentService.Settle:output_type -> plan.v1.SettleResponse
+	40, // 56: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
+	48, // [48:57] is the sub-list for method output_type
+	39, // [39:48] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_plan_v1_plan_proto_init() }
@@ -4273,7 +4422,7 @@ func file_plan_v1_plan_proto_init() {
 		(*AgentMessage_Report)(nil),
 		(*AgentMessage_Facts)(nil),
 	}
-	file_plan_v1_plan_proto_msgTypes[33].OneofWrappers = []any{
+	file_plan_v1_plan_proto_msgTypes[35].OneofWrappers = []any{
 		(*ServerMessage_Update)(nil),
 	}
 	type x struct{}
@@ -4282,7 +4431,7 @@ func file_plan_v1_plan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plan_v1_plan_proto_rawDesc), len(file_plan_v1_plan_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   48,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

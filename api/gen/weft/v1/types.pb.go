@@ -1472,7 +1472,8 @@ type NetworkStatus struct {
 	// Hosts that hold a bound port of this network.
 	Hosts []string `protobuf:"bytes,5,rep,name=hosts,proto3" json:"hosts,omitempty"`
 	// What live hosts could not apply of this network, its ports and its external VTEPs: name is "not applied on HOST". What live hosts say of learning:
-	// "learning limit on HOST", "MAC moves on HOST", "unlisted VTEPs on HOST".
+	// "learning limit on HOST", "MAC moves on HOST", "unlisted VTEPs on HOST". What the underlay loses of floods by
+	// a group: "group not delivered", one for each sender and receiver.
 	Conditions []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// What each live host of a network that learns has learned.
 	Learned []*HostLearned `protobuf:"bytes,12,rep,name=learned,proto3" json:"learned,omitempty"`
