@@ -291,9 +291,10 @@ struct stranger {
 	struct addr source;
 };
 
-/* A group that floods of a VNI come by. GROUP_ANY: by which floods of any VNI do. */
 /* The VNI of the probes of hosts. Its group MACs stand for groups of the underlay, each in the FDB as a MAC behind that group. */
 enum { OAM_VNI = 0 };
+
+/* A group that floods of a VNI come by. GROUP_ANY: by which floods of any VNI do. */
 enum { GROUP_ANY = 0xffffffffU };
 struct group_key {
 	__u32 vni;
