@@ -240,6 +240,10 @@ func (f *field) need(ctx context.Context, names ...string) ([]Contender, error) 
 	return all, nil
 }
 
+// carryPatience is how long a contender may take until it carries traffic: Open vSwitch in user space resolves its tunnel's neighbours from what passes,
+// and a busy machine lets the first tries run out.
+const carryPatience = 20 * time.Second
+
 // parity is that both directions carry TCP before anything is measured; this also resolves every neighbour.
 func parity(c Contender) error {
 	a, b := c.Workloads()
@@ -247,7 +251,11 @@ func parity(c Contender) error {
 		if err := prepareStream(c, false); err != nil {
 			return err
 		}
-		if _, err := tcpStream(ends[0], ends[1], 100*time.Millisecond); err != nil {
+		_, err := tcpStream(ends[0], ends[1], 100*time.Millisecond)
+		for until := time.Now().Add(carryPatience); err != nil && time.Now().Before(until); {
+			_, err = tcpStream(ends[0], ends[1], 100*time.Millisecond)
+		}
+		if err != nil {
 			return fmt.Errorf("%s does not carry traffic: %w", c.Name(), err)
 		}
 	}
