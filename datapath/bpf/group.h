@@ -36,7 +36,7 @@ static __noinline int group_hop(struct nexthop *nh, struct vtep *vtep, struct lo
 		return 0;
 	put_mac(nh->macs, group_mac(vtep->addr.w[3], vtep->flags & VTEP_IP6));
 	put_mac(nh->macs + 6, up->mac);
-	nh->confirmed = nh->at; /* the kernel's neighbour code knows no group: a packet that went through it would be lost */
+	nh->confirmed = nh->at; /* the kernel's neighbour code knows no group, and would lose a packet to it */
 	nh->state = NEXTHOP_READY;
 	return 0;
 }
