@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -123,21 +124,22 @@ func (w *GroupWatch) Said(now time.Time) (list []*planv1.ProbedGroup) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	missed := 0
-	for group, g := range w.groups {
+	for _, group := range slices.SortedFunc(maps.Keys(w.groups), netip.Addr.Compare) {
+		g := w.groups[group]
 		m := &planv1.ProbedGroup{Group: group.AsSlice(), EveryNanoseconds: int64(g.every), SendingNanoseconds: int64(now.Sub(g.since))}
 		if now.Sub(w.ticked) > mostStill {
 			m.SendingNanoseconds = 0
 		}
 		for _, s := range g.senders {
-			if s.missed && missed < mostMissed {
+			if s.missed {
 				m.Missed = append(m.Missed, &planv1.MissedSender{Vtep: s.uid, MissedNanoseconds: int64(now.Sub(s.at))})
-				missed++
 			}
 		}
 		slices.SortFunc(m.Missed, func(x, y *planv1.MissedSender) int { return cmp.Compare(x.Vtep, y.Vtep) })
+		m.Missed = m.Missed[:min(len(m.Missed), mostMissed-missed)] // the same ones each time
+		missed += len(m.Missed)
 		list = append(list, m)
 	}
-	slices.SortFunc(list, func(x, y *planv1.ProbedGroup) int { return slices.Compare(x.Group, y.Group) })
 	return list
 }
 

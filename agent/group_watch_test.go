@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,5 +127,40 @@ func TestGroupsAreProbed(t *testing.T) {
 	r.take(plan.NewNetwork(1, networkOf()))
 	if have := r.tables(); strings.Contains(have, entry) || strings.Contains(have, accepted) {
 		t.Errorf("after the group has gone:\n%s", have)
+	}
+}
+
+// TestMissedAreTheSame: of more senders than a report holds it names the same ones each time. Red when Said cuts before it sorts.
+func TestMissedAreTheSame(t *testing.T) {
+	w, now := newGroupWatch(), time.Unix(1_000_000, 0)
+	groups := map[netip.Addr]map[wire.MAC]string{}
+	for g := range 2 {
+		senders := map[wire.MAC]string{}
+		for i := range 80 {
+			senders[wire.MAC{2, 0, 0, 0, byte(g), byte(i)}] = fmt.Sprintf("h%02d", i)
+		}
+		groups[netip.AddrFrom4([4]byte{239, 1, 1, byte(g)})] = senders
+	}
+	w.Set(groups, now)
+	for range 60 {
+		now = now.Add(groupTick)
+		w.tick(now)
+	}
+	named := func() (all []string) {
+		for _, g := range w.Said(now) {
+			for _, m := range g.GetMissed() {
+				all = append(all, fmt.Sprint(g.GetGroup(), m.GetVtep()))
+			}
+		}
+		return all
+	}
+	first := named()
+	if len(first) != mostMissed {
+		t.Fatalf("%d are named, want %d", len(first), mostMissed)
+	}
+	for range 10 {
+		if again := named(); !slices.Equal(again, first) {
+			t.Fatalf("%v, and before %v", again, first)
+		}
 	}
 }

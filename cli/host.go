@@ -58,12 +58,20 @@ func hostList(a *app) *cobra.Command {
 // brief names the conditions for a listing; of `degraded` also what is wrong. The rest is in `weft host show`.
 func brief(conditions []*weftv1.Condition) string {
 	var list []string
+	times := map[string]int{}
 	for _, c := range conditions {
 		text := c.GetName()
 		if what, _, _ := strings.Cut(c.GetMessage(), ": "); text == "degraded" && what != "" {
 			text += ": " + what
 		}
-		list = append(list, text)
+		if times[text]++; times[text] == 1 {
+			list = append(list, text)
+		}
+	}
+	for i, text := range list {
+		if n := times[text]; n > 1 {
+			list[i] = fmt.Sprintf("%s (%d)", text, n)
+		}
 	}
 	return strings.Join(list, "; ")
 }

@@ -12,4 +12,9 @@ func TestBriefConditions(t *testing.T) {
 	if want := "degraded: kernel lane blocked; not applied"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
+	const name = "group not delivered"
+	got = brief([]*weftv1.Condition{{Name: name, Message: "h1"}, {Name: "silent"}, {Name: name, Message: "h2"}, {Name: name, Message: "h3"}})
+	if want := "group not delivered (3); silent"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 }

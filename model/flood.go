@@ -101,7 +101,8 @@ func (n *Network) validateFlood(r *refusals) {
 		case "", VTEPFloodCopy:
 		case VTEPFloodGroup:
 			if !s.Multicast() {
-				r.add(Errorf(Invalid, field, "leave it out, or set spec.flood to multicast", "the network uses no group"))
+				r.add(Errorf(Invalid, field, fmt.Sprintf("let it get copies first: `weft network vtep add %s %s --tenant %s --flood copy`, or set spec.flood to multicast", n.Name, v.VTEP, n.Tenant),
+					"VTEP %s is to receive the network's group, and the network uses no group", clip(v.VTEP)))
 			}
 		default:
 			r.add(Errorf(Invalid, field, "choose copy or group", "%q is not a way", clip(string(v.Flood))))
@@ -155,18 +156,29 @@ func ipVersion(a netip.Addr) string {
 }
 
 // noGroup are the ranges of multicast addresses that no router forwards, or that others own.
-var noGroup = [...]struct {
-	prefix netip.Prefix
-	what   string
-}{
+var noGroup = append([]groupRange{
 	{netip.MustParsePrefix("224.0.0.0/24"), "224.0.0.0/24, which no router forwards (RFC 5771)"},
-	{netip.MustParsePrefix("ff00::/16"), "reserved (RFC 4291, section 2.7)"},
-	{netip.MustParsePrefix("ff01::/16"), "of the scope of one interface, ff01::/16"},
-	{netip.MustParsePrefix("ff02::/16"), "of the scope of one link, ff02::/16"},
-	{netip.MustParsePrefix("ff11::/16"), "of the scope of one interface, ff11::/16"},
-	{netip.MustParsePrefix("ff12::/16"), "of the scope of one link, ff12::/16"},
 	{netip.MustParsePrefix("232.0.0.0/8"), "for one source only, 232.0.0.0/8 (RFC 4607): weft joins groups for any source"},
 	{netip.MustParsePrefix("ff30::/12"), "for one source only, ff3x::/32 (RFC 4607): weft joins groups for any source"},
+}, narrowScopes()...)
+
+type groupRange struct {
+	prefix netip.Prefix
+	what   string
+}
+
+// narrowScopes are the scopes of IPv6 groups that no router forwards, with whatever flags: RFC 4291, section 2.7.
+func narrowScopes() (list []groupRange) {
+	const reserved = "reserved (RFC 4291, section 2.7)"
+	for flags := range byte(16) {
+		for _, narrow := range []struct {
+			scope byte
+			what  string
+		}{{0, reserved}, {1, "of the scope of one interface"}, {2, "of the scope of one link"}, {0xf, reserved}} {
+			list = append(list, groupRange{netip.PrefixFrom(netip.AddrFrom16([16]byte{0xff, flags<<4 | narrow.scope}), 16), narrow.what})
+		}
+	}
+	return list
 }
 
 // ValidateGroup refuses an address that floods cannot be sent to.

@@ -21,7 +21,7 @@ func TestValidateFlood(t *testing.T) {
 	for group, why := range map[string]string{
 		"10.0.0.1": "not a multicast address", "fd00::1": "not a multicast address", "224.0.0.251": "no router forwards", "ff02::1": "one link",
 		"ff12::1": "one link", "ff01::1": "one interface", "232.1.1.1": "one source", "ff35::1": "one source", "::ffff:239.1.2.3": "IPv6 form",
-		"ff05::1%eth0": "zone", "ff00::1": "reserved",
+		"ff05::1%eth0": "zone", "ff00::1": "reserved", "ff10::1": "reserved", "ff70::1": "reserved", "ff0f::1": "reserved", "ff71::1": "one interface", "ff72::1": "one link",
 	} {
 		refused(t, network(FloodMulticast, group).Validate(), "spec.group: "+why)
 	}

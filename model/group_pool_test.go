@@ -26,7 +26,7 @@ func TestValidateGroupPool(t *testing.T) {
 		{"224.0.0.1", "224.0.1.0", "spec.first: no router forwards"},
 		{"224.0.1.0", "239.1.0.1", "spec.last: one source"}, // both ends are fine, 232.0.0.0/8 is between
 		{"ff05::1", "ff02::1", "spec.last: one link"},
-		{"ff10::1", "ff15::1", "spec.last: one interface"},
+		{"ff05::1", "ff11::1", "spec.last: one interface"},
 	} {
 		refused(t, groupPool("p", c.first, c.last, 0).Validate(), c.want)
 	}

@@ -19,8 +19,8 @@ type floodStep struct {
 }
 
 // carryFloods takes the networks whose way to flood changes one step on: senders change when every host with a member has joined, and groups are left
-// when every sender has changed. A host that is away is waited for, whatever it takes: it floods, and is flooded, as it was. When all have
-// joined the underlay still needs a moment to bring the group to them; Limits.Join is for that.
+// when every sender has changed. A host that is away is waited for, whatever it takes: it floods, and is flooded, as it was. Not so on the way to
+// copies, which each host takes as it is. When all have joined the underlay still needs a moment to bring the group to them; Limits.Join is for that.
 func (a *api) carryFloods(ctx context.Context, since map[model.UID]floodStep) {
 	now := a.now()
 	var due []*model.Network
@@ -32,7 +32,8 @@ func (a *api) carryFloods(ctx context.Context, since map[model.UID]floodStep) {
 		}
 		for n := range w.FloodsChange() {
 			members := a.view.members(n.UID)
-			if len(a.unready(w, n, members)) > 0 {
+			toCopies := n.Alloc.Flood.Sends.IsValid() && !n.Alloc.Flood.Group.IsValid()
+			if !toCopies && len(a.unready(w, n, members)) > 0 {
 				delete(since, n.UID)
 				continue
 			}
@@ -126,8 +127,8 @@ func fanOut(w *model.World, n *model.Network, members []model.UID) uint32 {
 			count++
 		}
 	}
-	if !group.IsValid() {
-		count = max(0, others-1) // all but the sender
+	if !group.IsValid() || count == others {
+		count = max(0, others-1) // all but the sender; also where no host has the group's IP version
 	} else {
 		count++
 	}

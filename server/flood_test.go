@@ -125,3 +125,39 @@ func TestUndelivered(t *testing.T) {
 	says(c, time.Minute)
 	eventually(t, "it is delivered again", func() bool { return network() == "" && host(a) == "" && host(c) == "" })
 }
+
+// TestCopiesWaitForNobody: on the way to copies no host is waited for, as each takes them as it is; the group is left only when all have changed. And a group of
+// an IP version that no host has is a copy to each. Red when carryFloods waits for unready on that way, or fanOut counts the group.
+func TestCopiesWaitForNobody(t *testing.T) {
+	f := ownServer(t, Config{Limits: Limits{Join: time.Millisecond}})
+	fleet := watchedFleet(t, f, "away", 3)
+	for i, h := range fleet[1:] {
+		name := []string{"q", "r"}[i]
+		ok(t, f.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: "away", Name: name, Spec: &weftv1.PortSpec{Network: "blue"}})
+		ok(t, h.agent.Bind, &planv1.BindRequest{Tenant: "away", Port: name})
+	}
+	network := func() *weftv1.Network {
+		return ok(t, f.networks.GetNetwork, &weftv1.GetNetworkRequest{Tenant: "away", Name: "blue"})
+	}
+	set := func(spec *weftv1.NetworkSpec) {
+		ok(t, f.networks.UpdateNetwork, &weftv1.UpdateNetworkRequest{Tenant: "away", Name: "blue", Revision: network().Meta.Revision, Spec: spec})
+	}
+	const group = "ff05::77:1" // the fleet has IPv4 addresses
+	set(&weftv1.NetworkSpec{Flood: weftv1.FloodMethod_FLOOD_METHOD_MULTICAST, Group: group})
+	eventually(t, "floods go to the group", func() bool {
+		f.clock.advance(time.Second)
+		return network().GetStatus().GetGroup() == group
+	})
+	if n := network().GetStatus().GetFanOut(); n != 2 {
+		t.Errorf("fan-out %d, want a copy to each of 2", n)
+	}
+	fleet[2].hangUp()
+	eventually(t, "one is away", func() bool { return f.duty(t, fleet[2]).GetState() != weftv1.HostState_HOST_STATE_READY })
+	set(&weftv1.NetworkSpec{})
+	eventually(t, "floods go as copies", func() bool { return network().GetStatus().GetGroup() == "" })
+	f.clock.advance(time.Hour)
+	f.afterSweeps(t)
+	if joined := network().GetStatus().GetJoinedGroups(); len(joined) != 1 || joined[0] != group {
+		t.Errorf("%v is joined while a host that is away may send to the group", joined)
+	}
+}
