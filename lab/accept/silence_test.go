@@ -21,6 +21,7 @@ import (
 // (host_answers is never set).
 func TestSilentVTEP(t *testing.T) {
 	f := ownLab(t, lab.Config{Name: "silent"})
+	up := time.Now()
 	hosts := []string{"h1", "h2", "h3"}
 	for round, cut := range []string{"h2", "h1", "h3"} {
 		seen := map[string]int{}
@@ -79,12 +80,12 @@ func TestSilentVTEP(t *testing.T) {
 			}
 		}
 	}
-	t.Run("agent", f.agentOfASilentHost)
+	t.Run("agent", func(t *testing.T) { f.agentOfASilentHost(t, up) })
 }
 
 // agentOfASilentHost: a host that is to be declared dead when it is silent is not while only its agent is gone, and its workloads go on; when its
-// uplinks go too, it is.
-func (f *fixture) agentOfASilentHost(t *testing.T) {
+// uplinks go too, it is. up is since when the server is: it declares nobody dead at first (comeBack of server).
+func (f *fixture) agentOfASilentHost(t *testing.T, up time.Time) {
 	f.must(t, "tenant", "create", "acme")
 	f.must(t, "network", "create", "blue", "--tenant", "acme", "--subnet", "10.1.0.0/24")
 	var w []*workload // they go with the lab: a dead host gives nothing back
@@ -103,8 +104,8 @@ func (f *fixture) agentOfASilentHost(t *testing.T) {
 	eventually(t, "the server shows that h2's agent is silent", func() (bool, string) {
 		return f.hostCondition(t, "h2", "agent-silent") != "", f.must(t, "host", "list")
 	})
-	// Longer than a host may be silent (Limits.Silent).
-	for began := time.Now(); time.Since(began) < 8*time.Second; time.Sleep(200 * time.Millisecond) {
+	// Longer than comeBack, and then than a host may be silent (Limits.Silent).
+	for began := time.Now(); time.Since(began) < 8*time.Second || time.Since(up) < 38*time.Second; time.Sleep(500 * time.Millisecond) {
 		if got := f.hostCondition(t, "h2", "silent"); got != "" {
 			t.Fatalf("h2 runs without an agent, and is called silent: %s", got)
 		}

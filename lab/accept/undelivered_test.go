@@ -49,7 +49,7 @@ func TestGroupNotDelivered(t *testing.T) {
 	// stays wants those named and no others, for longer than it takes to miss somebody.
 	stays := func(what string, want ...string) {
 		t.Helper()
-		for end := time.Now().Add(25 * time.Second); time.Now().Before(end); {
+		for end := time.Now().Add(21 * time.Second); time.Now().Before(end); {
 			flood()
 			if have := named(network...); !slices.Equal(have, want) {
 				t.Fatalf("%s: named are %v, want %v", what, have, want)
