@@ -46,10 +46,11 @@ func TestGroupNotDelivered(t *testing.T) {
 		return list
 	}
 	network := []string{"network", "show", "blue", "--tenant", tenant}
-	// stays wants those named and no others, for longer than it takes to miss somebody.
-	stays := func(what string, want ...string) {
+	// stays wants those named and no others, for so long; enough is longer than it takes to miss somebody.
+	const enough, moment = 21 * time.Second, 4 * time.Second
+	stays := func(long time.Duration, what string, want ...string) {
 		t.Helper()
-		for end := time.Now().Add(21 * time.Second); time.Now().Before(end); {
+		for end := time.Now().Add(long); time.Now().Before(end); {
 			flood()
 			if have := named(network...); !slices.Equal(have, want) {
 				t.Fatalf("%s: named are %v, want %v", what, have, want)
@@ -90,7 +91,7 @@ func TestGroupNotDelivered(t *testing.T) {
 	}
 	heal := func() { t.Helper(); inSwitch("delete table bridge cut") }
 
-	stays("nothing is wrong")
+	stays(enough, "nothing is wrong")
 	misses := func(receiver, sender string) string {
 		return receiver + " does not receive what " + sender + " sends to " + group
 	}
@@ -98,7 +99,7 @@ func TestGroupNotDelivered(t *testing.T) {
 	cut(`oifname "to-h3"`)
 	both := []string{misses("h3", "h1"), misses("h3", "h2")}
 	becomes("that h3 receives nothing is named", both...)
-	stays("h3 receives nothing", both...)
+	stays(moment, "h3 receives nothing", both...)
 	for host, want := range map[string][]string{"h1": {both[0]}, "h2": {both[1]}, "h3": both} {
 		if have := named("host", "show", host); !slices.Equal(have, want) {
 			t.Errorf("host show %s names %v, want %v", host, have, want)
@@ -116,10 +117,10 @@ func TestGroupNotDelivered(t *testing.T) {
 	if err := f.KillAgent(limited(t), "h1"); err != nil {
 		t.Fatal(err)
 	}
-	stays("an agent is away")
+	stays(enough, "an agent is away")
 	if err := f.StartAgent("h1"); err != nil {
 		t.Fatal(err)
 	}
 	f.agentBack(t, "h1")
-	stays("the agent is back")
+	stays(moment, "the agent is back")
 }
