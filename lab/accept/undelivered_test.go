@@ -122,5 +122,5 @@ func TestGroupNotDelivered(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.agentBack(t, "h1")
-	stays(moment, "the agent is back")
+	stays(enough, "the agent is back")
 }
