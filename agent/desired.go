@@ -157,9 +157,8 @@ func (r *Reconciler) claimed(key datapath.FDBKey, c *claim) (datapath.FDBEntry, 
 }
 
 // wantAccepts is who may send packets of a VNI: its members but this host, its externals, and for the OAM network
-// every host. Where the network learns, it is with the VTEP's number.
-func (r *Reconciler) wantAccepts(vni wire.VNI) map[datapath.Accept]datapath.VTEPID {
-	want := map[datapath.Accept]datapath.VTEPID{}
+// every host. Where the network learns, it is with the VTEP's number. They are put into an empty map.
+func (r *Reconciler) wantAccepts(vni wire.VNI, want map[datapath.Accept]datapath.VTEPID) {
 	n := r.view.nets[r.view.byVNI[vni]]
 	add := func(uid string) {
 		v := r.view.vteps[uid]
@@ -184,7 +183,7 @@ func (r *Reconciler) wantAccepts(vni wire.VNI) map[datapath.Accept]datapath.VTEP
 				}
 			}
 		}
-		return want
+		return
 	}
 	if n != nil {
 		for _, addr := range r.unlisted[n.uid].addrs() {
@@ -197,7 +196,6 @@ func (r *Reconciler) wantAccepts(vni wire.VNI) map[datapath.Accept]datapath.VTEP
 			add(e.vtep)
 		}
 	}
-	return want
 }
 
 // wantPort is the entry of an attached port's interface. why is empty when the port should be open, and else says

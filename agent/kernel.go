@@ -56,7 +56,7 @@ type tables struct {
 	nets  map[wire.VNI]datapath.Network
 	fdb   byMAC[spot]
 	// neighbours are the addresses that are answered for.
-	neighbours map[datapath.NeighbourKey]datapath.Neighbour
+	neighbours byIP[answer]
 	accepts    map[wire.VNI]map[datapath.Accept]datapath.VTEPID
 	groups     map[datapath.Group]bool
 	ports      map[uint32]datapath.Port
@@ -69,7 +69,7 @@ func dump(k Kernel) (*tables, error) {
 		vteps:      map[datapath.VTEPID]datapath.VTEP{},
 		nets:       map[wire.VNI]datapath.Network{},
 		fdb:        byMAC[spot]{},
-		neighbours: map[datapath.NeighbourKey]datapath.Neighbour{},
+		neighbours: byIP[answer]{},
 		accepts:    map[wire.VNI]map[datapath.Accept]datapath.VTEPID{},
 		groups:     map[datapath.Group]bool{},
 		ports:      map[uint32]datapath.Port{},
@@ -101,7 +101,7 @@ func dump(k Kernel) (*tables, error) {
 		return nil, err
 	}
 	for _, n := range neighbours {
-		t.neighbours[n.NeighbourKey] = n
+		t.neighbours.put(n.NeighbourKey, answerOf(n))
 	}
 	accepts, err := k.Teachers()
 	if err != nil {

@@ -5,17 +5,67 @@ import (
 	"slices"
 
 	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/wire"
 )
 
 // Neighbours: who has which address of a network, as far as the plan says so for certain. docs/decisions/0011-neighbours.md
 
+// byIP is something by a network's address. A network without an entry has no map.
+type byIP[V any] map[wire.VNI]map[netip.Addr]V
+
+func (b byIP[V]) get(key datapath.NeighbourKey) (v V, ok bool) {
+	v, ok = b[key.VNI][key.IP]
+	return v, ok
+}
+
+func (b byIP[V]) put(key datapath.NeighbourKey, v V) { b.of(key.VNI, 1)[key.IP] = v }
+
+func (b byIP[V]) drop(key datapath.NeighbourKey) {
+	of := b[key.VNI]
+	if delete(of, key.IP); len(of) == 0 {
+		delete(b, key.VNI)
+	}
+}
+
+// of is a network's map; a new one has room for so many.
+func (b byIP[V]) of(vni wire.VNI, room int) map[netip.Addr]V {
+	of := b[vni]
+	if of == nil {
+		of = make(map[netip.Addr]V, room)
+		b[vni] = of
+	}
+	return of
+}
+
+// answer is whom the kernel answers for: a neighbour without its key.
+type answer struct {
+	mac         wire.MAC
+	router, ask bool
+}
+
+func answerOf(n datapath.Neighbour) answer { return answer{n.MAC, n.Router, n.Ask} }
+
 // holders are the ports that may have an address.
 type holders struct {
-	// owner has it in its list, and others that only a bad plan has.
-	owner  string
+	// owner has it in its list.
+	owner string
+	// rivals, if any, may have it too.
+	rivals *rivals
+}
+
+type rivals struct {
+	// others have it in their lists, which only a bad plan does.
 	others []string
 	// paired may say that they have it, by an allowed pair.
 	paired map[string]bool
+}
+
+// rival makes room for them.
+func (h *holders) rival() *rivals {
+	if h.rivals == nil {
+		h.rivals = &rivals{paired: map[string]bool{}}
+	}
+	return h.rivals
 }
 
 // addressesOf are a port's own, and those of its pairs.
@@ -109,35 +159,27 @@ func (v *view) answers(n *network) datapath.Neighbours {
 	return a
 }
 
-// holdersOf makes room for an address.
-func (v *view) holdersOf(key datapath.NeighbourKey) *holders {
-	h := v.addresses[key]
-	if h == nil {
-		h = &holders{}
-		v.addresses[key] = h
-	}
-	return h
-}
-
 func (v *view) claimAddresses(n *network, p *port, d *dirty) {
 	own, paired := addressesOf(p)
 	for _, a := range own {
 		key := datapath.NeighbourKey{VNI: n.vni, IP: a}
-		if h := v.holdersOf(key); h.owner == "" {
+		switch h, _ := v.addresses.get(key); h.owner {
+		case p.uid:
+		case "":
 			h.owner = p.uid
-		} else if h.owner != p.uid {
-			h.others = append(h.others, p.uid)
+			v.addresses.put(key, h)
+		default:
+			h.rival().others = append(h.rival().others, p.uid)
+			v.addresses.put(key, h)
 		}
-		d.neighbours[key] = true
+		d.touchAddress(key)
 	}
 	for _, a := range paired {
 		key := datapath.NeighbourKey{VNI: n.vni, IP: a}
-		h := v.holdersOf(key)
-		if h.paired == nil {
-			h.paired = map[string]bool{}
-		}
-		h.paired[p.uid] = true
-		d.neighbours[key] = true
+		h, _ := v.addresses.get(key)
+		h.rival().paired[p.uid] = true
+		v.addresses.put(key, h)
+		d.touchAddress(key)
 	}
 }
 
@@ -145,67 +187,93 @@ func (v *view) unclaimAddresses(n *network, p *port, d *dirty) {
 	own, paired := addressesOf(p)
 	for _, a := range slices.Concat(own, paired) {
 		key := datapath.NeighbourKey{VNI: n.vni, IP: a}
-		h := v.addresses[key]
-		if h == nil {
+		h, ok := v.addresses.get(key)
+		if !ok {
 			continue
 		}
 		if h.owner == p.uid {
 			h.owner = ""
 		}
-		h.others = slices.DeleteFunc(h.others, func(uid string) bool { return uid == p.uid })
-		if h.owner == "" && len(h.others) > 0 {
-			h.owner, h.others = h.others[0], h.others[1:]
-		}
-		if delete(h.paired, p.uid); h.owner == "" && len(h.paired) == 0 {
-			delete(v.addresses, key)
-		}
-		d.neighbours[key] = true
-	}
-}
-
-// touchAddresses marks all of a network.
-func (v *view) touchAddresses(n *network, d *dirty) {
-	for uid := range v.inNet[n.uid] {
-		if p := v.ports[uid]; p != nil {
-			own, paired := addressesOf(p)
-			for _, a := range slices.Concat(own, paired) {
-				d.neighbours[datapath.NeighbourKey{VNI: n.vni, IP: a}] = true
+		if r := h.rivals; r != nil {
+			delete(r.paired, p.uid)
+			r.others = slices.DeleteFunc(r.others, func(uid string) bool { return uid == p.uid })
+			if h.owner == "" && len(r.others) > 0 {
+				h.owner, r.others = r.others[0], r.others[1:]
+			}
+			if len(r.others)+len(r.paired) == 0 {
+				h.rivals = nil
 			}
 		}
+		if h == (holders{}) {
+			v.addresses.drop(key)
+		} else {
+			v.addresses.put(key, h)
+		}
+		d.touchAddress(key)
 	}
 }
 
 // wantNeighbour is who is answered for an address. Where the plan leaves it open (another port may take the address over, its own has
 // several MACs) everybody asks. An address that leads nowhere, as its port is bound to no host, is one that nobody knows.
-func (r *Reconciler) wantNeighbour(key datapath.NeighbourKey) (datapath.Neighbour, bool) {
-	want := datapath.Neighbour{NeighbourKey: key}
-	h, n := r.view.addresses[key], r.view.nets[r.view.byVNI[key.VNI]]
-	if h == nil || n == nil || n.floods {
-		return want, false
+func (r *Reconciler) wantNeighbour(n *network, key datapath.NeighbourKey, h holders) (answer, bool) {
+	if h == (holders{}) || n == nil || n.floods {
+		return answer{}, false
 	}
 	p := r.view.ports[h.owner]
-	if p == nil || len(h.others)+len(h.paired) > 0 || len(p.macs) != 1 {
-		want.Ask = true
-		return want, true
+	if p == nil || h.rivals != nil || len(p.macs) != 1 {
+		return answer{ask: true}, true
 	}
-	if _, ok := r.wantFDB(datapath.FDBKey{VNI: key.VNI, MAC: p.macs[0]}); !ok {
-		return want, false
+	at := datapath.FDBKey{VNI: key.VNI, MAC: p.macs[0]}
+	c, ok := r.view.claims.get(at)
+	if !ok || c.port != p.uid { // another port has the MAC
+		return answer{}, false
 	}
-	if c := r.view.claimOf(datapath.FDBKey{VNI: key.VNI, MAC: p.macs[0]}); c.port != p.uid {
-		return want, false // another port has the MAC
+	if _, ok := r.claimed(at, c); !ok {
+		return answer{}, false
 	}
-	want.MAC, want.Router = p.macs[0], p.forwarding
-	return want, true
+	if len(r.failed.fdb) > 0 && r.failed.fdb[at] != nil {
+		return answer{}, false // nothing would get there
+	}
+	return answer{mac: p.macs[0], router: p.forwarding}, true
+}
+
+// neighbourWriter compares, and collects what is to be written, and what nothing asks for any more.
+type neighbourWriter struct {
+	r    *Reconciler
+	put  []datapath.Neighbour
+	gone []datapath.NeighbourKey
+}
+
+// compareAll compares every address that a network has or should have.
+func (w *neighbourWriter) compareAll(vni wire.VNI) {
+	n := w.r.view.nets[w.r.view.byVNI[vni]]
+	held, have := w.r.view.addresses[vni], w.r.tables.neighbours[vni]
+	for ip, h := range held {
+		was, known := have[ip]
+		w.compare(n, datapath.NeighbourKey{VNI: vni, IP: ip}, h, was, known)
+	}
+	for ip, was := range have {
+		if _, ok := held[ip]; !ok {
+			w.compare(n, datapath.NeighbourKey{VNI: vni, IP: ip}, holders{}, was, true)
+		}
+	}
+}
+
+func (w *neighbourWriter) compare(n *network, key datapath.NeighbourKey, h holders, have answer, known bool) {
+	want, ok := w.r.wantNeighbour(n, key, h)
+	switch {
+	case ok && (!known || have != want):
+		w.put = append(w.put, datapath.Neighbour{NeighbourKey: key, MAC: want.mac, Router: want.router, Ask: want.ask})
+		return
+	case !ok && known:
+		w.gone = append(w.gone, key)
+	}
+	delete(w.r.failed.neighbours, key)
 }
 
 // putNeighbours writes what is new or differs, once the FDB has the MACs. It returns what nothing asks for any more, to be deleted before
 // the FDB entries are.
 func (r *Reconciler) putNeighbours(d *dirty) (gone []datapath.NeighbourKey) {
-	for vni := range d.fdbOf {
-		if n := r.view.nets[r.view.byVNI[vni]]; n != nil {
-			r.view.touchAddresses(n, d)
-		}
-	}
 	for vni, macs := range d.fdb {
 		for n := range macs {
 			p := r.view.ports[r.view.claimOf(datapath.FDBKey{VNI: vni, MAC: n.mac()}).port]
@@ -213,39 +281,39 @@ func (r *Reconciler) putNeighbours(d *dirty) (gone []datapath.NeighbourKey) {
 				continue
 			}
 			for _, ip := range p.ips {
-				d.neighbours[datapath.NeighbourKey{VNI: vni, IP: ip.Addr().Unmap()}] = true
+				d.touchAddress(datapath.NeighbourKey{VNI: vni, IP: ip.Addr().Unmap()})
 			}
 		}
 	}
-	var put []datapath.Neighbour
+	w := neighbourWriter{r: r}
+	for vni := range d.fdbOf {
+		w.compareAll(vni)
+	}
+	for vni := range d.neighboursOf {
+		if !d.fdbOf[vni] {
+			w.compareAll(vni)
+		}
+	}
 	for key := range d.neighbours {
-		want, ok := r.wantNeighbour(key)
-		if ok && !want.Ask && r.failed.fdb[datapath.FDBKey{VNI: key.VNI, MAC: want.MAC}] != nil {
-			ok = false // nothing would get there
-		}
-		have, known := r.tables.neighbours[key]
-		switch {
-		case !ok:
-			delete(r.failed.neighbours, key)
-			if known {
-				gone = append(gone, key)
-			}
-		case !known || have != want:
-			put = append(put, want)
-		default:
+		h, _ := r.view.addresses.get(key)
+		have, known := r.tables.neighbours.get(key)
+		w.compare(r.view.nets[r.view.byVNI[key.VNI]], key, h, have, known)
+	}
+	for key := range r.failed.neighbours {
+		if _, claimed := r.view.addresses.get(key); !claimed {
 			delete(r.failed.neighbours, key)
 		}
 	}
-	batch(put, r.kernel.PutNeighbours, func(n datapath.Neighbour, err error) {
+	batch(w.put, r.kernel.PutNeighbours, func(n datapath.Neighbour, err error) {
 		if err != nil {
 			r.failed.neighbours[n.NeighbourKey] = err
 			return
 		}
 		delete(r.failed.neighbours, n.NeighbourKey)
-		r.tables.neighbours[n.NeighbourKey] = n
+		r.tables.neighbours.of(n.VNI, max(1, len(r.view.addresses[n.VNI])))[n.IP] = answerOf(n)
 		r.writes++
 	})
-	return gone
+	return w.gone
 }
 
 func (r *Reconciler) deleteNeighbours(gone []datapath.NeighbourKey) {
@@ -256,6 +324,6 @@ func (r *Reconciler) deleteNeighbours(gone []datapath.NeighbourKey) {
 		}
 		r.deleted++
 		r.writes++
-		delete(r.tables.neighbours, key)
+		r.tables.neighbours.drop(key)
 	})
 }

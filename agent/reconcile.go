@@ -76,17 +76,28 @@ const mostFailures = 256
 
 // NewReconciler starts with no plan, no attachments and no knowledge of the kernel: call Load, Adopt and Flush.
 func NewReconciler(k Kernel, self string, end datapath.Local, log *slog.Logger) *Reconciler {
-	return &Reconciler{
+	r := &Reconciler{
 		kernel: k, self: self, local: end, view: newView(), locals: map[string]*local{}, fast: map[string]fastPath{}, log: log,
 		checker: plan.NewChecker(self, plan.Features()), contested: map[string]change{}, doubts: map[plan.Key]string{},
 		unlisted: map[string]*unlisted{}, ids: map[string]datapath.VTEPID{}, uids: map[datapath.VTEPID]string{}, portIDs: map[string]datapath.PortID{},
-		dirty: newDirty(), ended: func(string, datapath.PortID) {},
+		ended: func(string, datapath.PortID) {},
 		failed: failures{
 			vteps: map[string]error{}, nets: map[wire.VNI]error{}, accepts: map[datapath.Accept]error{}, sources: map[wire.VNI]error{},
 			groups: map[datapath.Group]error{}, joins: map[netip.Addr]error{},
 			fdb: map[datapath.FDBKey]error{}, neighbours: map[datapath.NeighbourKey]error{}, ports: map[string]error{},
 		},
 	}
+	r.dirty = r.newDirty()
+	return r
+}
+
+// newDirty marks ports only where they concern this host's interfaces. Most of a plan's are elsewhere.
+func (r *Reconciler) newDirty() *dirty {
+	d := newDirty()
+	d.concerns = func(uid string) bool {
+		return r.locals[uid] != nil || r.portIDs[uid] != 0 || r.failed.ports[uid] != nil
+	}
+	return d
 }
 
 // change is one resource of an update in decoded form; a nil value is a removal.
@@ -100,6 +111,7 @@ type change struct {
 
 // Apply takes an update of the plan in. Nothing is written before Flush.
 func (r *Reconciler) Apply(changes []change) {
+	r.view.expect(len(changes))
 	for _, c := range changes {
 		if c.value == nil {
 			r.view.remove(c.kind, c.uid, r.dirty)
@@ -203,7 +215,7 @@ func (r *Reconciler) Load() error {
 // Dirty reports whether Flush has something to compare.
 func (r *Reconciler) Dirty() bool {
 	d := r.dirty
-	return d.all || len(d.vteps)+len(d.nets)+len(d.accepts)+len(d.fdb)+len(d.fdbOf)+len(d.neighbours)+len(d.ports)+len(d.portsOf) > 0
+	return d.all || len(d.vteps)+len(d.nets)+len(d.accepts)+len(d.fdb)+len(d.fdbOf)+len(d.neighbours)+len(d.neighboursOf)+len(d.ports)+len(d.portsOf) > 0
 }
 
 // Flush writes the difference. What could not be written stands in Errors and is tried again by Retry.
@@ -245,7 +257,7 @@ func (r *Reconciler) Retry() {
 		}
 	}
 	for key := range r.failed.neighbours {
-		r.dirty.neighbours[key] = true
+		r.dirty.touchAddress(key)
 	}
 	for uid := range r.failed.ports {
 		r.dirty.ports[uid] = true
@@ -266,11 +278,11 @@ func (r *Reconciler) anyFailed() bool {
 // pass is one way through the stages.
 func (r *Reconciler) pass() {
 	d := r.dirty
-	r.dirty = newDirty()
+	r.dirty = r.newDirty()
 	r.expand(d)
 	r.holdPorts(d)
 	r.putVTEPs(d)
-	r.putAccepts(d)
+	refused := r.putAccepts(d)
 	r.putGroups(d)
 	r.attachPorts(d)
 	r.putSources(d)
@@ -284,7 +296,7 @@ func (r *Reconciler) pass() {
 	r.deleteSources(d)
 	r.detachPorts(d)
 	r.deleteGroups(d)
-	r.deleteAccepts(d)
+	r.deleteAccepts(refused)
 	r.deleteVTEPs(d)
 }
 
@@ -370,11 +382,11 @@ func (r *Reconciler) expandAll(d *dirty) {
 	for mac := range r.tables.fdb[wire.OAMVNI] {
 		d.touch(datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac.mac()})
 	}
-	for key := range r.view.addresses {
-		d.neighbours[key] = true
+	for vni := range r.view.addresses {
+		d.touchAddresses(vni)
 	}
-	for key := range r.tables.neighbours {
-		d.neighbours[key] = true
+	for vni := range r.tables.neighbours {
+		d.touchAddresses(vni)
 	}
 	for mac := range r.oam.groups {
 		d.touch(datapath.FDBKey{VNI: wire.OAMVNI, MAC: mac})
@@ -424,7 +436,7 @@ func (r *Reconciler) Errors() []*planv1.ResourceError {
 		}
 	}
 	for key, err := range r.failed.neighbours {
-		if h := r.view.addresses[key]; h != nil && h.owner != "" {
+		if h, _ := r.view.addresses.get(key); h.owner != "" {
 			add(planv1.Kind_KIND_PORT, h.owner, "neighbour table, address %s: %v", key.IP, err)
 		} else {
 			add(planv1.Kind_KIND_NETWORK, r.view.byVNI[key.VNI], "neighbour table, address %s: %v", key.IP, err)

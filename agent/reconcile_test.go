@@ -145,7 +145,7 @@ func (w *world) tell(line string) {
 
 // members gives a network these members, whatever ports the story has there.
 func (w *world) members(network string, hosts []string) {
-	for r := range w.set.Scope(plan.NetworkScope(network)) {
+	for _, r := range slices.Collect(w.set.Scope(plan.NetworkScope(network))) {
 		if name, of, _ := strings.Cut(r.UID, " in "); of == network && !slices.Contains(hosts, name) {
 			w.gone = append(w.gone, w.set.Remove(r.Key()))
 		}

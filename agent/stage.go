@@ -105,13 +105,22 @@ func (r *Reconciler) number(uid string, want datapath.VTEP) datapath.VTEPID {
 	return id
 }
 
-func (r *Reconciler) putAccepts(d *dirty) {
+// putAccepts returns who is not accepted any more, to be deleted at the end; no stage in between changes who is.
+func (r *Reconciler) putAccepts(d *dirty) (gone []datapath.Accept) {
 	var put []datapath.Teacher
+	want := map[datapath.Accept]datapath.VTEPID{}
 	for vni := range d.accepts {
-		want := r.wantAccepts(vni)
+		clear(want)
+		r.wantAccepts(vni, want)
+		have := r.tables.accepts[vni]
 		for a, id := range want {
-			if have, there := r.tables.accepts[vni][a]; !there || have != id {
+			if is, there := have[a]; !there || is != id {
 				put = append(put, datapath.Teacher{Accept: a, VTEP: id})
+			}
+		}
+		for a := range have {
+			if _, ok := want[a]; !ok {
+				gone = append(gone, a)
 			}
 		}
 		for a := range r.failed.accepts {
@@ -129,6 +138,7 @@ func (r *Reconciler) putAccepts(d *dirty) {
 		r.tables.accept(a)
 		r.writes++
 	})
+	return gone
 }
 
 // wantSources are the prefixes from which a network takes unlisted VTEPs.
@@ -334,16 +344,7 @@ func (r *Reconciler) inKernel(uid string) bool {
 	return false
 }
 
-func (r *Reconciler) deleteAccepts(d *dirty) {
-	var gone []datapath.Accept
-	for vni := range d.accepts {
-		want := r.wantAccepts(vni)
-		for a := range r.tables.accepts[vni] {
-			if _, ok := want[a]; !ok {
-				gone = append(gone, a)
-			}
-		}
-	}
+func (r *Reconciler) deleteAccepts(gone []datapath.Accept) {
 	batch(gone, r.kernel.DeleteAccepts, func(a datapath.Accept, err error) {
 		if err != nil {
 			r.failed.accepts[a] = err

@@ -10,7 +10,7 @@ import (
 // would join it with the other of a host that chose differently.
 func (r *Reconciler) changesOf(upserts, removed []*plan.Resource) []change {
 	others := r.checker.Apply(upserts, removed)
-	var list []change
+	list := make([]change, 0, len(upserts)+len(removed))
 	for _, res := range removed {
 		list = append(list, change{kind: res.Kind, uid: res.UID})
 		delete(r.contested, res.UID)

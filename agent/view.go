@@ -22,7 +22,7 @@ type view struct {
 	byVNI  map[wire.VNI]string
 	claims byMAC[*claim] // an entry is nowhere changed: a port's MACs share one
 	// addresses are those that ports say they have, or may have.
-	addresses map[datapath.NeighbourKey]*holders
+	addresses byIP[holders]
 	// open counts a network's ports of which not every address is known, by IP version: 4, 6.
 	open    map[string]*[2]int
 	atVTEP  map[string]map[string]bool // vtep uid -> port uids
@@ -91,6 +91,8 @@ type port struct {
 	bumLimit uint32
 	// place is where it is: what the plan says, or the flip in its place.
 	place, planned place
+	// claim is that to its MACs.
+	claim claim
 	// stale is the epoch of the resource when it is lower than the highest seen, and refused is what it says.
 	stale   int64
 	refused *place
@@ -156,8 +158,18 @@ func newView() *view {
 		flips:     map[string]flip{},
 		passing:   map[string]map[string]bool{},
 		routers:   map[string]map[string]bool{},
-		addresses: map[datapath.NeighbourKey]*holders{},
+		addresses: byIP[holders]{},
 		open:      map[string]*[2]int{},
+	}
+}
+
+// expect makes room for a first plan of so many resources, which are mostly ports.
+func (v *view) expect(resources int) {
+	if len(v.ports) == 0 {
+		v.ports = make(map[string]*port, resources)
+	}
+	if len(v.epochs) == 0 {
+		v.epochs = make(map[string]int64, resources)
 	}
 }
 
@@ -245,7 +257,8 @@ func decodeNetwork(uid string, m *planv1.Network) (*network, error) {
 
 func decodePort(uid string, m *planv1.Port) (*port, error) {
 	p := &port{
-		uid: uid, network: m.Network, tenant: m.TenantName, name: m.Name,
+		claim: claim{port: uid},
+		uid:   uid, network: m.Network, tenant: m.TenantName, name: m.Name,
 		unguarded: m.Unguarded, forwarding: m.Forwarding, fastPath: m.FastPath,
 		dhcpServer: m.DhcpServer, router: m.Router, hostname: cmp.Or(m.Hostname, m.Name),
 		bumLimit: min(m.BumLimit, datapath.MaxBUMLimit),
@@ -345,7 +358,7 @@ func (v *view) remove(kind planv1.Kind, uid string, d *dirty) {
 			unindex(v.inNet, p.network, uid)
 			v.leave(p, d)
 			v.endFlip(uid)
-			d.ports[uid] = true
+			d.touchPort(uid)
 		}
 	}
 }
@@ -413,7 +426,7 @@ func (v *view) putNetwork(n *network, d *dirty) {
 		d.touchAll(n.vni) // before its ports come, which need no marks then
 		v.claimPorts(n, d)
 	} else if old.floods != n.floods {
-		v.touchAddresses(n, d)
+		d.touchAddresses(n.vni)
 	}
 	v.claimNetwork(n, d)
 	v.touchNetwork(n, d)
@@ -447,7 +460,7 @@ func (v *view) putPort(p *port, d *dirty) {
 		v.leave(old, d)
 	}
 	v.claimPort(p, d)
-	d.ports[p.uid] = true
+	d.touchPort(p.uid)
 }
 
 // touchVTEP marks what depends on a VTEP: its entry, who is accepted, floods and the FDB entries that name it.
@@ -601,11 +614,10 @@ func (v *view) claimPort(p *port, d *dirty) {
 
 func (v *view) claimMACs(n *network, p *port, d *dirty) {
 	v.claimAddresses(n, p, d)
-	mine := &claim{port: p.uid}
 	for _, mac := range p.macs {
 		key := datapath.FDBKey{VNI: n.vni, MAC: mac}
 		if v.claimOf(key).port == "" {
-			v.claims.put(key, mine)
+			v.claims.put(key, &p.claim)
 		}
 		d.touch(key)
 	}
@@ -640,15 +652,17 @@ func (v *view) unclaimPort(p *port, d *dirty) {
 }
 
 func index(m map[string]map[string]bool, key, member string) {
-	if m[key] == nil {
-		m[key] = map[string]bool{}
+	in := m[key]
+	if in == nil {
+		in = map[string]bool{}
+		m[key] = in
 	}
-	m[key][member] = true
+	in[member] = true
 }
 
 func unindex(m map[string]map[string]bool, key, member string) {
-	delete(m[key], member)
-	if len(m[key]) == 0 {
+	in := m[key]
+	if delete(in, member); len(in) == 0 {
 		delete(m, key)
 	}
 }
@@ -662,15 +676,18 @@ type dirty struct {
 	fdb     byMAC[struct{}]
 	fdbOf   map[wire.VNI]bool // networks whose every FDB entry is; none of theirs is in fdb. Never the OAM network
 	// neighbours, beside those of the ports whose MACs are in fdb and of the networks in fdbOf.
-	neighbours map[datapath.NeighbourKey]bool
-	ports      map[string]bool
-	portsOf    map[string]bool // networks whose local ports are
+	neighbours   map[datapath.NeighbourKey]bool
+	neighboursOf map[wire.VNI]bool // networks whose every address is
+	ports        map[string]bool
+	portsOf      map[string]bool // networks whose local ports are
+	// concerns tells of a port that the plan brings or takes away whether it has to be marked; nil: all have.
+	concerns func(uid string) bool
 }
 
 func newDirty() *dirty {
 	return &dirty{
 		vteps: map[string]bool{}, nets: map[wire.VNI]bool{}, accepts: map[wire.VNI]bool{},
-		fdb: byMAC[struct{}]{}, fdbOf: map[wire.VNI]bool{}, neighbours: map[datapath.NeighbourKey]bool{}, ports: map[string]bool{}, portsOf: map[string]bool{},
+		fdb: byMAC[struct{}]{}, fdbOf: map[wire.VNI]bool{}, neighbours: map[datapath.NeighbourKey]bool{}, neighboursOf: map[wire.VNI]bool{}, ports: map[string]bool{}, portsOf: map[string]bool{},
 	}
 }
 
@@ -687,4 +704,21 @@ func (d *dirty) touch(key datapath.FDBKey) bool {
 func (d *dirty) touchAll(vni wire.VNI) {
 	d.fdbOf[vni] = true
 	delete(d.fdb, vni)
+}
+
+// touchAddress marks what is answered for one address, where its whole network is not marked.
+func (d *dirty) touchAddress(key datapath.NeighbourKey) {
+	if !d.fdbOf[key.VNI] && !d.neighboursOf[key.VNI] {
+		d.neighbours[key] = true
+	}
+}
+
+// touchAddresses marks all of a network.
+func (d *dirty) touchAddresses(vni wire.VNI) { d.neighboursOf[vni] = true }
+
+// touchPort marks one that the plan brings or takes away.
+func (d *dirty) touchPort(uid string) {
+	if d.concerns == nil || d.concerns(uid) {
+		d.ports[uid] = true
+	}
 }

@@ -3,7 +3,6 @@ package plan
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
@@ -34,42 +33,47 @@ type Checker struct {
 
 	found map[Key]finding
 	vnis  map[wire.VNI]map[string]struct{} // to the networks that have it
-	ports map[string]map[Key]struct{}      // VTEP to the ports reached through it
+	ports map[string]map[string]struct{}   // VTEP to the ports reached through it
 }
 
 // NewChecker is one for an agent that knows these features, and has taken nothing yet.
 func NewChecker(host string, features []string) *Checker {
 	return &Checker{
 		host: host, features: features,
-		found: map[Key]finding{}, vnis: map[wire.VNI]map[string]struct{}{}, ports: map[string]map[Key]struct{}{},
+		found: map[Key]finding{}, vnis: map[wire.VNI]map[string]struct{}{}, ports: map[string]map[string]struct{}{},
 	}
 }
 
 // Apply follows one step, or a whole set at start. It returns the keys of networks and ports whose Held changed by it,
 // beside those that the step itself names, sorted. Of a network that is listed, all ports are meant.
 func (c *Checker) Apply(upserts, removed []*Resource) []Key {
+	if len(c.found) == 0 {
+		c.found = make(map[Key]finding, len(upserts))
+	}
 	news := make([]finding, len(upserts))
-	named := make(map[Key]bool, len(upserts)+len(removed))
 	before := map[Key]string{}
 	for i, r := range upserts {
 		news[i] = inspect(r, c.host, c.features)
-		named[r.Key()] = true
-		c.neighbours(r.Key(), news[i].vni, before)
+		c.neighbours(r.Key(), news[i].vni(), before)
 	}
 	for _, r := range removed {
-		named[r.Key()] = true
 		c.neighbours(r.Key(), 0, before)
+	}
+	for _, list := range [][]*Resource{upserts, removed} {
+		for _, r := range list {
+			delete(before, r.Key())
+		}
 	}
 	for _, r := range removed {
 		c.forget(r.Key())
 	}
-	for _, f := range news {
-		c.forget(f.key)
-		c.learn(f)
+	for i, r := range upserts {
+		c.forget(r.Key())
+		c.learn(r.Key(), news[i])
 	}
 	var changed []Key
 	for k, was := range before {
-		if !named[k] && c.Held(k) != was {
+		if c.Held(k) != was {
 			changed = append(changed, k)
 		}
 	}
@@ -82,32 +86,43 @@ func (c *Checker) Apply(upserts, removed []*Resource) []Key {
 func (c *Checker) neighbours(k Key, vni wire.VNI, before map[Key]string) {
 	switch k.Kind {
 	case planv1.Kind_KIND_NETWORK:
-		for _, v := range []wire.VNI{vni, c.found[k].vni} {
+		for _, v := range []wire.VNI{vni, c.found[k].vni()} {
 			for uid := range c.vnis[v] {
 				n := Key{planv1.Kind_KIND_NETWORK, uid}
 				before[n] = c.Held(n)
 			}
 		}
 	case planv1.Kind_KIND_VTEP:
-		for p := range c.ports[k.UID] {
+		for uid := range c.ports[k.UID] {
+			p := Key{planv1.Kind_KIND_PORT, uid}
 			before[p] = c.Held(p)
 		}
 	}
 }
 
-func (c *Checker) learn(f finding) {
-	c.found[f.key] = f
-	if f.vni != 0 {
-		if c.vnis[f.vni] == nil {
-			c.vnis[f.vni] = map[string]struct{}{}
-		}
-		c.vnis[f.vni][f.key.UID] = struct{}{}
+func (c *Checker) learn(k Key, f finding) {
+	c.found[k] = f
+	if vni := f.vni(); vni != 0 {
+		enter(c.vnis, vni, k.UID)
 	}
 	if f.vtep != "" {
-		if c.ports[f.vtep] == nil {
-			c.ports[f.vtep] = map[Key]struct{}{}
-		}
-		c.ports[f.vtep][f.key] = struct{}{}
+		enter(c.ports, f.vtep, k.UID)
+	}
+}
+
+func enter[K comparable](index map[K]map[string]struct{}, at K, uid string) {
+	in := index[at]
+	if in == nil {
+		in = map[string]struct{}{}
+		index[at] = in
+	}
+	in[uid] = struct{}{}
+}
+
+func strike[K comparable](index map[K]map[string]struct{}, at K, uid string) {
+	in := index[at]
+	if delete(in, uid); len(in) == 0 {
+		delete(index, at)
 	}
 }
 
@@ -117,12 +132,8 @@ func (c *Checker) forget(k Key) {
 		return
 	}
 	delete(c.found, k)
-	if delete(c.vnis[f.vni], k.UID); len(c.vnis[f.vni]) == 0 {
-		delete(c.vnis, f.vni)
-	}
-	if delete(c.ports[f.vtep], k); len(c.ports[f.vtep]) == 0 {
-		delete(c.ports, f.vtep)
-	}
+	strike(c.vnis, f.vni(), k.UID)
+	strike(c.ports, f.vtep, k.UID)
 }
 
 // Held is why a network, port or VTEP must not be applied, or "". What is not in the plan is not held. A port does not
@@ -134,10 +145,10 @@ func (c *Checker) Held(k Key) string {
 		return ""
 	case f.wrong != "":
 		return f.wrong
-	case c.Contested(k.UID) && k.Kind == planv1.Kind_KIND_NETWORK:
+	case k.Kind == planv1.Kind_KIND_NETWORK && c.Contested(k.UID):
 		// Which of them is right cannot be known here, and frames that arrive with the VNI may be of either: none is
 		// applied, so that two tenants never meet.
-		return fmt.Sprintf("VNI %d is that of %d networks in the plan", f.vni, len(c.vnis[f.vni]))
+		return fmt.Sprintf("VNI %d is that of %d networks in the plan", f.vni(), len(c.vnis[f.vni()]))
 	case f.vtep != "":
 		v := Key{planv1.Kind_KIND_VTEP, f.vtep}
 		if _, ok := c.found[v]; !ok {
@@ -153,7 +164,7 @@ func (c *Checker) Held(k Key) string {
 // Contested reports whether the VNI of a network is that of another network in the plan too. Unlike a resource that is wrong in
 // itself, of which the last good one may stay, none of them may.
 func (c *Checker) Contested(network string) bool {
-	vni := c.found[Key{planv1.Kind_KIND_NETWORK, network}].vni
+	vni := c.found[Key{planv1.Kind_KIND_NETWORK, network}].vni()
 	return vni != 0 && len(c.vnis[vni]) > 1
 }
 
@@ -165,12 +176,15 @@ func (c *Checker) Problems() []Problem {
 			out = append(out, Problem{k, why, true})
 			continue
 		}
-		for _, uid := range f.vteps {
+		if f.names == nil {
+			continue
+		}
+		for _, uid := range f.names.vteps {
 			if _, ok := c.found[Key{planv1.Kind_KIND_VTEP, uid}]; !ok {
 				out = append(out, Problem{k, fmt.Sprintf("it names VTEP %s, which is not in the plan", uid), false})
 			}
 		}
-		for _, uid := range f.networks {
+		for _, uid := range f.names.networks {
 			if _, ok := c.found[Key{planv1.Kind_KIND_NETWORK, uid}]; !ok {
 				out = append(out, Problem{k, fmt.Sprintf("it names network %s, which is not in the plan", uid), false})
 			}
@@ -185,7 +199,7 @@ func (c *Checker) Problems() []Problem {
 // Check is Problems of a whole set.
 func Check(s *Set, host string, features []string) []Problem {
 	c := NewChecker(host, features)
-	c.Apply(slices.Collect(maps.Values(s.resources)), nil)
+	c.Apply(slices.Collect(s.All()), nil)
 	return c.Problems()
 }
 

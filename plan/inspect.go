@@ -3,41 +3,54 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/wire"
 )
 
-// finding is what one resource says that matters to others, and what is wrong with it in itself.
+// finding is what one resource says that matters to others, and what is wrong with it in itself. There is one of each port: it is small.
 type finding struct {
-	key   Key
 	wrong string
-	vni   wire.VNI // of a network
 	// vtep is what a port must be reached through.
 	vtep string
+	// names are of a host or a network.
+	names *names
+}
+
+type names struct {
+	network wire.VNI // of a network
 	// vteps are what else is named: without one of them the rest still works.
 	vteps    []string
 	networks []string // of a host
 }
 
+// vni is a network's; 0 of anything else.
+func (f finding) vni() wire.VNI {
+	if f.names == nil {
+		return 0
+	}
+	return f.names.network
+}
+
 // inspect looks at one resource alone. What it finds wrong is the first thing.
 func inspect(r *Resource, host string, features []string) finding {
-	f := finding{key: r.Key()}
+	var f finding
 	m, err := r.Decode()
 	if err == nil {
 		switch m := m.(type) {
 		case *planv1.Host:
-			f.vteps, f.networks = m.GetVteps(), m.GetNetworks()
+			f.names = &names{vteps: m.GetVteps(), networks: m.GetNetworks()}
 			if m.GetVtep() != "" {
-				f.vteps = append(f.vteps[:len(f.vteps):len(f.vteps)], m.GetVtep())
+				f.names.vteps = append(slices.Clip(m.GetVteps()), m.GetVtep())
 			}
 			if host != "" && m.GetUid() != host {
 				err = fmt.Errorf("it is another host than %s", host)
 			}
 		case *planv1.Network:
-			f.vni = wire.VNI(m.GetVni())
+			f.names = &names{network: wire.VNI(m.GetVni())}
 			for _, e := range m.GetExternal() {
-				f.vteps = append(f.vteps, e.GetVtep())
+				f.names.vteps = append(f.names.vteps, e.GetVtep())
 			}
 			err = inspectNetwork(m)
 		case *planv1.Port:

@@ -20,8 +20,8 @@ type Digest struct {
 
 // Toggle puts a resource in, or takes one out that is in: the two are one operation.
 func (d *Digest) toggle(k Key, hash [sha256.Size]byte, step int) {
-	b := make([]byte, 0, 4+2+len(k.UID)+sha256.Size)
-	b = binary.BigEndian.AppendUint32(b, uint32(k.Kind))
+	var room [128]byte
+	b := binary.BigEndian.AppendUint32(room[:0], uint32(k.Kind))
 	b = append(b, '/')
 	b = append(b, k.UID...)
 	b = append(b, '/')
@@ -44,18 +44,24 @@ func (d Digest) Matches(m *planv1.ScopeDigest) bool {
 
 // Set is resources by key, with every scope's digest kept up to date. It is not safe for concurrent use.
 type Set struct {
-	resources map[Key]*Resource
+	resources map[Key]member
 	scopes    map[string]*scopeSet
 }
 
+// member is a resource and its place in its scope's list.
+type member struct {
+	*Resource
+	at int
+}
+
 type scopeSet struct {
-	resources map[Key]*Resource
+	resources []*Resource
 	digest    Digest
 }
 
 // NewSet is a set of these resources.
 func NewSet(resources ...*Resource) *Set {
-	s := &Set{resources: map[Key]*Resource{}, scopes: map[string]*scopeSet{}}
+	s := &Set{resources: make(map[Key]member, len(resources)), scopes: map[string]*scopeSet{}}
 	for _, r := range resources {
 		s.Put(r)
 	}
@@ -66,13 +72,13 @@ func NewSet(resources ...*Resource) *Set {
 func (s *Set) Len() int { return len(s.resources) }
 
 // Get finds a resource, or nil.
-func (s *Set) Get(k Key) *Resource { return s.resources[k] }
+func (s *Set) Get(k Key) *Resource { return s.resources[k].Resource }
 
 // Put takes a resource in, in the place of one with the same key. It reports whether the set's content changed: the same
 // octets in the same scope are no change, and the resource that was there stays.
 func (s *Set) Put(r *Resource) bool {
 	k := r.Key()
-	if old := s.resources[k]; old != nil {
+	if old := s.resources[k].Resource; old != nil {
 		if old.Scope == r.Scope && old.Hash == r.Hash && slices.Equal(old.Requires, r.Requires) {
 			return false
 		}
@@ -80,24 +86,38 @@ func (s *Set) Put(r *Resource) bool {
 	}
 	sc := s.scopes[r.Scope]
 	if sc == nil {
-		sc = &scopeSet{resources: map[Key]*Resource{}}
+		sc = &scopeSet{}
 		s.scopes[r.Scope] = sc
 	}
-	s.resources[k] = r
-	sc.resources[k] = r
+	s.resources[k] = member{r, len(sc.resources)}
+	sc.resources = append(sc.resources, r)
 	sc.digest.toggle(k, r.Hash, +1)
 	return true
 }
 
+// expect makes room for a first plan of so many resources.
+func (s *Set) expect(resources int) {
+	if len(s.resources) == 0 {
+		s.resources = make(map[Key]member, resources)
+	}
+}
+
 // Remove takes a resource out; it returns what was there, or nil.
 func (s *Set) Remove(k Key) *Resource {
-	old := s.resources[k]
-	if old == nil {
+	gone, ok := s.resources[k]
+	if !ok {
 		return nil
 	}
+	old := gone.Resource
 	delete(s.resources, k)
 	sc := s.scopes[old.Scope]
-	delete(sc.resources, k)
+	last := len(sc.resources) - 1
+	if moved := sc.resources[last]; moved != old {
+		sc.resources[gone.at] = moved
+		s.resources[moved.Key()] = member{moved, gone.at}
+	}
+	sc.resources[last] = nil
+	sc.resources = sc.resources[:last]
 	sc.digest.toggle(k, old.Hash, -1)
 	if len(sc.resources) == 0 {
 		delete(s.scopes, old.Scope)
@@ -106,22 +126,30 @@ func (s *Set) Remove(k Key) *Resource {
 }
 
 // All yields every resource, in no order.
-func (s *Set) All() iter.Seq[*Resource] { return maps.Values(s.resources) }
+func (s *Set) All() iter.Seq[*Resource] {
+	return func(yield func(*Resource) bool) {
+		for _, m := range s.resources {
+			if !yield(m.Resource) {
+				return
+			}
+		}
+	}
+}
 
-// Scope yields the resources of one scope, in no order.
+// Scope yields the resources of one scope, in no order. The set must not change meanwhile.
 func (s *Set) Scope(scope string) iter.Seq[*Resource] {
 	sc := s.scopes[scope]
 	if sc == nil {
 		return func(func(*Resource) bool) {}
 	}
-	return maps.Values(sc.resources)
+	return slices.Values(sc.resources)
 }
 
 // Kind yields the resources of one kind, in no order. It looks at all of them.
 func (s *Set) Kind(kind planv1.Kind) iter.Seq[*Resource] {
 	return func(yield func(*Resource) bool) {
-		for k, r := range s.resources {
-			if k.Kind == kind && !yield(r) {
+		for k, m := range s.resources {
+			if k.Kind == kind && !yield(m.Resource) {
 				return
 			}
 		}
@@ -154,7 +182,7 @@ func (s *Set) Equal(o *Set) bool {
 		return false
 	}
 	for k, r := range s.resources {
-		if q := o.resources[k]; q == nil || q.Scope != r.Scope || q.Hash != r.Hash {
+		if q := o.Get(k); q == nil || q.Scope != r.Scope || q.Hash != r.Hash {
 			return false
 		}
 	}

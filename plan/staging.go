@@ -174,13 +174,12 @@ func (s *Staging) stage(m *planv1.Resource) error {
 	if r.Kind == planv1.Kind_KIND_HOST && s.host != "" && r.UID != s.host {
 		return fmt.Errorf("%s is another host", r.Key())
 	}
-	if s.pending.upserts[r.Key()] != nil {
-		return fmt.Errorf("%s is twice in one update", r.Key())
-	}
 	if s.pending.upserts == nil {
 		s.pending.upserts = map[Key]*Resource{}
 	}
-	s.pending.upserts[r.Key()] = r
+	if s.pending.upserts[r.Key()] = r; len(s.pending.upserts) == len(s.pending.order) {
+		return fmt.Errorf("%s is twice in one update", r.Key())
+	}
 	s.pending.order = append(s.pending.order, r)
 	return nil
 }
@@ -202,21 +201,29 @@ func (s *Staging) commit() (*Step, error) {
 	for _, r := range gone {
 		step.Removed = append(step.Removed, s.set.Remove(r.Key()))
 	}
-	for _, r := range p.order {
-		if s.set.Put(r) {
-			step.Upserts = append(step.Upserts, r)
+	if len(p.order) > 0 {
+		step.Upserts = make([]*Resource, 0, len(p.order))
+		s.set.expect(len(p.order))
+	}
+	for rank := range ranks {
+		for _, r := range p.order {
+			if rankOf(r.Kind) == rank && s.set.Put(r) {
+				step.Upserts = append(step.Upserts, r)
+			}
 		}
 	}
-	slices.SortStableFunc(step.Upserts, func(a, b *Resource) int { return cmp.Compare(rank(a.Kind), rank(b.Kind)) })
 	slices.SortFunc(step.Removed, func(a, b *Resource) int {
-		return cmp.Or(cmp.Compare(rank(b.Kind), rank(a.Kind)), cmp.Compare(a.UID, b.UID))
+		return cmp.Or(cmp.Compare(rankOf(b.Kind), rankOf(a.Kind)), cmp.Compare(a.UID, b.UID))
 	})
 	s.storeID, s.revision, s.pending = p.storeID, p.revision, nil
 	return step, nil
 }
 
-// rank orders kinds so that what is named comes before what names it.
-func rank(k planv1.Kind) int {
+// ranks is how many there are.
+const ranks = 4
+
+// rankOf orders kinds so that what is named comes before what names it.
+func rankOf(k planv1.Kind) int {
 	switch k {
 	case planv1.Kind_KIND_VTEP:
 		return 0
@@ -285,8 +292,12 @@ func (s *Staging) checkNetworks(gone []*Resource) error {
 			mark(&lost, r.Scope)
 		}
 	}
+	found := "" // the scope that the one before was in: mostly that of the next
 	for _, r := range s.pending.order {
 		if r.Kind != planv1.Kind_KIND_PORT {
+			continue
+		}
+		if r.Scope == found {
 			continue
 		}
 		_, uid, _ := SplitScope(r.Scope)
@@ -294,6 +305,7 @@ func (s *Staging) checkNetworks(gone []*Resource) error {
 		if s.pending.upserts[k] == nil && (s.set.Get(k) == nil || away[k]) {
 			return fmt.Errorf("%s is in network %s, which is not in the plan", r.Key(), uid)
 		}
+		found = r.Scope
 	}
 	for _, scope := range slices.Sorted(maps.Keys(lost)) {
 		for r := range s.set.Scope(scope) {
