@@ -5,12 +5,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"time"
 
 	"connectrpc.com/connect"
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/api/gen/plan/v1/planv1connect"
 	"github.com/weftnet/weft/plan/stream"
+	"github.com/weftnet/weft/trust"
 )
 
 // direct is an agent's stream with no HTTP between it and TLS. Its guards are made for requests, so it goes in as one: as the request of the
@@ -62,6 +64,7 @@ func (g *guard) directOr(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
+		g.hold(r.Context())
 		ctx, err := g.admit(r.Context(), r.Header, planv1connect.AgentServiceStreamProcedure, nil)
 		if err == nil {
 			err = g.api.talk(ctx, d)
@@ -70,6 +73,26 @@ func (g *guard) directOr(next http.Handler) http.Handler {
 			d.End(reasonOf(err))
 		}
 	})
+}
+
+// holdPatience is how long an agent's stream waits for the first world, before it is told that there is none yet.
+const holdPatience = 30 * time.Second
+
+// hold keeps a host's stream until there is a world, where no other server could serve it: a fleet that is told to come again costs a server that
+// starts a handshake for each agent, again and again.
+func (g *guard) hold(ctx context.Context) {
+	c := connectionOf(ctx)
+	if _, host := trust.PeerHost(c.tls); !host || len(g.api.cfg.EtcdEndpoints) > 0 || g.api.view.ready() == nil {
+		return
+	}
+	enough := time.NewTimer(holdPatience)
+	defer enough.Stop()
+	select {
+	case <-g.api.view.loaded:
+	case <-enough.C:
+	case <-g.api.stopping.Done():
+	case <-ctx.Done():
+	}
 }
 
 // reasonOf is what an agent is told of the end of its stream.

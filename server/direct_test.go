@@ -1,13 +1,18 @@
 package server
 
 import (
+	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
+	"github.com/weftnet/weft/model"
 	"github.com/weftnet/weft/plan/stream"
 	"github.com/weftnet/weft/trust"
 )
@@ -128,5 +133,44 @@ func (f *fixture) answerTo(t *testing.T, id *trust.HostIdentity, m *planv1.Agent
 		if _, err := s.Receive(); err != nil {
 			return err
 		}
+	}
+}
+
+// TestHeldStreams: a host's stream waits for the first world where this is the only server, and nobody else's does, nor any where another server
+// could serve it. Red when hold does not look at the certificate or at the store, or returns at once.
+func TestHeldStreams(t *testing.T) {
+	host := &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{{URIs: []*url.URL{{Scheme: "weft", Host: "host", Path: "/h1"}}}}}}
+	if _, ok := trust.PeerHost(host); !ok {
+		t.Fatal("the certificate is no host's")
+	}
+	for _, c := range []struct {
+		name      string
+		tls       *tls.ConnectionState
+		endpoints []string
+		waits     time.Duration
+	}{
+		{"a host, the only server", host, nil, 7 * time.Second},
+		{"a host, a cluster", host, []string{"etcd1"}, 0},
+		{"a stranger", &tls.ConnectionState{}, nil, 0},
+		{"a host, and no world comes", host, nil, holdPatience},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := &guard{api: &api{cfg: Config{EtcdEndpoints: c.endpoints}, view: newView(), stopping: t.Context()}}
+				if c.waits != holdPatience {
+					time.AfterFunc(7*time.Second, func() { g.api.view.load(model.NewWorld("s")) })
+				}
+				began := time.Now()
+				g.hold(context.WithValue(t.Context(), connectionKey{}, connection{tls: c.tls}))
+				if got := time.Since(began); got != c.waits {
+					t.Errorf("held for %s, want %s", got, c.waits)
+				}
+				g.api.view.load(model.NewWorld("s")) // nobody waits any more
+				g.hold(context.WithValue(t.Context(), connectionKey{}, connection{tls: c.tls}))
+				if got := time.Since(began); got != c.waits {
+					t.Errorf("held for %s with a world, want %s", got, c.waits)
+				}
+			})
+		})
 	}
 }

@@ -22,6 +22,8 @@ type view struct {
 	published model.Revision
 	// unready is why no world was loaded yet; nil from the first one on.
 	unready error
+	// loaded is closed with the first world.
+	loaded chan struct{}
 	// advanced is closed and replaced at each publish.
 	advanced chan struct{}
 
@@ -45,6 +47,7 @@ type addresses struct {
 func newView() *view {
 	v := &view{advanced: make(chan struct{}), compiler: compile.New()}
 	v.load(model.NewWorld(""))
+	v.loaded = make(chan struct{})
 	v.unready = errors.New("the server is starting and has not loaded the store yet")
 	return v
 }
@@ -54,6 +57,9 @@ func (v *view) load(w *model.World) compile.Output {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.world = w
+	if v.unready != nil {
+		close(v.loaded)
+	}
 	v.published, v.unready = 0, nil
 	v.addresses = map[model.UID]addresses{}
 	v.tokens = map[string]*model.APIToken{}
