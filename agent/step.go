@@ -9,23 +9,27 @@ import (
 // share a VNI are all left out until one has it alone: frames that arrive with it may be of either, and a host that chose one
 // would join it with the other of a host that chose differently.
 func (r *Reconciler) changesOf(upserts, removed []*plan.Resource) []change {
-	others := r.checker.Apply(upserts, removed)
+	others, features := r.checker.Apply(upserts, removed), plan.Features()
 	list := make([]change, 0, len(upserts)+len(removed))
 	for _, res := range removed {
 		list = append(list, change{kind: res.Kind, uid: res.UID})
 		delete(r.contested, res.UID)
 		delete(r.doubts, res.Key())
 	}
-	for _, res := range upserts {
-		value, err := decode(res)
+	values, errs := make([]any, len(upserts)), make([]error, len(upserts))
+	plan.Each(upserts, func(i int, res *plan.Resource) {
+		values[i], errs[i] = decode(res)
 		res.Forget()
+	})
+	for i, res := range upserts {
+		value, err := values[i], errs[i]
 		if err != nil {
 			r.view.broken[res.Key()] = err.Error()
 			continue
 		}
 		delete(r.view.broken, res.Key())
 		r.doubt(res.Key())
-		c := change{kind: res.Kind, uid: res.UID, value: value, lacks: plan.Missing(res, plan.Features())}
+		c := change{kind: res.Kind, uid: res.UID, value: value, lacks: plan.Missing(res, features)}
 		if delete(r.contested, res.UID); c.kind == planv1.Kind_KIND_NETWORK && r.checker.Contested(c.uid) {
 			c = r.contest(c)
 		}

@@ -52,8 +52,8 @@ func (c *Checker) Apply(upserts, removed []*Resource) []Key {
 	}
 	news := make([]finding, len(upserts))
 	before := map[Key]string{}
+	Each(upserts, func(i int, r *Resource) { news[i] = inspect(r, c.host, c.features) })
 	for i, r := range upserts {
-		news[i] = inspect(r, c.host, c.features)
 		c.neighbours(r.Key(), news[i].vni(), before)
 	}
 	for _, r := range removed {

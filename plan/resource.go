@@ -3,7 +3,9 @@ package plan
 import (
 	"crypto/sha256"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 
@@ -174,6 +176,30 @@ func (r *Resource) Decode() (proto.Message, error) {
 		return nil, fmt.Errorf("%s: decode its body: %w", r.Key(), err)
 	}
 	return m, nil
+}
+
+// many is from how many resources on it is worth to look at them on several cores.
+const many = 4096
+
+// Each calls look for every resource, in no order, and from several goroutines if they are many.
+func Each(list []*Resource, look func(i int, r *Resource)) {
+	shares := 1
+	if len(list) >= many {
+		shares = runtime.GOMAXPROCS(0)
+	}
+	var all sync.WaitGroup
+	for s := 1; s < shares; s++ {
+		all.Go(func() { eachOf(list, s, shares, look) })
+	}
+	eachOf(list, 0, shares, look)
+	all.Wait()
+}
+
+// eachOf is one share of several.
+func eachOf(list []*Resource, share, shares int, look func(i int, r *Resource)) {
+	for i := share * len(list) / shares; i < (share+1)*len(list)/shares; i++ {
+		look(i, list[i])
+	}
 }
 
 // Host is the body of a resource of kind host, or nil.
