@@ -24,7 +24,7 @@ const (
 	dialTimeout  = 3 * time.Second
 	callTimeout  = 10 * time.Second
 	firstBackoff = 100 * time.Millisecond
-	lastBackoff  = 5 * time.Second
+	lastBackoff  = 3 * time.Second
 	// A server that went away without a word is found after pingEvery and pingPatience: one that is busy answers later than usual.
 	pingEvery    = 3 * time.Second
 	pingPatience = 4 * time.Second
