@@ -26,7 +26,7 @@ func (a *api) conduct(ctx context.Context) {
 	ctx = store.WithActor(ctx, "server")
 	tick := time.NewTicker(a.cfg.Limits.Sweep)
 	defer tick.Stop()
-	floods, lost := map[model.UID]floodStep{}, map[undelivered]bool{}
+	floods, lost := map[model.UID]floodStep{}, map[deaf]bool{}
 	since, silent := map[model.UID]sighting{}, map[model.UID]time.Time{}
 	for {
 		advanced, changed := a.view.advances(), a.heard.changes()

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,7 +76,7 @@ func TestReceiversOfAGroup(t *testing.T) {
 }
 
 // TestUndelivered: who misses a sender that sends is named with it, at the network and at both hosts, and nobody else; not when the sender does not say that
-// it sends, or has only begun, or its last report is old. Red when undelivered leaves any of these out.
+// it sends, or has only begun, or its last report is old. Who misses several senders is named alone. Red when undelivered or undeliveredAt leaves any of these out.
 func TestUndelivered(t *testing.T) {
 	f := ownServer(t, Config{})
 	fleet := watchedFleet(t, f, "lost", 3)
@@ -122,6 +123,11 @@ func TestUndelivered(t *testing.T) {
 	eventually(t, "what was said long ago says nothing of now", func() bool { return network() == "" })
 	says(a, time.Minute)
 	eventually(t, "it is named again", func() bool { return network() == want })
+	says(b, time.Minute)
+	says(c, time.Minute, a, b)
+	eventually(t, "who misses several has the fault with itself", func() bool {
+		return strings.Count(network(), "\n") == 2 && strings.Count(host(c), "\n") == 2 && host(a) == "" && host(b) == ""
+	})
 	says(c, time.Minute)
 	eventually(t, "it is delivered again", func() bool { return network() == "" && host(a) == "" && host(c) == "" })
 }

@@ -173,7 +173,7 @@ func (a *api) hostStatus(w *model.World, h *model.Host, silent silence, lost []u
 	}
 	out.State = weftv1.HostState_HOST_STATE_READY
 	out.Conditions = append(out.Conditions, hostConditions(w, h, said)...)
-	out.Conditions = append(out.Conditions, conditionsOf(w, lost, func(u undelivered) bool { return u.receiver == h.UID || u.sender == h.UID })...)
+	out.Conditions = append(out.Conditions, undeliveredAt(w, lost, h.UID)...)
 	if len(out.Conditions) > 0 {
 		out.State = weftv1.HostState_HOST_STATE_DEGRADED
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
@@ -83,20 +84,48 @@ func (u undelivered) text(w *model.World) string {
 	return fmt.Sprintf("%s does not receive what %s sends to %s", w.HostName(u.receiver), w.HostName(u.sender), u.group)
 }
 
-// tellUndelivered logs what has come and gone since the last time.
-func (a *api) tellUndelivered(before map[undelivered]bool) {
+// undeliveredAt are the conditions of a host: what it misses, and what of its own is missed. Who misses several senders has the fault with itself, and
+// says nothing of them.
+func undeliveredAt(w *model.World, list []undelivered, host model.UID) []*weftv1.Condition {
+	misses := map[deaf]int{}
+	for _, u := range list {
+		misses[u.deaf()]++
+	}
+	return conditionsOf(w, list, func(u undelivered) bool {
+		return u.receiver == host || u.sender == host && misses[u.deaf()] == 1
+	})
+}
+
+// deaf is a host that misses senders of a group.
+type deaf struct {
+	receiver model.UID
+	group    netip.Addr
+}
+
+func (u undelivered) deaf() deaf { return deaf{u.receiver, u.group} }
+
+// mostSenders are named in one line of the log.
+const mostSenders = 10
+
+// tellUndelivered logs who has begun to miss senders of a group since the last time, and who has ceased to.
+func (a *api) tellUndelivered(before map[deaf]bool) {
 	a.view.read(func(w *model.World) {
-		now := map[undelivered]bool{}
+		senders := map[deaf][]string{}
 		for _, u := range a.undelivered(w) {
-			if now[u] = true; !before[u] {
-				before[u] = true
-				a.log.Warn("the underlay does not deliver a group", "receiver", w.HostName(u.receiver), "sender", w.HostName(u.sender), "group", u.group)
-			}
+			senders[u.deaf()] = append(senders[u.deaf()], w.HostName(u.sender))
 		}
-		for u := range before {
-			if !now[u] {
-				delete(before, u)
-				a.log.Info("the underlay is not said to lose a group any more", "receiver", w.HostName(u.receiver), "sender", w.HostName(u.sender), "group", u.group)
+		for d, list := range senders {
+			if before[d] {
+				continue
+			}
+			before[d] = true
+			a.log.Warn("the underlay does not deliver a group", "receiver", w.HostName(d.receiver), "group", d.group, "senders", len(list),
+				"among them", strings.Join(list[:min(len(list), mostSenders)], ", "))
+		}
+		for d := range before {
+			if senders[d] == nil {
+				delete(before, d)
+				a.log.Info("the underlay is not said to lose a group any more", "receiver", w.HostName(d.receiver), "group", d.group)
 			}
 		}
 	})
