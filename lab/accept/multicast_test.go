@@ -103,12 +103,18 @@ func multicastFlood(t *testing.T, f *fixture, groups [2]string) {
 	f.agentBack(t, "h2")
 	settles("the agent is back, and a member still", groups[1], groups[1])
 
-	f.must(t, "network", "set", "blue", "--tenant", tenant, "--flood", "head-end")
+	f.must(t, "network", "set", "blue", "--tenant", tenant, "--flood", "head-end", "--wait")
+	if out := f.must(t, "network", "show", "blue", "--tenant", tenant); !strings.Contains(out, "head-end") {
+		t.Errorf("network set --wait came back before floods went as copies:\n%s", out)
+	}
 	settles("floods are copies again", "")
 	exactlyOnce(t, inbox, sent)
 	inbox.stop()
 
-	f.must(t, "network", "set", "blue", "--tenant", tenant, "--group", groups[0])
+	f.must(t, "network", "set", "blue", "--tenant", tenant, "--group", groups[0], "--wait")
+	if out := f.must(t, "network", "show", "blue", "--tenant", tenant); !strings.Contains(out, "group "+groups[0]) {
+		t.Errorf("network set --wait came back before floods went to the group:\n%s", out)
+	}
 	settles("floods go to the group again", groups[0], groups[0])
 	ctx, cancel := context.WithTimeout(context.Background(), inTime)
 	defer cancel()
