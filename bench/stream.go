@@ -99,7 +99,10 @@ func listen(b Workload) (int, error) {
 }
 
 func receive(listener int) (int64, time.Duration, error) {
-	fd, _, err := unix.Accept(listener)
+	fd, err := retry(func() (int, error) {
+		fd, _, err := unix.Accept(listener)
+		return fd, err
+	})
 	if err != nil {
 		return 0, 0, fmt.Errorf("accept the stream: %w", err)
 	}
@@ -130,8 +133,8 @@ func send(a, b Workload, length time.Duration, pace uint64) error {
 	defer unix.Close(fd)
 	err = errors.Join(
 		unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "cubic"),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 10}),
-		unix.Connect(fd, &unix.SockaddrInet4{Port: streamL4Port, Addr: b.Addr.As4()}))
+		unix.Connect(fd, &unix.SockaddrInet4{Port: streamL4Port, Addr: b.Addr.As4()}),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 10})) // after it: a signal breaks a wait with a limit
 	if err != nil {
 		return fmt.Errorf("connect %s to %s: %w", a.Addr, b.Addr, err)
 	}

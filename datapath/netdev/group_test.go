@@ -2,6 +2,7 @@ package netdev
 
 import (
 	"bytes"
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -68,6 +69,9 @@ func reporter(t *testing.T, fd int, group netip.Addr) netip.Addr {
 	buf := make([]byte, 1500)
 	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); {
 		n, err := unix.Read(fd, buf)
+		if errors.Is(err, unix.EINTR) { // a wait with a limit is not begun again by itself
+			continue
+		}
 		must(t, err)
 		if h, payload, err := wire.ParseIPv4(buf[:n]); err == nil && h.Protocol == igmp && bytes.Contains(payload, group.AsSlice()) {
 			return h.Src
