@@ -298,7 +298,7 @@ func (a *Agent) load(uid string) error {
 	for r := range snap.Set.All() {
 		all = append(all, r)
 	}
-	a.rec.Apply(a.rec.changesOf(all, nil))
+	a.rec.Take(all, nil)
 	a.dark, a.refusals, a.ended = map[string]time.Duration{}, map[string]refusedCommit{}, map[string]int64{}
 	a.followers, a.spoke = newFollowers(), map[string]int64{}
 	a.loadFlips()
@@ -482,7 +482,7 @@ func (a *Agent) take(u *planv1.Update) error {
 	}
 	a.changed++ // before what waits for the plan's being on the disk is looked at
 	if len(step.Upserts)+len(step.Removed) > 0 || first {
-		a.rec.Apply(a.rec.changesOf(step.Upserts, step.Removed))
+		a.rec.Take(step.Upserts, step.Removed)
 		a.rec.view.pruneEpochs()
 		if err := a.file.writeRecent(a.snapshot()); err != nil {
 			a.log.Error("the plan could not be written down before it is applied", "err", err)

@@ -144,13 +144,13 @@ func TestAMemberThatStaysIsNotTouched(t *testing.T) {
 		w.tell(line)
 	}
 	w.tell("port a in blue mac 1 at h3 draining h2 epoch 11")
-	w.rec.Apply(w.rec.changesOf(w.step, nil))
+	w.rec.Take(w.step, nil)
 	if d := w.rec.dirty; len(d.nets)+len(d.accepts)+len(d.portsOf) != 0 {
 		t.Errorf("the commit touches networks %v, accepts %v, ports of %v", d.nets, d.accepts, d.portsOf)
 	}
 	w.step = nil
 	w.tell("port a in blue mac 1 at h3 epoch 12")
-	w.rec.Apply(w.rec.changesOf(w.step, nil))
+	w.rec.Take(w.step, nil)
 	if d := w.rec.dirty; !d.nets[5001] || !d.accepts[5001] {
 		t.Error("the end of the drain does not take its source out of the network")
 	}

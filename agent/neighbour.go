@@ -97,7 +97,10 @@ func (p *port) claims() (list []datapath.Claim) {
 // opens says of IPv4 and IPv6 whether the port may have addresses that the plan does not name.
 func (p *port) opens() (open [2]bool) {
 	open = [2]bool{true, true}
-	for _, c := range p.claims() {
+	for _, ip := range p.ips {
+		open[family(ip.Addr().Unmap())] = false
+	}
+	for _, c := range p.allowed {
 		if c.IP.IsValid() {
 			open[family(c.IP)] = false
 		}

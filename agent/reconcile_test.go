@@ -43,7 +43,7 @@ func newWorld(t testing.TB) *world {
 func (w *world) restart(epochs map[string]int64) {
 	w.rec = NewReconciler(w.kernel, "h1", thisEnd, slog.New(slog.DiscardHandler))
 	maps.Copy(w.rec.view.epochs, epochs)
-	w.rec.Apply(w.rec.changesOf(slices.Collect(w.set.All()), nil))
+	w.rec.Take(slices.Collect(w.set.All()), nil)
 	if err := w.rec.Load(); err != nil {
 		w.t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func (w *world) put(r *plan.Resource) {
 
 // flush applies what was told since the last one.
 func (w *world) flush() {
-	w.rec.Apply(w.rec.changesOf(w.step, w.gone))
+	w.rec.Take(w.step, w.gone)
 	w.step, w.gone = nil, nil
 	w.rec.Flush()
 }

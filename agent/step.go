@@ -1,47 +1,77 @@
 package agent
 
 import (
+	"sync"
+
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/plan"
 )
 
+// Take takes a step of the plan in. Nothing is written before Flush. What can be done at once is, when there is much of it.
+func (r *Reconciler) Take(upserts, removed []*plan.Resource) {
+	changes, doubt := r.changesOf(upserts, removed)
+	atOnce(len(upserts), doubt, func() { r.Apply(changes) })
+}
+
+// many is from how many resources on two things are done at once.
+const many = 1000
+
+func atOnce(resources int, one, other func()) {
+	if resources < many {
+		one()
+		other()
+		return
+	}
+	var beside sync.WaitGroup
+	beside.Go(one)
+	other()
+	beside.Wait()
+}
+
 // changesOf decodes what a step brings. A resource that cannot be understood leaves the last good one in place. Networks that
 // share a VNI are all left out until one has it alone: frames that arrive with it may be of either, and a host that chose one
-// would join it with the other of a host that chose differently.
-func (r *Reconciler) changesOf(upserts, removed []*plan.Resource) []change {
-	others, features := r.checker.Apply(upserts, removed), plan.Features()
-	list := make([]change, 0, len(upserts)+len(removed))
+// would join it with the other of a host that chose differently. What it returns besides notes what the plan lacks.
+func (r *Reconciler) changesOf(upserts, removed []*plan.Resource) (list []change, doubt func()) {
+	var others []plan.Key
+	values, errs := make([]any, len(upserts)), make([]error, len(upserts))
+	atOnce(len(upserts), func() { others = r.checker.Apply(upserts, removed) }, func() {
+		plan.Each(upserts, func(i int, res *plan.Resource) { values[i], errs[i] = decode(res) })
+	})
+	list = make([]change, 0, len(upserts)+len(removed))
 	for _, res := range removed {
 		list = append(list, change{kind: res.Kind, uid: res.UID})
 		delete(r.contested, res.UID)
 		delete(r.doubts, res.Key())
 	}
-	values, errs := make([]any, len(upserts)), make([]error, len(upserts))
-	plan.Each(upserts, func(i int, res *plan.Resource) {
-		values[i], errs[i] = decode(res)
-		res.Forget()
-	})
+	features := plan.Features()
 	for i, res := range upserts {
-		value, err := values[i], errs[i]
-		if err != nil {
+		res.Forget()
+		if err := errs[i]; err != nil {
 			r.view.broken[res.Key()] = err.Error()
 			continue
 		}
 		delete(r.view.broken, res.Key())
-		r.doubt(res.Key())
-		c := change{kind: res.Kind, uid: res.UID, value: value, lacks: plan.Missing(res, features)}
+		c := change{kind: res.Kind, uid: res.UID, value: values[i], lacks: plan.Missing(res, features)}
 		if delete(r.contested, res.UID); c.kind == planv1.Kind_KIND_NETWORK && r.checker.Contested(c.uid) {
 			c = r.contest(c)
 		}
 		list = append(list, c)
 	}
 	for _, key := range others {
-		r.doubt(key)
 		if key.Kind == planv1.Kind_KIND_NETWORK {
 			list = append(list, r.contestedNow(key.UID)...)
 		}
 	}
-	return list
+	return list, func() {
+		for i, res := range upserts {
+			if errs[i] == nil {
+				r.doubt(res.Key())
+			}
+		}
+		for _, key := range others {
+			r.doubt(key)
+		}
+	}
 }
 
 // contest keeps a network aside; what it returns takes it out of the view, where its ports stay, held.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -157,13 +158,22 @@ func (h *testHost) dropped(reason DropReason, source netip.Addr) (n, bySource ui
 	return n, bySource
 }
 
-// kernelCount reads a counter of the host's kernel: "IpExt InNoRoutes" of IPv4, "Ip6ReasmReqds" of IPv6, "up0 rx_otherhost_dropped" of an interface.
-func (h *testHost) kernelCount(name string) (n uint64) {
+// kernelCount is a counter of the host's kernel: "IpExt InNoRoutes" of IPv4, "Ip6ReasmReqds" of IPv6, "up0 rx_otherhost_dropped" of an interface.
+func (h *testHost) kernelCount(name string) uint64 {
 	h.t.Helper()
-	group, field, two := strings.Cut(name, " ")
-	if strings.HasPrefix(field, "rx_") {
+	if group, field, _ := strings.Cut(name, " "); strings.HasPrefix(field, "rx_") {
 		return h.linkCount(group, field)
 	}
+	n, ok := h.kernelCounts()[name]
+	if !ok {
+		h.t.Fatalf("the kernel has no counter %s", name)
+	}
+	return n
+}
+
+// kernelCounts are all of a host's, and what the machine's cores had no room for.
+func (h *testHost) kernelCounts() map[string]uint64 {
+	h.t.Helper()
 	var text string
 	must(h.t, h.ns.Run(func() error {
 		for _, file := range []string{"snmp", "netstat", "snmp6"} {
@@ -175,26 +185,34 @@ func (h *testHost) kernelCount(name string) (n uint64) {
 		}
 		return nil
 	}))
+	counts := map[string]uint64{}
+	note := func(name, value string, base int) {
+		if n, err := strconv.ParseUint(value, base, 64); err == nil { // Tcp MaxConn is -1
+			counts[name] += n
+		}
+	}
 	var names []string
 	for line := range strings.Lines(text) {
 		words := strings.Fields(line)
-		value := -1
+		group, two := strings.CutSuffix(words[0], ":")
 		switch {
-		case !two && words[0] == name:
-			value = 1
-		case words[0] == group+":" && names == nil:
+		case !two:
+			note(words[0], words[1], 10)
+		case names == nil:
 			names = words // a line of names, then one of numbers
-		case words[0] == group+":":
-			value = slices.Index(names, field)
-		}
-		if value > 0 {
-			_, err := fmt.Sscan(words[value], &n)
-			must(h.t, err)
-			return n
+		default:
+			for i, name := range names[1:] {
+				note(group+" "+name, words[i+1], 10)
+			}
+			names = nil
 		}
 	}
-	h.t.Fatalf("the kernel has no counter %s", name)
-	return 0
+	b, err := os.ReadFile("/proc/net/softnet_stat")
+	must(h.t, err)
+	for line := range strings.Lines(string(b)) {
+		note("the machine's softnet dropped", strings.Fields(line)[1], 16)
+	}
+	return counts
 }
 
 // TestForged sends forged tunnel packets of every kind, and honest ones all the while: none of the forged ones may reach a workload,
@@ -263,6 +281,20 @@ func (s *forgeScene) send(t *testing.T, f forgery, n int) {
 	defer func() {
 		if t.Failed() {
 			t.Logf("goes red when: %s", f.red)
+		}
+	}()
+	hosts := map[string]*testHost{"a": s.a, "b": s.b, "the container": {t: t, ns: s.container}}
+	was := map[string]map[string]uint64{}
+	for name, h := range hosts {
+		was[name] = h.kernelCounts()
+	}
+	defer func() {
+		for name, h := range hosts {
+			for count, now := range h.kernelCounts() {
+				if t.Failed() && now != was[name][count] {
+					t.Logf("the kernel of %s has counted: %s %d", name, count, now-was[name][count])
+				}
+			}
 		}
 	}()
 	each := max(1, f.each)

@@ -179,27 +179,29 @@ func (r *Resource) Decode() (proto.Message, error) {
 }
 
 // many is from how many resources on it is worth to look at them on several cores.
-const many = 4096
+const many = 200
 
 // Each calls look for every resource, in no order, and from several goroutines if they are many.
 func Each(list []*Resource, look func(i int, r *Resource)) {
-	shares := 1
-	if len(list) >= many {
-		shares = runtime.GOMAXPROCS(0)
-	}
-	var all sync.WaitGroup
-	for s := 1; s < shares; s++ {
-		all.Go(func() { eachOf(list, s, shares, look) })
-	}
-	eachOf(list, 0, shares, look)
-	all.Wait()
+	each(len(list), func(i int) { look(i, list[i]) })
 }
 
-// eachOf is one share of several.
-func eachOf(list []*Resource, share, shares int, look func(i int, r *Resource)) {
-	for i := share * len(list) / shares; i < (share+1)*len(list)/shares; i++ {
-		look(i, list[i])
+func each(n int, look func(i int)) {
+	shares := 1
+	if n >= many {
+		shares = runtime.GOMAXPROCS(0)
 	}
+	part := func(share int) {
+		for i := share * n / shares; i < (share+1)*n/shares; i++ {
+			look(i)
+		}
+	}
+	var others sync.WaitGroup
+	for s := 1; s < shares; s++ {
+		others.Go(func() { part(s) })
+	}
+	part(0)
+	others.Wait()
 }
 
 // Host is the body of a resource of kind host, or nil.

@@ -40,7 +40,8 @@ type Step struct {
 type Staging struct {
 	// AcceptLoss switches the removal guard off: an operator said that the loss is meant.
 	AcceptLoss bool
-	// Decode reads and checks a resource from the wire; nil is FromProto. Many stagings in one process can share what it returns.
+	// Decode reads and checks a resource from the wire, for several goroutines at once; nil is FromProto. Many stagings in one process can share
+	// what it returns.
 	Decode func(*planv1.Resource) (*Resource, error)
 
 	host     string
@@ -121,8 +122,12 @@ func (s *Staging) receive(u *planv1.Update) (*Step, error) {
 			mark(&p.evidence, r)
 		}
 	}
-	for _, m := range u.GetUpserts() {
-		if err := s.stage(m); err != nil {
+	resources, err := s.decode(u.GetUpserts())
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range resources {
+		if err := s.stage(r); err != nil {
 			return nil, err
 		}
 	}
@@ -162,15 +167,23 @@ func mark[K comparable](set *map[K]bool, name K) {
 	(*set)[name] = true
 }
 
-func (s *Staging) stage(m *planv1.Resource) error {
+// decode reads and checks what a message brings.
+func (s *Staging) decode(list []*planv1.Resource) ([]*Resource, error) {
 	decode := FromProto
 	if s.Decode != nil {
 		decode = s.Decode
 	}
-	r, err := decode(m)
-	if err != nil {
-		return err
+	resources, errs := make([]*Resource, len(list)), make([]error, len(list))
+	each(len(list), func(i int) { resources[i], errs[i] = decode(list[i]) })
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
 	}
+	return resources, nil
+}
+
+func (s *Staging) stage(r *Resource) error {
 	if r.Kind == planv1.Kind_KIND_HOST && s.host != "" && r.UID != s.host {
 		return fmt.Errorf("%s is another host", r.Key())
 	}
