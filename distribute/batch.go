@@ -9,7 +9,7 @@ import (
 
 // ask adds the evidence for what is removed.
 func (b *batch) ask(evidence func(host, scope string, since int64, subscribed bool) []plan.Removal) {
-	if evidence == nil {
+	if evidence == nil || len(b.questions) == 0 {
 		return
 	}
 	asked := map[question]bool{}
@@ -25,6 +25,14 @@ func (b *batch) ask(evidence func(host, scope string, since int64, subscribed bo
 			}
 		}
 	}
+}
+
+// single is the one resource that the batch is, or nil.
+func (b *batch) single() *plan.Resource {
+	if len(b.upserts) != 1 || len(b.reset)+len(b.drop)+len(b.removals) > 0 {
+		return nil
+	}
+	return b.upserts[0]
 }
 
 // overhead is about what a name or a resource takes beside its body.

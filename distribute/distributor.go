@@ -46,6 +46,7 @@ type Distributor struct {
 	subs    subscriptions
 	streams map[*stream]struct{}
 	counts  counts
+	latest  atomic.Pointer[latest]
 	// turns are taken by streams that work: a few for each processor. starts are the turns of those that begin, and may have a whole plan to send.
 	turns, starts chan struct{}
 }
@@ -297,11 +298,10 @@ func (d *Distributor) step(ctx context.Context, st *stream, send func(*planv1.Se
 	if !st.started {
 		turns, limit = d.starts, startTime
 	}
-	done, err := turn(ctx, turns, limit)
-	if err != nil {
+	if err := st.turn.take(ctx, turns, limit); err != nil {
 		return err
 	}
-	defer done()
+	defer st.turn.end()
 	b := d.next(st)
 	if b == nil {
 		return nil
@@ -319,18 +319,47 @@ const (
 	startTime = 500 * time.Millisecond
 )
 
-// turn waits for one of a few turns, first come first served. A change to a thousand streams makes them all ready at once, and without turns
-// whatever else the server does, such as answering, would stand behind all of them at each step.
-func turn(ctx context.Context, turns chan struct{}, limit time.Duration) (done func(), err error) {
+// turn is a stream's, one after the other. A change to a thousand streams makes them all ready at once, and without turns whatever else the server
+// does, such as answering, would stand behind all of them at each step.
+type turn struct {
+	late *time.Timer
+
+	mu sync.Mutex
+	of chan struct{} // what it is a turn of; nil: it is over
+}
+
+// take waits for one of a few turns, first come first served. It is over after the limit, at the latest.
+func (t *turn) take(ctx context.Context, turns chan struct{}, limit time.Duration) error {
 	select {
 	case turns <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	var once sync.Once
-	end := func() { once.Do(func() { <-turns }) }
-	late := time.AfterFunc(limit, end)
-	return func() { late.Stop(); end() }, nil
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.of = turns
+	if t.late == nil {
+		t.late = time.AfterFunc(limit, t.over)
+	} else {
+		t.late.Reset(limit)
+	}
+	return nil
+}
+
+func (t *turn) end() {
+	t.late.Stop()
+	t.over()
+}
+
+// over gives the turn to another stream, once. A limit that runs out just when the turn ends may end the next one early: then one stream more has a turn.
+func (t *turn) over() {
+	t.mu.Lock()
+	turns := t.of
+	t.of = nil
+	t.mu.Unlock()
+	if turns != nil {
+		<-turns
+	}
 }
 
 // wait lets a while go by, or less when there is something to do.
@@ -349,12 +378,23 @@ func wait(ctx context.Context, d time.Duration, wake <-chan struct{}) error {
 // send completes the evidence and sends the chunks.
 func (d *Distributor) send(ctx context.Context, b *batch, send func(*planv1.ServerMessage) error) error {
 	b.ask(d.cfg.Evidence)
+	if r := b.single(); r != nil {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := send(d.one(b, r)); err != nil {
+			return err
+		}
+		d.counts.updates.Add(1)
+		d.counts.octets.Add(uint64(len(r.Body)))
+		return nil
+	}
 	octets := 0
 	for u := range b.chunks(d.cfg.ChunkOctets) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := send(&planv1.ServerMessage{Message: &planv1.ServerMessage_Update{Update: u}}); err != nil {
+		if err := send(message(u)); err != nil {
 			return err
 		}
 		for _, r := range u.GetUpserts() {
@@ -364,6 +404,30 @@ func (d *Distributor) send(ctx context.Context, b *batch, send func(*planv1.Serv
 	d.counts.updates.Add(1)
 	d.counts.octets.Add(uint64(octets))
 	return nil
+}
+
+func message(u *planv1.Update) *planv1.ServerMessage {
+	return &planv1.ServerMessage{Message: &planv1.ServerMessage_Update{Update: u}}
+}
+
+// latest is a change of one resource, as a message. It goes to all streams as it is, and nobody modifies it.
+type latest struct {
+	storeID  string
+	revision int64
+	resource *plan.Resource
+	message  *planv1.ServerMessage
+}
+
+// one is the message of a batch that is one resource. A thousand streams are mostly sent the same.
+func (d *Distributor) one(b *batch, r *plan.Resource) *planv1.ServerMessage {
+	if l := d.latest.Load(); l != nil && l.storeID == b.storeID && l.revision == b.revision && l.resource == r {
+		return l.message
+	}
+	u := b.update()
+	u.Upserts, u.Last = []*planv1.Resource{r.Proto()}, true
+	m := message(u)
+	d.latest.Store(&latest{b.storeID, b.revision, r, m})
+	return m
 }
 
 func (d *Distributor) open(host string, hello *planv1.Hello) *stream {

@@ -21,6 +21,8 @@ type stream struct {
 	revision int64
 	cursor   uint64   // in the ring: the first change not yet sent
 	held     []string // the scopes that the agent holds once it has taken what was sent, sorted
+
+	turn turn
 }
 
 // batch is one update before it is cut: everything from where a stream stood up to now, at one revision.

@@ -17,8 +17,9 @@ type realisation struct {
 	// hosts are what was told to this server itself.
 	hosts map[model.UID]*heard
 	relay
-	// changed is closed and replaced at every acknowledgement and every stream that opens or ends.
+	// changed is closed at the next acknowledgement, and at the next stream that opens or ends; watched is of one host. Who waits makes them.
 	changed chan struct{}
+	watched map[model.UID]chan struct{}
 }
 
 // heard is what one host said.
@@ -58,7 +59,7 @@ type session struct {
 
 func newRealisation() *realisation {
 	return &realisation{
-		hosts: map[model.UID]*heard{}, changed: make(chan struct{}), relay: newRelay(),
+		hosts: map[model.UID]*heard{}, watched: map[model.UID]chan struct{}{}, relay: newRelay(),
 	}
 }
 
@@ -105,7 +106,7 @@ func (r *realisation) acknowledge(s *session, a *planv1.Applied, now time.Time) 
 		h.storeID, h.applied, h.errors = a.GetStoreId(), model.Revision(a.GetRevision()), a.GetErrors()
 	}
 	r.tell(s.host, false)
-	r.notify()
+	r.notifyOf(s.host)
 }
 
 // report replaces what a host said of its ports.
@@ -121,7 +122,7 @@ func (r *realisation) report(s *session, rep *planv1.Report, now time.Time) {
 	news := h.reported(rep, ports)
 	r.tell(s.host, true)
 	if news {
-		r.notify()
+		r.notifyOf(s.host)
 	}
 }
 
@@ -201,9 +202,8 @@ func (r *realisation) host(uid model.UID) (h heard, ok bool) {
 	return h, true
 }
 
-// progress says for each of the hosts that is live, or may be, whether it has applied the revision of that store, and gives the
-// channel that is closed when any answer may have changed.
-func (r *realisation) progress(hosts []model.UID, storeID string, rev model.Revision) (applied, lagging []model.UID, changed <-chan struct{}) {
+// progress says for each of the hosts that is live, or may be, whether it has applied the revision of that store.
+func (r *realisation) progress(hosts []model.UID, storeID string, rev model.Revision) (applied, lagging []model.UID) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for _, uid := range hosts {
@@ -217,14 +217,29 @@ func (r *realisation) progress(hosts []model.UID, storeID string, rev model.Revi
 			lagging = append(lagging, uid)
 		}
 	}
-	return applied, lagging, r.changed
+	return applied, lagging
 }
 
 // changes is closed when a host says that it has applied something or is prepared for a port, and when a stream opens or ends.
 func (r *realisation) changes() <-chan struct{} {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.changed == nil {
+		r.changed = make(chan struct{})
+	}
 	return r.changed
+}
+
+// watch is closed when what is known of one host may have changed: who waits for one of a thousand is not woken by the others.
+func (r *realisation) watch(uid model.UID) <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.watched[uid]
+	if c == nil {
+		c = make(chan struct{})
+		r.watched[uid] = c
+	}
+	return c
 }
 
 // least is the host among those that are live, or may be, that is furthest behind in that store, and what it has applied. None is live: no host.
@@ -247,9 +262,29 @@ func (r *realisation) least(hosts []model.UID, storeID string) (behind model.UID
 	return behind, applied
 }
 
+// notify wakes everybody who waits.
 func (r *realisation) notify() {
-	close(r.changed)
-	r.changed = make(chan struct{})
+	r.wake()
+	for _, c := range r.watched {
+		close(c)
+	}
+	clear(r.watched)
+}
+
+// notifyOf wakes those who wait for this host, or for any.
+func (r *realisation) notifyOf(uid model.UID) {
+	r.wake()
+	if c := r.watched[uid]; c != nil {
+		close(c)
+		delete(r.watched, uid)
+	}
+}
+
+func (r *realisation) wake() {
+	if r.changed != nil {
+		close(r.changed)
+		r.changed = nil
+	}
 }
 
 // live reports whether the host has a stream to a server.

@@ -81,14 +81,14 @@ func (a *api) waitApplied(ctx context.Context, network model.UID, rev model.Revi
 		for i, uid := range subscribers {
 			hosts[i] = model.UID(uid)
 		}
-		applied, lagging, _ = a.heard.progress(hosts, storeID, rev)
+		applied, lagging = a.heard.progress(hosts, storeID, rev)
 		if len(lagging) == 0 {
 			return applied, nil
 		}
-		// While one is behind, the others need no look: a thousand acknowledgements are a thousand looks at one host.
+		// While one is behind, the others need no look: who waits is not woken by a thousand acknowledgements.
 		for behind := lagging[:1]; len(behind) > 0; {
-			var changed <-chan struct{}
-			if _, behind, changed = a.heard.progress(behind, storeID, rev); len(behind) == 0 {
+			changed := a.heard.watch(behind[0])
+			if _, behind = a.heard.progress(behind, storeID, rev); len(behind) == 0 {
 				break
 			}
 			select {
@@ -111,6 +111,6 @@ func (a *api) waitApplied(ctx context.Context, network model.UID, rev model.Revi
 // appliedBy says which live hosts have applied a revision, and which have not.
 func (a *api) appliedBy(hosts []model.UID, rev model.Revision) (applied, lagging []model.UID) {
 	storeID, _ := a.dist.Revision()
-	applied, lagging, _ = a.heard.progress(hosts, storeID, rev)
+	applied, lagging = a.heard.progress(hosts, storeID, rev)
 	return applied, lagging
 }
