@@ -44,6 +44,8 @@ type fakeKernel struct {
 	fdbLimit int
 	// neighbourLimit of the neighbours; 0: none.
 	neighbourLimit int
+	// keepsNeighbours: deletions of them fail.
+	keepsNeighbours bool
 	// published counts calls of Publish.
 	published int
 	idLimit   int // of VTEPs and ports; 0: none
@@ -233,6 +235,9 @@ func (f *fakeKernel) PutNeighbours(list []datapath.Neighbour) error {
 func (f *fakeKernel) DeleteNeighbours(list []datapath.NeighbourKey) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.keepsNeighbours {
+		return errors.New("the table cannot be written")
+	}
 	for _, k := range list {
 		f.write()
 		delete(f.neighbours, k)

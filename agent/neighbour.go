@@ -303,8 +303,9 @@ func (r *Reconciler) putNeighbours(d *dirty) (gone []datapath.NeighbourKey) {
 		w.compare(r.view.nets[r.view.byVNI[key.VNI]], key, h, have, known)
 	}
 	for key := range r.failed.neighbours {
-		if _, claimed := r.view.addresses.get(key); !claimed {
-			delete(r.failed.neighbours, key)
+		_, claimed := r.view.addresses.get(key)
+		if _, known := r.tables.neighbours.get(key); !claimed && !known {
+			delete(r.failed.neighbours, key) // neither there nor asked for any more
 		}
 	}
 	batch(w.put, r.kernel.PutNeighbours, func(n datapath.Neighbour, err error) {

@@ -347,3 +347,38 @@ func forms(w *world) string {
 	slices.Sort(out)
 	return strings.Join(out, "\n")
 }
+
+// TestNeighbourThatStays: an address whose entry could not be deleted is an error until it is gone, whatever is written meanwhile. Red when putNeighbours
+// forgets every failure that nobody claims.
+func TestNeighbourThatStays(t *testing.T) {
+	w := newWorld(t)
+	w.tell("host")
+	portIn := func(uid, network string, last byte) *plan.Resource {
+		return plan.NewPort(1, &planv1.Port{Uid: uid, Network: network, Epoch: 1, Active: "h2", Vtep: "h2", TenantName: "acme", Name: uid,
+			Macs: [][]byte{{2, 0, 0, 0, 0, last}}, Ips: []string{fmt.Sprintf("10.0.0.%d/24", last)}})
+	}
+	w.put(plan.NewVTEP(1, &planv1.Vtep{Uid: "h2", Addresses: [][]byte{{198, 18, 0, 2}}, UdpPort: 4789}))
+	for i, network := range []string{"n1", "n2"} {
+		w.put(plan.NewNetwork(1, &planv1.Network{Uid: network, Vni: uint32(5000 + i), Mtu: 1450}))
+	}
+	gone := portIn("p1", "n1", 1)
+	w.put(gone)
+	w.flush()
+	if len(w.kernel.neighbours) != 1 {
+		t.Fatalf("the kernel holds %v", w.kernel.neighbours)
+	}
+	w.kernel.keepsNeighbours = true
+	w.gone = append(w.gone, w.set.Remove(gone.Key()))
+	w.flush()
+	w.put(portIn("p2", "n2", 2)) // somebody else
+	w.flush()
+	if errs := w.rec.Errors(); !strings.Contains(fmt.Sprint(errs), "neighbour table, address 10.0.0.1") {
+		t.Errorf("errors: %v", errs)
+	}
+	w.kernel.keepsNeighbours = false
+	w.rec.Retry()
+	w.rec.Flush()
+	if errs := w.rec.Errors(); len(errs) != 0 || len(w.kernel.neighbours) != 1 {
+		t.Errorf("errors %v, and the kernel holds %v", errs, w.kernel.neighbours)
+	}
+}

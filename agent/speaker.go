@@ -25,6 +25,8 @@ const (
 	callTimeout  = 10 * time.Second
 	firstBackoff = 100 * time.Millisecond
 	lastBackoff  = 3 * time.Second
+	// lasting is how long a stream was up that worked: longer than one takes that cannot be opened.
+	lasting = 2 * dialTimeout
 	// A server that went away without a word is found after pingEvery and pingPatience: one that is busy answers later than usual.
 	pingEvery    = 3 * time.Second
 	pingPatience = 4 * time.Second
@@ -128,7 +130,7 @@ func (s *Speaker) Run(ctx context.Context) {
 			return
 		}
 		s.loop.Connection(ctx, "", fmt.Errorf("%s: %w", server, err))
-		if time.Since(started) > lastBackoff {
+		if time.Since(started) > lasting {
 			backoff, failed = firstBackoff, 0
 			clear(said)
 		}

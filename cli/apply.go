@@ -36,7 +36,7 @@ func applyCommand(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		run := &application{app: a, c: c, failed: map[string]bool{}, reached: map[string]int64{}}
+		run := &application{app: a, c: c, failed: map[string]bool{}, reached: map[string]int64{}, changed: map[string]bool{}}
 		if err := run.all(cmd.Context(), docs); err != nil {
 			return err
 		}
@@ -96,8 +96,9 @@ type application struct {
 	c   *client.Client
 	// failed objects, and those that were skipped for their sake.
 	failed map[string]bool
-	// reached is the highest revision that concerns each network.
+	// reached is the highest revision that concerns each network; changed are networks that are in a document themselves.
 	reached map[string]int64
+	changed map[string]bool
 
 	count          map[string]int
 	refused, wrong int
@@ -171,6 +172,7 @@ func (run *application) one(ctx context.Context, d *document) (string, error) {
 		case err == nil:
 			for _, network := range d.kind.networks(d, o) {
 				run.reached[network] = max(run.reached[network], o.GetMeta().GetRevision())
+				run.changed[network] = run.changed[network] || d.kind.name == "Network"
 			}
 			return result, nil
 		case hopeless(ctx, err):
@@ -217,7 +219,11 @@ func (run *application) wait(ctx context.Context) error {
 	var first error
 	for _, n := range networks {
 		tenant, name, _ := strings.Cut(n, "/")
-		err := run.app.applied(ctx, tenant, name, run.reached[n])
+		wait := run.app.applied
+		if run.changed[n] {
+			wait = run.app.inForce
+		}
+		err := wait(ctx, tenant, name, run.reached[n])
 		if err == nil {
 			continue
 		}

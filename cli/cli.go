@@ -81,7 +81,7 @@ func build(deps Deps, extra []*cobra.Command) (*cobra.Command, *app) {
 		Use:   "weft",
 		Short: "network virtualization for Linux",
 		Long: "weft gives a fleet of Linux machines virtual networks. Try `weft lab demo`, or `weft up` on one machine.\n\n" +
-			"Exit status: 0 done, 1 refused or failed, 2 wrong usage or a wrong field, 3 a wait ended before every host had applied,\n" +
+			"Exit status: 0 done, 1 refused or failed, 2 wrong usage or a wrong field, 3 a wait ended before every host had applied or floods went their new way,\n" +
 			"4 ports are left on a host that was to be emptied.",
 		SilenceErrors:     true,
 		SilenceUsage:      true,

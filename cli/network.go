@@ -188,7 +188,7 @@ func networkCreate(a *app) *cobra.Command {
 		if err := a.print(n, func() error { return a.sayNetwork(n, "created") }); err != nil {
 			return err
 		}
-		return a.applied(cmd.Context(), tenant, n.GetName(), n.GetMeta().GetRevision())
+		return a.inForce(cmd.Context(), tenant, n.GetName(), n.GetMeta().GetRevision())
 	}
 	return a.formatted(cmd)
 }
@@ -407,7 +407,7 @@ func networkSet(a *app) *cobra.Command {
 		if err := a.print(n, func() error { return a.sayNetwork(n, "changed") }); err != nil {
 			return err
 		}
-		return a.applied(cmd.Context(), n.GetTenant(), n.GetName(), n.GetMeta().GetRevision())
+		return a.inForce(cmd.Context(), n.GetTenant(), n.GetName(), n.GetMeta().GetRevision())
 	}
 	return a.formatted(cmd)
 }

@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
-	"github.com/weftnet/weft/client"
 )
 
 // defaultWait is how long --wait waits.
@@ -30,33 +29,40 @@ func (a *app) waiting(cmd *cobra.Command) {
 	}
 }
 
-// applied waits, if that was asked for, until every live host that subscribes to the network has applied the revision, and floods as it says.
+// applied waits, if that was asked for, until every live host that subscribes to the network has applied the revision.
 func (a *app) applied(ctx context.Context, tenant, network string, revision int64) error {
 	if !a.flags.wait {
 		return nil
 	}
-	c, err := a.client()
-	if err != nil {
-		return err
+	return a.appliedBy(ctx, tenant, network, revision, time.Now().Add(a.flags.waitTimeout))
+}
+
+// inForce is applied for what was said of the network itself: until floods go as it says, too.
+func (a *app) inForce(ctx context.Context, tenant, network string, revision int64) error {
+	if !a.flags.wait {
+		return nil
 	}
 	end := time.Now().Add(a.flags.waitTimeout)
-	if err := a.appliedBy(ctx, c, tenant, network, revision, end); err != nil {
+	if err := a.appliedBy(ctx, tenant, network, revision, end); err != nil {
 		return err
 	}
-	revision, err = a.floods(ctx, c, tenant, network, end)
-	if err != nil || revision == 0 {
+	changed, err := a.floods(ctx, tenant, network, end)
+	if err != nil || changed <= revision {
 		return err
 	}
-	return a.appliedBy(ctx, c, tenant, network, revision, end)
+	return a.appliedBy(ctx, tenant, network, changed, end)
 }
 
 // askAgain is between two looks at a network whose flood method changes.
 const askAgain = 200 * time.Millisecond
 
-// floods waits until a network's floods go as its spec says, which takes hosts and underlay a while, and returns the revision by which they do; 0
-// if they did at once.
-func (a *app) floods(ctx context.Context, c *client.Client, tenant, network string, end time.Time) (int64, error) {
-	for waited := false; ; waited = true {
+// floods waits until a network's floods go as its spec says, which takes hosts and underlay a while, and returns the revision by which they do.
+func (a *app) floods(ctx context.Context, tenant, network string, end time.Time) (int64, error) {
+	c, err := a.client()
+	if err != nil {
+		return 0, err
+	}
+	for {
 		n, err := call(ctx, c.Networks.GetNetwork, &weftv1.GetNetworkRequest{Tenant: tenant, Name: network})
 		if isCode(err, connect.CodeNotFound) {
 			return 0, nil // it was deleted
@@ -65,9 +71,6 @@ func (a *app) floods(ctx context.Context, c *client.Client, tenant, network stri
 			return 0, a.waitFailed(err)
 		}
 		if floodsAsSaid(n) {
-			if !waited {
-				return 0, nil
-			}
 			return n.GetMeta().GetRevision(), nil
 		}
 		if time.Now().After(end) {
@@ -89,7 +92,7 @@ func floodsAsSaid(n *weftv1.Network) bool {
 		return false
 	}
 	want, err := netip.ParseAddr(n.GetSpec().GetGroup())
-	return !group || err != nil || want.String() == n.GetStatus().GetGroup() // a pool's is the server's choice
+	return (!group || err != nil || want.String() == n.GetStatus().GetGroup()) && whyNot(n) == "" // which of a pool's, only the server knows
 }
 
 // whyNot is what the server says of a change of the flood method under way.
@@ -107,8 +110,12 @@ func (a *app) waitFailed(err error) error {
 	return &failure{status: exitRefused, reason: "it is done, but waiting for the hosts failed: " + lines[0].Error(), fix: lines[0].fix}
 }
 
-// appliedBy waits for the revision alone.
-func (a *app) appliedBy(ctx context.Context, c *client.Client, tenant, network string, revision int64, end time.Time) error {
+// appliedBy waits until then.
+func (a *app) appliedBy(ctx context.Context, tenant, network string, revision int64, end time.Time) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
 	res, err := call(ctx, c.System.WaitApplied, &weftv1.WaitAppliedRequest{
 		Tenant: tenant, Network: network, Revision: revision, Timeout: durationpb.New(max(time.Until(end), time.Millisecond)),
 	})

@@ -96,18 +96,18 @@ func (a *api) floodStatus(w *model.World, n *model.Network, out *weftv1.NetworkS
 	if f.Settled() {
 		return
 	}
-	what := "senders go on by head-end replication"
+	name, what := "flood method changes", "senders go on by head-end replication"
 	if f.Sends.IsValid() {
 		what = "senders go on by group " + f.Sends.String()
 	}
 	if f.Sends == f.Group {
-		what = "the groups of before are still joined"
+		name, what = "old groups", "the groups of before are still joined"
 	}
 	why := "the underlay is given time to bring the group to all"
 	if waits := a.unready(w, n, members); len(waits) > 0 {
 		why = strings.Join(waits, "; ")
 	}
-	out.Conditions = append(out.Conditions, &weftv1.Condition{Name: "flood method changes", Message: fmt.Sprintf("%s: %s", what, why)})
+	out.Conditions = append(out.Conditions, &weftv1.Condition{Name: name, Message: fmt.Sprintf("%s: %s", what, why)})
 }
 
 // fanOut is how many packets a flood becomes on the underlay, from a host with a member that has addresses of each IP version.

@@ -76,7 +76,7 @@ func TestReceiversOfAGroup(t *testing.T) {
 }
 
 // TestUndelivered: who misses a sender that sends is named with it, at the network and at both hosts, and nobody else; not when the sender does not say that
-// it sends, or has only begun, or its last report is old. Who misses several senders is named alone. Red when undelivered or undeliveredAt leaves any of these out.
+// it sends, or has only begun, or its last report is old. Who misses several senders that others hear is named alone. Red when undelivered or byHost leaves any of these out.
 func TestUndelivered(t *testing.T) {
 	f := ownServer(t, Config{})
 	fleet := watchedFleet(t, f, "lost", 3)
@@ -128,6 +128,13 @@ func TestUndelivered(t *testing.T) {
 	eventually(t, "who misses several has the fault with itself", func() bool {
 		return strings.Count(network(), "\n") == 2 && strings.Count(host(c), "\n") == 2 && host(a) == "" && host(b) == ""
 	})
+	says(b, time.Minute, a, c)
+	says(a, time.Minute, b, c)
+	eventually(t, "where all miss all, all are named", func() bool {
+		return strings.Count(network(), "\n") == 6 && strings.Count(host(a), "\n") == 4 && strings.Count(host(b), "\n") == 4 && strings.Count(host(c), "\n") == 4
+	})
+	says(a, time.Minute)
+	says(b, time.Minute)
 	says(c, time.Minute)
 	eventually(t, "it is delivered again", func() bool { return network() == "" && host(a) == "" && host(c) == "" })
 }

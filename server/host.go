@@ -76,7 +76,7 @@ func (a *api) ListHosts(context.Context, *connect.Request[weftv1.ListHostsReques
 func (a *api) hosts() []*weftv1.Host {
 	var out []*weftv1.Host
 	a.view.read(func(w *model.World) {
-		silent, lost := a.silence(w), a.undelivered(w)
+		silent, lost := a.silence(w), byHost(a.undelivered(w))
 		for _, h := range w.Hosts {
 			out = append(out, hostOut(h, a.hostStatus(w, h, silent, lost)))
 		}
@@ -140,7 +140,7 @@ func (a *api) portNames(uids []model.UID) []string {
 func (a *api) hostAnswer(ctx context.Context, h *model.Host) *connect.Response[weftv1.Host] {
 	a.readBack(ctx, h.Revision)
 	var status *weftv1.HostStatus
-	a.view.read(func(w *model.World) { status = a.hostStatus(w, h, a.silence(w), a.undelivered(w)) })
+	a.view.read(func(w *model.World) { status = a.hostStatus(w, h, a.silence(w), byHost(a.undelivered(w))) })
 	if said, ok := a.heard.host(h.UID); ok { // of one host only: a listing would be long
 		status.Books, status.Lanes, status.Programs = booksOut(said.books), lanesOut(said.lanes), said.programs
 		status.Capabilities = capabilitiesOut(said.can)
@@ -149,7 +149,7 @@ func (a *api) hostAnswer(ctx context.Context, h *model.Host) *connect.Response[w
 }
 
 // hostStatus joins the facts that are kept with what the host says now.
-func (a *api) hostStatus(w *model.World, h *model.Host, silent silence, lost []undelivered) *weftv1.HostStatus {
+func (a *api) hostStatus(w *model.World, h *model.Host, silent silence, lost map[model.UID][]undelivered) *weftv1.HostStatus {
 	out := &weftv1.HostStatus{State: weftv1.HostState_HOST_STATE_EXPECTED}
 	if f := w.Facts[h.UID]; f != nil {
 		out.State = weftv1.HostState_HOST_STATE_UNREACHABLE
@@ -173,7 +173,7 @@ func (a *api) hostStatus(w *model.World, h *model.Host, silent silence, lost []u
 	}
 	out.State = weftv1.HostState_HOST_STATE_READY
 	out.Conditions = append(out.Conditions, hostConditions(w, h, said)...)
-	out.Conditions = append(out.Conditions, undeliveredAt(w, lost, h.UID)...)
+	out.Conditions = append(out.Conditions, conditionsOf(w, lost[h.UID], everyPair)...)
 	if len(out.Conditions) > 0 {
 		out.State = weftv1.HostState_HOST_STATE_DEGRADED
 	}

@@ -72,8 +72,8 @@ func (f *fixture) live(t *testing.T, host string) bool {
 	return s.State == weftv1.HostState_HOST_STATE_READY && s.AppliedRevision > 0
 }
 
-// TestSlowHost: a host that takes nothing delays nobody, and is named by who waits for it. Break it: let progress count
-// it as applied.
+// TestSlowHost: a host that takes nothing delays nobody, and is named by who waits for it. Nor does anybody wait for one that has left. Break it: let progress count
+// it as applied, or have waitApplied listen to that host alone.
 func TestSlowHost(t *testing.T) {
 	f := server(t)
 	ok(t, f.tenants.CreateTenant, &weftv1.CreateTenantRequest{Name: "slow"})
@@ -108,6 +108,23 @@ func TestSlowHost(t *testing.T) {
 	slow.acknowledge()
 	if w := <-done; w == nil || !w.Complete {
 		t.Errorf("after the acknowledgement: %v", w)
+	}
+
+	slow.setMute(true)
+	rev = ok(t, f.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: "slow", Name: "later", Spec: &weftv1.PortSpec{Network: "blue"}}).Meta.Revision
+	done = make(chan *weftv1.WaitAppliedResponse, 1)
+	go func() {
+		res, err := f.system.WaitApplied(context.Background(), connect.NewRequest(&weftv1.WaitAppliedRequest{Tenant: "slow", Network: "blue", Revision: rev,
+			Timeout: durationpb.New(10 * time.Second)}))
+		if err == nil {
+			done <- res.Msg
+		}
+		close(done)
+	}()
+	time.Sleep(2 * hurryAfter) // who waits has nothing to do any more but to watch the one that lags
+	ok(t, f.ports.UnbindPort, &weftv1.UnbindPortRequest{Tenant: "slow", Name: "p1"})
+	if w := <-done; w == nil || !w.Complete {
+		t.Errorf("after the host that lagged has left the network: %v", w)
 	}
 }
 

@@ -84,17 +84,29 @@ func (u undelivered) text(w *model.World) string {
 	return fmt.Sprintf("%s does not receive what %s sends to %s", w.HostName(u.receiver), w.HostName(u.sender), u.group)
 }
 
-// undeliveredAt are the conditions of a host: what it misses, and what of its own is missed. Who misses several senders has the fault with itself, and
-// says nothing of them.
-func undeliveredAt(w *model.World, list []undelivered, host model.UID) []*weftv1.Condition {
-	misses := map[deaf]int{}
+// byHost sorts them by the hosts that they are said of: of who misses, and of who is missed. But of a sender only where it is missed by as many as its
+// receiver misses: who misses more senders has the fault with itself.
+func byHost(list []undelivered) map[model.UID][]undelivered {
+	type mute struct {
+		sender model.UID
+		group  netip.Addr
+	}
+	misses, missed := map[deaf]int{}, map[mute]int{}
 	for _, u := range list {
 		misses[u.deaf()]++
+		missed[mute{u.sender, u.group}]++
 	}
-	return conditionsOf(w, list, func(u undelivered) bool {
-		return u.receiver == host || u.sender == host && misses[u.deaf()] == 1
-	})
+	of := map[model.UID][]undelivered{}
+	for _, u := range list {
+		of[u.receiver] = append(of[u.receiver], u)
+		if missed[mute{u.sender, u.group}] >= misses[u.deaf()] {
+			of[u.sender] = append(of[u.sender], u)
+		}
+	}
+	return of
 }
+
+func everyPair(undelivered) bool { return true }
 
 // deaf is a host that misses senders of a group.
 type deaf struct {

@@ -87,12 +87,13 @@ func (a *api) waitApplied(ctx context.Context, network model.UID, rev model.Revi
 		}
 		// While one is behind, the others need no look: who waits is not woken by a thousand acknowledgements.
 		for behind := lagging[:1]; len(behind) > 0; {
-			changed := a.heard.watch(behind[0])
+			changed, advanced := a.heard.watch(behind[0]), a.view.advances()
 			if _, behind = a.heard.progress(behind, storeID, rev); len(behind) == 0 {
 				break
 			}
 			select {
 			case <-changed:
+			case <-advanced: // it may have left the network
 			case <-late.C:
 				a.dist.Hurry(subscribers)
 			case <-ctx.Done():

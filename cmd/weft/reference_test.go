@@ -29,7 +29,7 @@ Whom a command asks: ` + "`--socket` or `--server`" + `, then WEFT_SOCKET, WEFT_
 ~/.config/weft/config.yaml), the server on this machine (/run/weft/server.sock, root only), a running lab. A server by address needs an API token:
 ` + "`--token-file`" + `, WEFT_TOKEN, or the context file. The tenant is ` + "`--tenant`" + `, WEFT_TENANT, or the context's.
 
-Exit status: 0 done, 1 refused or failed, 2 wrong usage or a wrong field, 3 a wait ended before every host had applied, 4 ports are left on
+Exit status: 0 done, 1 refused or failed, 2 wrong usage or a wrong field, 3 a wait ended before every host had applied or floods went their new way, 4 ports are left on
 a host that was to be emptied. Errors go to standard error as ` + "`error: field: reason`" + `, with what to do about it in a second line.
 
 ## What ` + "`set`" + ` can change
