@@ -314,7 +314,7 @@ func (a *Agent) load(uid string) error {
 // stage begins to take updates in, on what is held.
 func (a *Agent) stage(uid string, set *plan.Set, store string, revision int64) {
 	a.staging = plan.NewStaging(uid, set, store, revision)
-	a.staging.AcceptLoss = a.cfg.AcceptLoss
+	a.staging.AcceptLoss, a.staging.Spread = a.cfg.AcceptLoss, onAllCores
 }
 
 // errEnded is why a request that was under way when the agent ended was not done.

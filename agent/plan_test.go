@@ -187,6 +187,7 @@ func takeIn(b *testing.B, messages [][]byte) *blackHole {
 	}
 	r.Flush()
 	staging := plan.NewStaging("h1", plan.NewSet(), "", 0)
+	staging.Spread = onAllCores
 	start := time.Now()
 	for _, octets := range messages {
 		var m planv1.ServerMessage

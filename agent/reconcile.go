@@ -87,7 +87,7 @@ func NewReconciler(k Kernel, self string, end datapath.Local, log *slog.Logger) 
 			fdb: map[datapath.FDBKey]error{}, neighbours: map[datapath.NeighbourKey]error{}, ports: map[string]error{},
 		},
 	}
-	r.dirty = r.newDirty()
+	r.dirty, r.checker.Spread = r.newDirty(), onAllCores
 	return r
 }
 

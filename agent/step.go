@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"runtime"
 	"sync"
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
@@ -28,6 +29,25 @@ func atOnce(resources int, one, other func()) {
 	beside.Wait()
 }
 
+// onAllCores looks at many things on all cores (plan.Spread).
+func onAllCores(n int, look func(i int)) {
+	shares := 1
+	if n >= many/5 {
+		shares = runtime.GOMAXPROCS(0)
+	}
+	part := func(share int) {
+		for i := share * n / shares; i < (share+1)*n/shares; i++ {
+			look(i)
+		}
+	}
+	var others sync.WaitGroup
+	for s := 1; s < shares; s++ {
+		others.Go(func() { part(s) })
+	}
+	part(0)
+	others.Wait()
+}
+
 // changesOf decodes what a step brings. A resource that cannot be understood leaves the last good one in place. Networks that
 // share a VNI are all left out until one has it alone: frames that arrive with it may be of either, and a host that chose one
 // would join it with the other of a host that chose differently. What it returns besides notes what the plan lacks.
@@ -35,7 +55,7 @@ func (r *Reconciler) changesOf(upserts, removed []*plan.Resource) (list []change
 	var others []plan.Key
 	values, errs := make([]any, len(upserts)), make([]error, len(upserts))
 	atOnce(len(upserts), func() { others = r.checker.Apply(upserts, removed) }, func() {
-		plan.Each(upserts, func(i int, res *plan.Resource) { values[i], errs[i] = decode(res) })
+		onAllCores(len(upserts), func(i int) { values[i], errs[i] = decode(upserts[i]) })
 	})
 	list = make([]change, 0, len(upserts)+len(removed))
 	for _, res := range removed {

@@ -156,6 +156,13 @@ func (f ports) WatchMove(ctx context.Context, r *connect.Request[weftv1.WatchMov
 		if err := s.Send(m); err != nil || m.GetPhase() >= weftv1.MovePhase_MOVE_PHASE_DONE {
 			return err
 		}
+		if m.GetPhase() == weftv1.MovePhase_MOVE_PHASE_DRAINING { // who has seen enough has hung up by then, and the move stays there
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(500 * time.Millisecond):
+			}
+		}
 		f.mu.Lock()
 		cut := f.moving(p, "cut")
 		went := f.next(p)

@@ -28,6 +28,9 @@ func (p Problem) Proto() *planv1.ResourceError {
 // else of the plan is applied. It follows the set step by step: the cost of a step is that of what it touches. Not safe
 // for concurrent use.
 type Checker struct {
+	// Spread is how the resources of a step are looked at.
+	Spread Spread
+
 	host     string
 	features []string
 
@@ -52,7 +55,7 @@ func (c *Checker) Apply(upserts, removed []*Resource) []Key {
 	}
 	news := make([]finding, len(upserts))
 	before := map[Key]string{}
-	Each(upserts, func(i int, r *Resource) { news[i] = inspect(r, c.host, c.features) })
+	c.Spread.each(len(upserts), func(i int) { news[i] = inspect(upserts[i], c.host, c.features) })
 	for i, r := range upserts {
 		c.neighbours(r.Key(), news[i].vni(), before)
 	}

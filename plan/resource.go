@@ -3,9 +3,7 @@ package plan
 import (
 	"crypto/sha256"
 	"fmt"
-	"runtime"
 	"strings"
-	"sync"
 
 	"google.golang.org/protobuf/proto"
 
@@ -178,30 +176,17 @@ func (r *Resource) Decode() (proto.Message, error) {
 	return m, nil
 }
 
-// many is from how many resources on it is worth to look at them on several cores.
-const many = 200
+// Spread calls look for each of 0 to n-1, in any order, and perhaps several at once. The zero one does so one after the other.
+type Spread func(n int, look func(i int))
 
-// Each calls look for every resource, in no order, and from several goroutines if they are many.
-func Each(list []*Resource, look func(i int, r *Resource)) {
-	each(len(list), func(i int) { look(i, list[i]) })
-}
-
-func each(n int, look func(i int)) {
-	shares := 1
-	if n >= many {
-		shares = runtime.GOMAXPROCS(0)
+func (s Spread) each(n int, look func(i int)) {
+	if s != nil {
+		s(n, look)
+		return
 	}
-	part := func(share int) {
-		for i := share * n / shares; i < (share+1)*n/shares; i++ {
-			look(i)
-		}
+	for i := range n {
+		look(i)
 	}
-	var others sync.WaitGroup
-	for s := 1; s < shares; s++ {
-		others.Go(func() { part(s) })
-	}
-	part(0)
-	others.Wait()
 }
 
 // Host is the body of a resource of kind host, or nil.

@@ -40,9 +40,10 @@ type Step struct {
 type Staging struct {
 	// AcceptLoss switches the removal guard off: an operator said that the loss is meant.
 	AcceptLoss bool
-	// Decode reads and checks a resource from the wire, for several goroutines at once; nil is FromProto. Many stagings in one process can share
-	// what it returns.
+	// Decode reads and checks a resource from the wire; nil is FromProto. Many stagings in one process can share what it returns.
 	Decode func(*planv1.Resource) (*Resource, error)
+	// Spread is how the resources of a message are decoded.
+	Spread Spread
 
 	host     string
 	set      *Set
@@ -174,7 +175,7 @@ func (s *Staging) decode(list []*planv1.Resource) ([]*Resource, error) {
 		decode = s.Decode
 	}
 	resources, errs := make([]*Resource, len(list)), make([]error, len(list))
-	each(len(list), func(i int) { resources[i], errs[i] = decode(list[i]) })
+	s.Spread.each(len(list), func(i int) { resources[i], errs[i] = decode(list[i]) })
 	for _, err := range errs {
 		if err != nil {
 			return nil, err
