@@ -92,7 +92,7 @@ func (s *tap) next() []byte {
 
 // isAnswer knows the ICMP messages about what is too big: they are not modelled, and have tests of their own.
 func isAnswer(b []byte) bool {
-	return len(b) >= 62 && (b[12] == 0x08 && b[13] == 0 && b[23] == 1 && b[34] == 3 && b[35] == 4 || b[12] == 0x86 && b[20] == 58 && b[54] == 2)
+	return len(b) >= 62 && (b[12] == 0x08 && b[13] == 0 && b[23] == 1 && b[34] == 3 && b[35] == 4 || b[12] == 0x86 && b[13] == 0xdd && b[20] == 58 && b[54] == 2)
 }
 
 // waitNext waits for one.

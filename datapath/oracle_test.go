@@ -12,8 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weftnet/weft/datapath/oracle"
 	"github.com/weftnet/weft/internal/testenv"
+	"github.com/weftnet/weft/wire"
 )
 
 // The differential test: the programs and the oracle on the same plans and packets. `make soak` runs it longer:
@@ -192,4 +195,31 @@ func shrinkPacket(s shot, differs func(shot) bool) shot {
 func planText(p *oracle.Plan) string {
 	return fmt.Sprintf("local %s %s mtu %d\n vteps %v\n networks %+v\n fdb %v\n accepts %v\n sources %v, teachers %v\n groups %v\n ports %+v", p.Addr4, p.Addr6, p.UplinkMTU, p.VTEPs,
 		p.Networks, p.FDB, p.Accepts, p.Sources, p.Teachers, p.Groups, p.Ports)
+}
+
+// TestOracleFound: what ten million packets found once. An aggregate with extension headers is measured with room for all that may be there, and what
+// is no IP packet by its whole length. Red when headers (oracle) takes either for UDP.
+func TestOracleFound(t *testing.T) {
+	testenv.Require(t, "root", "bpf")
+	d := newDuel(t, 1)
+	must(t, d.a.ns.Lock())
+	w := d.ports[1]
+	p := d.plan()
+	p.Ports = map[uint32]oracle.Port{w.ifindex: {MTU: 1500, VNI: 8, MACs: []wire.MAC{w.mac}, Unguarded: true}}
+	p.Networks = map[wire.VNI]oracle.Network{8: {MTU: 576}}
+	p.FDB = map[oracle.FDBKey]oracle.FDBEntry{{VNI: 8, MAC: wire.MAC{2, 0, 0, 0, 0, 7}}: {VTEP: 9}} // no such VTEP: what fits is dropped as unknown_vtep
+	p.VTEPs, p.Neighbours, p.Accepts, p.Teachers = map[uint32]oracle.VTEP{}, map[oracle.NeighbourKey]oracle.Neighbour{}, map[oracle.Accept]bool{}, map[oracle.Accept]uint32{}
+	p.Sources, p.Groups = map[oracle.Source]bool{}, map[oracle.Group]bool{}
+	d.apply(p)
+	ethernet := append([]byte{2, 0, 0, 0, 0, 7}, w.mac[:]...)
+	options := slices.Concat(ethernet, []byte{0x86, 0xdd, 0x60, 0, 0, 0, 4, 0xb8, 60, 64}, make([]byte, 32), []byte{unix.IPPROTO_TCP, 0, 1, 4, 0, 0, 0, 0}, make([]byte, 1200))
+	options[14+40+8+12] = 5 << 4 // the TCP header's length
+	for name, data := range map[string][]byte{"behind destination options": options, "no IP packet": slices.Concat(ethernet, make([]byte, 579))} {
+		for size := 400; size < 600; size++ {
+			if why := d.differ(p, shot{"from_port", w.ifindex, oracle.Packet{Data: data, SegmentSize: size}}); why != "" {
+				t.Errorf("%s, segments of %d octets: %s", name, size, why)
+				break
+			}
+		}
+	}
 }

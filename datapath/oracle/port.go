@@ -175,7 +175,10 @@ func longest(in Packet) int {
 	if in.SegmentSize == 0 {
 		return n
 	}
-	return min(n, headers(in.Data[wire.EthernetLen:], binary.BigEndian.Uint16(in.Data[12:]))+in.SegmentSize)
+	if h, ok := headers(in.Data[wire.EthernetLen:], binary.BigEndian.Uint16(in.Data[12:])); ok {
+		return min(n, h+in.SegmentSize)
+	}
+	return n
 }
 
 // tooBig names why a frame that does not fit is dropped: what may be fragmented by routers gets no ICMP message, the rest may.
@@ -187,17 +190,28 @@ func tooBig(in Packet) string {
 	return "too_big"
 }
 
-// headers is the length of the IP and L4 headers that each segment of an aggregate repeats.
-func headers(b []byte, kind uint16) int {
-	ip, proto := wire.IPv4Len, byte(0)
+// unknownL4 is room for 40 octets of IPv6 extension headers and the longest TCP header.
+const unknownL4 = 40 + 60
+
+// headers is the length of the IP and L4 headers that each segment of an aggregate repeats: not less, where it is another protocol's. ok is false of
+// what nobody knows how to cut: that is as long as it is.
+func headers(b []byte, kind uint16) (n int, ok bool) {
+	ip, proto := 0, byte(0)
 	switch {
 	case kind == typeIPv4 && len(b) >= wire.IPv4Len:
 		ip, proto = int(b[0]&15)*4, b[9]
 	case kind == typeIPv6 && len(b) >= wire.IPv6Len:
 		ip, proto = wire.IPv6Len, b[6]
+	default:
+		return 0, false
 	}
-	if proto == protoTCP && len(b) > ip+12 {
-		return ip + int(b[ip+12]>>4)*4
+	switch {
+	case proto == protoUDP:
+		return ip + wire.UDPLen, true
+	case proto != protoTCP:
+		return ip + unknownL4, true
+	case len(b) < ip+20:
+		return 0, false
 	}
-	return ip + wire.UDPLen
+	return ip + int(b[ip+12]>>4)*4, true
 }
