@@ -40,12 +40,22 @@ func (w *workload) echo() {
 
 // ping sends a datagram to port 7 of the other and waits for its echo.
 func (w *workload) ping(to netip.Addr, size int) error {
-	var d net.Dialer
-	c, err := w.ns.Dial(w.host.t.Context(), &d, "udp", netip.AddrPortFrom(to, 7).String())
+	c, err := w.caller(to)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	return call(c, size)
+}
+
+// caller is a socket to another workload's echo.
+func (w *workload) caller(to netip.Addr) (net.Conn, error) {
+	var d net.Dialer
+	return w.ns.Dial(w.host.t.Context(), &d, "udp", netip.AddrPortFrom(to, 7).String())
+}
+
+// call wants back what it sends.
+func call(c net.Conn, size int) error {
 	want := make([]byte, size)
 	rand.Read(want)
 	got := make([]byte, size+1)
@@ -60,7 +70,7 @@ func (w *workload) ping(to netip.Addr, size int) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("no echo from %s", to)
+	return fmt.Errorf("no echo from %s", c.RemoteAddr())
 }
 
 // stream sends n octets by TCP and compares what arrives.
