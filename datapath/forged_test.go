@@ -293,9 +293,12 @@ func (s *forgeScene) send(t *testing.T, f forgery, n int) {
 		was[name] = h.kernelCounts()
 	}
 	defer func() {
+		if !t.Failed() {
+			return
+		}
 		for name, h := range hosts {
 			for count, now := range h.kernelCounts() {
-				if t.Failed() && now != was[name][count] {
+				if now != was[name][count] {
 					t.Logf("the kernel of %s has counted: %s %d", name, count, now-was[name][count])
 				}
 			}
