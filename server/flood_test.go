@@ -12,16 +12,23 @@ import (
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 )
 
+// memberFleet is a watched fleet of three hosts, each with a port in network blue.
+func memberFleet(t *testing.T, f *fixture, tenant string) []*double {
+	t.Helper()
+	fleet := watchedFleet(t, f, tenant, 3)
+	for i, h := range fleet[1:] {
+		name := []string{"q", "r"}[i]
+		ok(t, f.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: tenant, Name: name, Spec: &weftv1.PortSpec{Network: "blue"}})
+		ok(t, h.agent.Bind, &planv1.BindRequest{Tenant: tenant, Port: name})
+	}
+	return fleet
+}
+
 // TestFloodRates: a network's status sums up what its live hosts flood of it, and says it of each. Red when floodedOn takes in what is said of other
 // networks, or networkStatus what hosts say that are not live.
 func TestFloodRates(t *testing.T) {
 	f := ownServer(t, Config{})
-	fleet := watchedFleet(t, f, "flooded", 3)
-	for i, h := range fleet[1:] {
-		name := []string{"q", "r"}[i]
-		ok(t, f.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: "flooded", Name: name, Spec: &weftv1.PortSpec{Network: "blue"}})
-		ok(t, h.agent.Bind, &planv1.BindRequest{Tenant: "flooded", Port: name})
-	}
+	fleet := memberFleet(t, f, "flooded")
 	status := func() *weftv1.NetworkStatus {
 		return ok(t, f.networks.GetNetwork, &weftv1.GetNetworkRequest{Tenant: "flooded", Name: "blue"}).GetStatus()
 	}
@@ -79,12 +86,7 @@ func TestReceiversOfAGroup(t *testing.T) {
 // it sends, or has only begun, or its last report is old. Who misses several senders that others hear is named alone. Red when undelivered or byHost leaves any of these out.
 func TestUndelivered(t *testing.T) {
 	f := ownServer(t, Config{})
-	fleet := watchedFleet(t, f, "lost", 3)
-	for i, h := range fleet[1:] {
-		name := []string{"q", "r"}[i]
-		ok(t, f.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: "lost", Name: name, Spec: &weftv1.PortSpec{Network: "blue"}})
-		ok(t, h.agent.Bind, &planv1.BindRequest{Tenant: "lost", Port: name})
-	}
+	fleet := memberFleet(t, f, "lost")
 	group := netip.MustParseAddr("239.77.1.1")
 	n := ok(t, f.networks.GetNetwork, &weftv1.GetNetworkRequest{Tenant: "lost", Name: "blue"})
 	ok(t, f.networks.UpdateNetwork, &weftv1.UpdateNetworkRequest{Tenant: "lost", Name: "blue", Revision: n.Meta.Revision,
@@ -143,12 +145,7 @@ func TestUndelivered(t *testing.T) {
 // an IP version that no host has is a copy to each. Red when carryFloods waits for unready on that way, or fanOut counts the group.
 func TestCopiesWaitForNobody(t *testing.T) {
 	f := ownServer(t, Config{Limits: Limits{Join: time.Millisecond}})
-	fleet := watchedFleet(t, f, "away", 3)
-	for i, h := range fleet[1:] {
-		name := []string{"q", "r"}[i]
-		ok(t, f.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: "away", Name: name, Spec: &weftv1.PortSpec{Network: "blue"}})
-		ok(t, h.agent.Bind, &planv1.BindRequest{Tenant: "away", Port: name})
-	}
+	fleet := memberFleet(t, f, "away")
 	network := func() *weftv1.Network {
 		return ok(t, f.networks.GetNetwork, &weftv1.GetNetworkRequest{Tenant: "away", Name: "blue"})
 	}
