@@ -23,6 +23,8 @@ const (
 	maxParallel = 256
 	// darkPatience is how long is waited, after the last move, for what the ports' dark times were.
 	darkPatience = 15 * time.Second
+	// wordPatience is how long is waited for the word of a workload that drain's own commit may have overtaken.
+	wordPatience = 2 * time.Second
 )
 
 func hostDrain(a *app) *cobra.Command {
@@ -89,6 +91,7 @@ type departure struct {
 	epoch  int64
 	dark   string
 	reason string
+	ran    bool // COMMAND ran for it, and ended well
 }
 
 const (
@@ -320,6 +323,7 @@ func (d *drain) move(ctx context.Context, mv *mover, x *departure) error {
 			}
 			return refusef("", "", "COMMAND failed, %s%s", err, last)
 		}
+		x.ran = true
 	}
 	return mv.commit(ctx, x.epoch)
 }
@@ -365,13 +369,20 @@ func (d *drain) darkTimes(ctx context.Context) {
 		go func() {
 			defer wg.Done()
 			defer func() { <-slots }()
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
 			// Nothing hangs on it: what does not come is not shown.
 			_ = d.c.FollowMove(ctx, x.port.GetTenant(), x.port.GetName(), func(m *weftv1.Move) bool {
-				if m.GetEpoch() == x.epoch {
-					x.dark = darkText(m)
+				if m.GetEpoch() != x.epoch {
+					return false
 				}
-				// A commit by command has none: its target's agent was told by the server.
-				return m.GetEpoch() == x.epoch && x.dark == "" && m.GetCommitCause() != weftv1.CommitCause_COMMIT_CAUSE_COMMAND
+				x.dark = darkText(m)
+				if m.GetCommitCause() != weftv1.CommitCause_COMMIT_CAUSE_COMMAND {
+					return x.dark == ""
+				}
+				// A commit by command has no dark time, as its target's agent was told by the server; unless COMMAND was the first to tell that agent.
+				time.AfterFunc(wordPatience, cancel)
+				return x.ran
 			})
 		}()
 	}

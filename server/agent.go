@@ -150,6 +150,8 @@ func (a *api) Commit(ctx context.Context, req *connect.Request[planv1.CommitRequ
 			at.commit(cause, a.moment())
 		case m.Phase == model.MoveAborted:
 			return noMove(p, m, "commit")
+		case m.Cause == model.CommitByCommand:
+			m.Cause = cause // an agent that a plan has told of the commit makes none of its own, so its word was first, and the command overtook it here
 		}
 		m.Dark = max(m.Dark, dark)
 		return nil

@@ -346,6 +346,28 @@ func TestMoveBackWhileDraining(t *testing.T) {
 	}
 }
 
+// TestCommitOvertaken: a workload commits at its host, and a command commits the same move at the server before that host's word has come: what
+// opened the port is the workload's word, and its dark time is known. Break it: keep the cause of who was first at the server.
+func TestCommitOvertaken(t *testing.T) {
+	f := ownServer(t, Config{Limits: Limits{Drain: time.Hour}})
+	_, to, peer := movers(t, f, "overtaken")
+	peer.acknowledge()
+	p := ok(t, f.ports.PrepareMove, &weftv1.PrepareMoveRequest{Tenant: "overtaken", Name: "p", Host: to.name})
+	eventually(t, "it is prepared", func() bool { return f.at(t, "overtaken").Move.Phase == prepared })
+	ok(t, f.ports.CommitMove, &weftv1.CommitMoveRequest{Tenant: "overtaken", Name: "p"})
+	if m := f.at(t, "overtaken").Move; m.CommitCause != weftv1.CommitCause_COMMIT_CAUSE_COMMAND {
+		t.Errorf("committed by command: %v", m)
+	}
+	event := &planv1.CommitRequest{PortUid: p.Meta.Uid, Epoch: p.Status.Binding.Epoch, Cause: planv1.CommitCause_COMMIT_CAUSE_EVENT, DarkNanoseconds: 5}
+	ok(t, to.agent.Commit, event)
+	ok(t, f.ports.CommitMove, &weftv1.CommitMoveRequest{Tenant: "overtaken", Name: "p"})
+	event.Cause = planv1.CommitCause_COMMIT_CAUSE_FIRST_FRAME
+	ok(t, to.agent.Commit, event)
+	if m := f.at(t, "overtaken").Move; m.CommitCause != weftv1.CommitCause_COMMIT_CAUSE_EVENT || m.DarkTime.AsDuration() != 5 {
+		t.Errorf("after the host's word: %v", m)
+	}
+}
+
 // TestMoveOverRestore: a restore gives the binding another epoch, and a move that was prepared is committed by that one. Break it: let is know the
 // move's own epoch only.
 func TestMoveOverRestore(t *testing.T) {
