@@ -32,6 +32,7 @@ type Agent struct {
 	rec    *Reconciler
 	// staging is of the current stream; its set is the plan.
 	staging *plan.Staging
+	room    room
 	// known: there is a plan, from the snapshot or a server. Without one the kernel is left as it is.
 	known bool
 	// swept: what the plan does not explain of an earlier agent's work was taken in or removed.
@@ -452,6 +453,8 @@ func (a *Agent) Connection(ctx context.Context, server string, why error) {
 			a.log.Info("the plan stream is up", "server", server)
 			a.acknowledge()
 			later(&a.reportAt, 0)
+		} else {
+			a.room.close() // the rest of what was coming comes anew
 		}
 	})
 }
@@ -464,7 +467,13 @@ func (a *Agent) Receive(ctx context.Context, u *planv1.Update) (err error) {
 
 func (a *Agent) take(u *planv1.Update) error {
 	store := a.staging.StoreID()
+	if coming := int(u.GetResources()); coming > 2*a.staging.Set().Len() {
+		a.room.open(coming)
+	}
 	step, err := a.staging.Receive(u)
+	if step != nil || err != nil {
+		defer a.room.close()
+	}
 	if err != nil {
 		a.log.Error("the plan was refused, and the last good one is kept", "err", err)
 		a.conditions["plan refused"] = err.Error()

@@ -67,15 +67,14 @@ func (a *Agent) whyNoCommit(req *localv1.CommitRequest, uid string, err error) e
 
 // partOf is a port of that name in which this host has a part. In the loop.
 func (a *Agent) partOf(tenant, port string) string {
-	named := func(uid string) bool {
-		p := a.rec.view.ports[uid]
-		return p != nil && p.tenant == tenant && p.name == port
+	view := a.rec.view
+	list := slices.Clone(view.atVTEP.of[a.ownVTEP()])
+	for uid := range view.passing[a.rec.self] {
+		list = append(list, view.ports[uid])
 	}
-	for _, uids := range []map[string]bool{a.rec.view.passing[a.rec.self], a.rec.view.atVTEP[a.ownVTEP()]} {
-		for uid := range uids {
-			if named(uid) {
-				return uid
-			}
+	for _, p := range list {
+		if p != nil && p.tenant == tenant && p.name == port {
+			return p.uid
 		}
 	}
 	return ""

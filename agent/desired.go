@@ -98,9 +98,9 @@ func (r *Reconciler) floodPorts(n *network) []uint32 {
 			list = append(list, l.ifindex)
 		}
 	}
-	if in := r.view.inNet[n.uid]; len(in) < len(r.locals) {
-		for uid := range in {
-			add(uid)
+	if in := r.view.inNet.of[n.uid]; len(in) < len(r.locals) {
+		for _, p := range in {
+			add(p.uid)
 		}
 	} else {
 		for uid := range r.locals {

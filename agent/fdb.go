@@ -76,7 +76,7 @@ func (s spot) vtep() datapath.VTEPID {
 // putFDB writes what is new or differs. It returns the entries that nothing asks for any more, to be deleted once ports are
 // open; no stage in between changes what is asked for.
 func (r *Reconciler) putFDB(d *dirty) (gone []datapath.FDBKey) {
-	w := fdbWriter{r: r}
+	w := fdbWriter{r: r, writer: writer[datapath.FDBEntry]{write: r.kernel.PutFDB, done: r.putDone}}
 	for vni := range d.fdbOf {
 		w.compareAll(vni)
 	}
@@ -96,18 +96,11 @@ func (r *Reconciler) putFDB(d *dirty) (gone []datapath.FDBKey) {
 	return w.gone
 }
 
-// fdbBatch entries are written at once; while that is done the next are worked out.
-const fdbBatch = 1 << 15
-
-// fdbWriter compares and writes. Entries are noted as written when they are.
+// fdbWriter compares, and writes what differs. Entries are noted as written when they are.
 type fdbWriter struct {
 	r    *Reconciler
 	gone []datapath.FDBKey
-	put  []datapath.FDBEntry
-	// under is being written; written is told how that went.
-	under   []datapath.FDBEntry
-	written chan error
-	failed  int
+	writer[datapath.FDBEntry]
 }
 
 // compareAll compares every entry that a network has or should have.
@@ -137,38 +130,12 @@ func (w *fdbWriter) compare(key datapath.FDBKey, n macKey, want datapath.FDBEntr
 	have, known := w.r.tables.fdb[key.VNI][n]
 	switch {
 	case ok && (!known || have != spotOf(want)):
-		if w.put = append(w.put, want); len(w.put) == fdbBatch {
-			w.start()
-		}
+		w.add(want)
 		return
 	case !ok && known:
 		w.gone = append(w.gone, key)
 	}
 	delete(w.r.failed.fdb, key)
-}
-
-// start writes what there is beside the loop, once that before it is written.
-func (w *fdbWriter) start() {
-	spare := w.under[:0]
-	w.settle()
-	w.under, w.put = w.put, spare
-	w.written = make(chan error, 1)
-	go func(list []datapath.FDBEntry, written chan error) { written <- w.r.kernel.PutFDB(list) }(w.under, w.written)
-}
-
-// settle waits for what is being written.
-func (w *fdbWriter) settle() {
-	if w.written != nil {
-		settle(w.under, <-w.written, &w.failed, w.r.kernel.PutFDB, w.r.putDone)
-		w.written = nil
-	}
-}
-
-func (w *fdbWriter) end() {
-	w.settle()
-	if len(w.put) > 0 {
-		settle(w.put, w.r.kernel.PutFDB(w.put), &w.failed, w.r.kernel.PutFDB, w.r.putDone)
-	}
 }
 
 // putDone notes an entry that was written, or why not.

@@ -27,7 +27,7 @@ func TestMACsAsNumbers(t *testing.T) {
 // TestFDBInBatches: entries of more than a batch are all written, those that do not fit are said, and are written when there is room. Leave
 // the last settle out of fdbWriter.end and it goes red.
 func TestFDBInBatches(t *testing.T) {
-	const n = 2*fdbBatch + 100*10
+	const n = 2*writeBatch + 100*10
 	w := newWorld(t)
 	w.kernel.fdbLimit = n - 500
 	for _, r := range planOf(n, 0) {

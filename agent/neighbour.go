@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 
@@ -68,17 +69,21 @@ func (h *holders) rival() *rivals {
 	return h.rivals
 }
 
-// addressesOf are a port's own, and those of its pairs.
-func addressesOf(p *port) (own, paired []netip.Addr) {
-	for _, ip := range p.ips {
-		own = append(own, ip.Addr().Unmap())
-	}
-	for _, c := range p.allowed {
-		if c.IP.IsValid() && !slices.Contains(own, c.IP) {
-			paired = append(paired, c.IP)
+// addresses are a port's own, and those of its pairs, each with what it is.
+func (p *port) addresses() iter.Seq2[netip.Addr, bool] {
+	return func(yield func(a netip.Addr, own bool) bool) {
+		for _, ip := range p.ips {
+			if !yield(ip.Addr().Unmap(), true) {
+				return
+			}
+		}
+		for _, c := range p.allowed {
+			own := slices.ContainsFunc(p.ips, func(ip netip.Prefix) bool { return ip.Addr().Unmap() == c.IP })
+			if c.IP.IsValid() && !own && !yield(c.IP, false) {
+				return
+			}
 		}
 	}
-	return own, paired
 }
 
 // claims are what a port may say of itself in ARP and neighbour discovery.
@@ -163,12 +168,14 @@ func (v *view) answers(n *network) datapath.Neighbours {
 }
 
 func (v *view) claimAddresses(n *network, p *port, d *dirty) {
-	own, paired := addressesOf(p)
-	for _, a := range own {
+	for a, own := range p.addresses() {
 		key := datapath.NeighbourKey{VNI: n.vni, IP: a}
-		switch h, _ := v.addresses.get(key); h.owner {
-		case p.uid:
-		case "":
+		switch h, _ := v.addresses.get(key); {
+		case !own:
+			h.rival().paired[p.uid] = true
+			v.addresses.put(key, h)
+		case h.owner == p.uid:
+		case h.owner == "":
 			h.owner = p.uid
 			v.addresses.put(key, h)
 		default:
@@ -177,18 +184,10 @@ func (v *view) claimAddresses(n *network, p *port, d *dirty) {
 		}
 		d.touchAddress(key)
 	}
-	for _, a := range paired {
-		key := datapath.NeighbourKey{VNI: n.vni, IP: a}
-		h, _ := v.addresses.get(key)
-		h.rival().paired[p.uid] = true
-		v.addresses.put(key, h)
-		d.touchAddress(key)
-	}
 }
 
 func (v *view) unclaimAddresses(n *network, p *port, d *dirty) {
-	own, paired := addressesOf(p)
-	for _, a := range slices.Concat(own, paired) {
+	for a := range p.addresses() {
 		key := datapath.NeighbourKey{VNI: n.vni, IP: a}
 		h, ok := v.addresses.get(key)
 		if !ok {
@@ -240,11 +239,11 @@ func (r *Reconciler) wantNeighbour(n *network, key datapath.NeighbourKey, h hold
 	return answer{mac: p.macs[0], router: p.forwarding}, true
 }
 
-// neighbourWriter compares, and collects what is to be written, and what nothing asks for any more.
+// neighbourWriter compares, writes what differs, and collects what nothing asks for any more.
 type neighbourWriter struct {
 	r    *Reconciler
-	put  []datapath.Neighbour
 	gone []datapath.NeighbourKey
+	writer[datapath.Neighbour]
 }
 
 // compareAll compares every address that a network has or should have.
@@ -266,7 +265,7 @@ func (w *neighbourWriter) compare(n *network, key datapath.NeighbourKey, h holde
 	want, ok := w.r.wantNeighbour(n, key, h)
 	switch {
 	case ok && (!known || have != want):
-		w.put = append(w.put, datapath.Neighbour{NeighbourKey: key, MAC: want.mac, Router: want.router, Ask: want.ask})
+		w.add(datapath.Neighbour{NeighbourKey: key, MAC: want.mac, Router: want.router, Ask: want.ask})
 		return
 	case !ok && known:
 		w.gone = append(w.gone, key)
@@ -288,7 +287,7 @@ func (r *Reconciler) putNeighbours(d *dirty) (gone []datapath.NeighbourKey) {
 			}
 		}
 	}
-	w := neighbourWriter{r: r}
+	w := neighbourWriter{r: r, writer: writer[datapath.Neighbour]{write: r.kernel.PutNeighbours, done: r.neighbourDone}}
 	for vni := range d.fdbOf {
 		w.compareAll(vni)
 	}
@@ -308,16 +307,19 @@ func (r *Reconciler) putNeighbours(d *dirty) (gone []datapath.NeighbourKey) {
 			delete(r.failed.neighbours, key) // neither there nor asked for any more
 		}
 	}
-	batch(w.put, r.kernel.PutNeighbours, func(n datapath.Neighbour, err error) {
-		if err != nil {
-			r.failed.neighbours[n.NeighbourKey] = err
-			return
-		}
-		delete(r.failed.neighbours, n.NeighbourKey)
-		r.tables.neighbours.of(n.VNI, max(1, len(r.view.addresses[n.VNI])))[n.IP] = answerOf(n)
-		r.writes++
-	})
+	w.end()
 	return w.gone
+}
+
+// neighbourDone notes one that was written, or why not.
+func (r *Reconciler) neighbourDone(n datapath.Neighbour, err error) {
+	if err != nil {
+		r.failed.neighbours[n.NeighbourKey] = err
+		return
+	}
+	delete(r.failed.neighbours, n.NeighbourKey)
+	r.tables.neighbours.of(n.VNI, max(1, len(r.view.addresses[n.VNI])))[n.IP] = answerOf(n)
+	r.writes++
 }
 
 func (r *Reconciler) deleteNeighbours(gone []datapath.NeighbourKey) {

@@ -111,7 +111,7 @@ type change struct {
 
 // Apply takes an update of the plan in. Nothing is written before Flush.
 func (r *Reconciler) Apply(changes []change) {
-	r.view.expect(len(changes))
+	r.view.expect(changes)
 	for _, c := range changes {
 		if c.value == nil {
 			r.view.remove(c.kind, c.uid, r.dirty)
@@ -126,6 +126,7 @@ func (r *Reconciler) Apply(changes []change) {
 		r.lack(c)
 		r.view.put(c.value, r.dirty)
 	}
+	clear(r.view.expected)
 }
 
 // lack notes or forgets a feature that a resource requires; the host's own concerns every port.
@@ -323,9 +324,8 @@ func (r *Reconciler) expand(d *dirty) {
 		r.oam.regroup = true
 	}
 	for net := range d.portsOf {
-		in := r.view.inNet[net]
 		for uid := range r.locals {
-			if in[uid] {
+			if p := r.view.ports[uid]; p != nil && p.network == net {
 				d.ports[uid] = true
 			}
 		}

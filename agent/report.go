@@ -80,8 +80,8 @@ func (a *Agent) reported() map[string]bool {
 	for uid := range a.atts.byUID {
 		uids[uid] = true
 	}
-	for uid := range a.rec.view.atVTEP[a.ownVTEP()] {
-		uids[uid] = true
+	for _, p := range a.rec.view.atVTEP.of[a.ownVTEP()] {
+		uids[p.uid] = true
 	}
 	for uid := range a.rec.view.passing[a.rec.self] {
 		uids[uid] = true

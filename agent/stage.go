@@ -107,7 +107,7 @@ func (r *Reconciler) number(uid string, want datapath.VTEP) datapath.VTEPID {
 
 // putAccepts returns who is not accepted any more, to be deleted at the end; no stage in between changes who is.
 func (r *Reconciler) putAccepts(d *dirty) (gone []datapath.Accept) {
-	var put []datapath.Teacher
+	w := writer[datapath.Teacher]{write: r.kernel.PutTeachers, done: r.acceptDone}
 	want := map[datapath.Accept]datapath.VTEPID{}
 	for vni := range d.accepts {
 		clear(want)
@@ -115,7 +115,7 @@ func (r *Reconciler) putAccepts(d *dirty) (gone []datapath.Accept) {
 		have := r.tables.accepts[vni]
 		for a, id := range want {
 			if is, there := have[a]; !there || is != id {
-				put = append(put, datapath.Teacher{Accept: a, VTEP: id})
+				w.add(datapath.Teacher{Accept: a, VTEP: id})
 			}
 		}
 		for a := range have {
@@ -129,16 +129,19 @@ func (r *Reconciler) putAccepts(d *dirty) (gone []datapath.Accept) {
 			}
 		}
 	}
-	batch(put, r.kernel.PutTeachers, func(a datapath.Teacher, err error) {
-		if err != nil {
-			r.failed.accepts[a.Accept] = err
-			return
-		}
-		delete(r.failed.accepts, a.Accept)
-		r.tables.accept(a)
-		r.writes++
-	})
+	w.end()
 	return gone
+}
+
+// acceptDone notes one that was written, or why not.
+func (r *Reconciler) acceptDone(a datapath.Teacher, err error) {
+	if err != nil {
+		r.failed.accepts[a.Accept] = err
+		return
+	}
+	delete(r.failed.accepts, a.Accept)
+	r.tables.accept(a)
+	r.writes++
 }
 
 // wantSources are the prefixes from which a network takes unlisted VTEPs.

@@ -25,15 +25,17 @@ type view struct {
 	addresses byIP[holders]
 	// open counts a network's ports of which not every address is known, by IP version: 4, 6.
 	open    map[string]*[2]int
-	atVTEP  map[string]map[string]bool // vtep uid -> port uids
+	atVTEP  portIndex                  // by the uid of the VTEP
 	netsOf  map[string]map[string]bool // external vtep uid -> network uids
-	inNet   map[string]map[string]bool // network uid -> port uids, whichever came first
+	inNet   portIndex                  // by the uid of the network, whichever came first
 	members members
 	epochs  map[string]int64
-	stale   map[string]bool     // ports whose resource has a lower epoch than was seen
-	lacking map[string]string   // resource uid -> a feature it requires and we lack
-	broken  map[plan.Key]string // resources that could not be understood; the last good one stays
-	flips   map[string]flip     // port uid -> a commit that stands in the place of the plan's word
+	// expected are the ports of each network that a first plan brings and that have not come yet.
+	expected map[string]int
+	stale    map[string]bool     // ports whose resource has a lower epoch than was seen
+	lacking  map[string]string   // resource uid -> a feature it requires and we lack
+	broken   map[plan.Key]string // resources that could not be understood; the last good one stays
+	flips    map[string]flip     // port uid -> a commit that stands in the place of the plan's word
 	// passing are the ports that are on their way, by each host that they come to or go from.
 	passing map[string]map[string]bool
 	// routers are the ports of each network that may advertise themselves as one.
@@ -93,6 +95,8 @@ type port struct {
 	place, planned place
 	// claim is that to its MACs.
 	claim claim
+	// at are its places in the view's indexes.
+	at [portIndexes]int32
 	// stale is the epoch of the resource when it is lower than the highest seen, and refused is what it says.
 	stale   int64
 	refused *place
@@ -147,11 +151,12 @@ func newView() *view {
 		ports:     map[string]*port{},
 		byVNI:     map[wire.VNI]string{},
 		claims:    byMAC[*claim]{},
-		atVTEP:    map[string]map[string]bool{},
+		atVTEP:    newPortIndex(byVTEP),
 		netsOf:    map[string]map[string]bool{},
-		inNet:     map[string]map[string]bool{},
+		inNet:     newPortIndex(byNetwork),
 		members:   newMembers(),
 		epochs:    map[string]int64{},
+		expected:  map[string]int{},
 		stale:     map[string]bool{},
 		lacking:   map[string]string{},
 		broken:    map[plan.Key]string{},
@@ -163,13 +168,33 @@ func newView() *view {
 	}
 }
 
-// expect makes room for a first plan of so many resources, which are mostly ports.
-func (v *view) expect(resources int) {
-	if len(v.ports) == 0 {
-		v.ports = make(map[string]*port, resources)
+// expect makes room for a first plan, whose resources are mostly ports.
+func (v *view) expect(changes []change) {
+	if len(v.ports) > 0 || len(changes) < many {
+		return
 	}
+	v.ports = make(map[string]*port, len(changes))
 	if len(v.epochs) == 0 {
-		v.epochs = make(map[string]int64, resources)
+		v.epochs = make(map[string]int64, len(changes))
+	}
+	for _, c := range changes {
+		if p, ok := c.value.(*port); ok {
+			v.expected[p.network]++
+		}
+	}
+}
+
+// makeRoom is for the ports of a network that are expected, when the first of them comes.
+func (v *view) makeRoom(uid string) {
+	ports := v.expected[uid]
+	if ports == 0 {
+		return
+	}
+	delete(v.expected, uid)
+	if n := v.nets[uid]; n != nil && v.inNet.of[uid] == nil {
+		v.inNet.of[uid] = make([]*port, 0, ports)
+		v.claims.of(n.vni, ports)
+		v.addresses.of(n.vni, ports)
 	}
 }
 
@@ -355,7 +380,7 @@ func (v *view) remove(kind planv1.Kind, uid string, d *dirty) {
 			v.unclaimPort(p, d)
 			delete(v.ports, uid)
 			delete(v.stale, uid)
-			unindex(v.inNet, p.network, uid)
+			v.inNet.remove(p.network, p)
 			v.leave(p, d)
 			v.endFlip(uid)
 			d.touchPort(uid)
@@ -434,8 +459,8 @@ func (v *view) putNetwork(n *network, d *dirty) {
 
 func (v *view) putPort(p *port, d *dirty) {
 	old := v.ports[p.uid]
-	if old != nil && old.network != p.network {
-		unindex(v.inNet, old.network, p.uid)
+	if old != nil {
+		v.inNet.remove(old.network, old)
 	}
 	switch seen := v.epochs[p.uid]; {
 	case p.place.epoch >= seen:
@@ -454,7 +479,8 @@ func (v *view) putPort(p *port, d *dirty) {
 		v.stale[p.uid] = true
 	}
 	v.ports[p.uid] = p
-	index(v.inNet, p.network, p.uid)
+	v.makeRoom(p.network)
+	v.inNet.add(p.network, p)
 	v.join(p, d)
 	if old != nil {
 		v.leave(old, d)
@@ -491,10 +517,8 @@ func (v *view) touchUsers(uid string, d *dirty) {
 			}
 		}
 	}
-	for port := range v.atVTEP[uid] {
-		if p := v.ports[port]; p != nil {
-			v.touchFDB(p, d)
-		}
+	for _, p := range v.atVTEP.of[uid] {
+		v.touchFDB(p, d)
 	}
 }
 
@@ -572,23 +596,17 @@ func (v *view) claimPorts(n *network, d *dirty) {
 	if v.byVNI[n.vni] != n.uid {
 		return
 	}
-	for uid := range v.inNet[n.uid] {
-		if p := v.ports[uid]; p != nil {
-			v.claimMACs(n, p, d)
-		}
+	for _, p := range v.inNet.of[n.uid] {
+		v.claimMACs(n, p, d)
 	}
 }
 
 func (v *view) unclaimPorts(n *network, d *dirty) {
-	for uid := range v.inNet[n.uid] {
-		p := v.ports[uid]
-		if p == nil {
-			continue
-		}
+	for _, p := range v.inNet.of[n.uid] {
 		v.unclaimAddresses(n, p, d)
 		for _, mac := range p.macs {
 			key := datapath.FDBKey{VNI: n.vni, MAC: mac}
-			if v.claimOf(key).port == uid {
+			if v.claimOf(key).port == p.uid {
 				v.claims.drop(key)
 				d.touch(key)
 			}
@@ -602,7 +620,7 @@ func (v *view) claimPort(p *port, d *dirty) {
 		d.portsOf[p.network] = true
 	}
 	if p.place.vtep != "" {
-		index(v.atVTEP, p.place.vtep, p.uid)
+		v.atVTEP.add(p.place.vtep, p)
 	}
 	for _, host := range p.ends() {
 		index(v.passing, host, p.uid)
@@ -628,7 +646,7 @@ func (v *view) unclaimPort(p *port, d *dirty) {
 		unindex(v.routers, p.network, p.uid)
 		d.portsOf[p.network] = true
 	}
-	unindex(v.atVTEP, p.place.vtep, p.uid)
+	v.atVTEP.remove(p.place.vtep, p)
 	for _, host := range p.ends() {
 		unindex(v.passing, host, p.uid)
 	}

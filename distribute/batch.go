@@ -42,6 +42,7 @@ const overhead = 160
 func (b *batch) chunks(octets int) iter.Seq[*planv1.Update] {
 	return func(yield func(*planv1.Update) bool) {
 		u, size := b.update(), 0
+		u.Resources = uint32(len(b.upserts))
 		// full hands a message over once it is large enough; false: nobody wants more.
 		full := func(add int) bool {
 			if size += add; size < octets {

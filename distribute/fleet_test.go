@@ -164,6 +164,9 @@ func (f *fleet) pump(a *agent, most int) error {
 	b.ask(f.cfg.Evidence)
 	chunks := slices.Collect(b.chunks(f.d.cfg.ChunkOctets))
 	for i, u := range chunks {
+		if said := int(u.GetResources()); i == 0 && said != len(b.upserts) || i > 0 && said != 0 {
+			return fmt.Errorf("chunk %d says that %d resources come, of %d", i, said, len(b.upserts))
+		}
 		if i == most {
 			f.disconnect(a)
 			return nil

@@ -16,6 +16,8 @@ const (
 	GuardResources = 10
 	// MaxStagedResources bounds one update, so that a broken server cannot exhaust a host's memory.
 	MaxStagedResources = 4_000_000
+	// mostExpected bounds the room that is made because a server says that so many will come.
+	mostExpected = 1 << 17
 )
 
 // Refusal is an update that was not taken: the last good plan stays as it was. After one, the agent says Applied.refused,
@@ -157,6 +159,9 @@ func (s *Staging) begin(u *planv1.Update) error {
 		return fmt.Errorf("revision %d is older than %d, which is held", u.GetRevision(), s.revision)
 	}
 	s.pending = &pending{storeID: u.GetStoreId(), revision: u.GetRevision()}
+	if expected := min(u.GetResources(), mostExpected); expected > 1 {
+		s.pending.upserts, s.pending.order = make(map[Key]*Resource, expected), make([]*Resource, 0, expected)
+	}
 	return nil
 }
 

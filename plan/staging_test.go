@@ -45,6 +45,19 @@ func spoil(r *Resource, f func(*planv1.Resource)) []*planv1.Resource {
 	return []*planv1.Resource{m}
 }
 
+// TestExpected: what a server says will come makes room, and nothing more: fewer, more, or absurdly many are taken all the same. Break it: believe it.
+func TestExpected(t *testing.T) {
+	for _, said := range []uint32{0, 1, 4, 100, 1<<32 - 1} {
+		s := NewStaging("h", NewSet(), "", 0)
+		u := reset("s", 1, 3)
+		u.Resources = said
+		step, err := s.Receive(u)
+		if err != nil || len(step.Upserts) != 5 || s.Set().Len() != 5 {
+			t.Errorf("%d were said to come: %v, %v", said, step, err)
+		}
+	}
+}
+
 // TestRefusals: each of these updates is refused for its reason and leaves everything as it was; so does whatever comes
 // after it on the same stream.
 func TestRefusals(t *testing.T) {

@@ -26,7 +26,7 @@ const (
 
 const (
 	headerOctets = 5
-	// keptOctets is how large a buffer may be that is kept for the next message.
+	// keptOctets is how large a buffer may be that is kept when a message fits it; while larger ones come one after the other, theirs is kept too.
 	keptOctets = 16 << 10
 	// stepOctets is how much room is made at once for what is announced and has not come yet.
 	stepOctets = 1 << 20
@@ -141,7 +141,7 @@ func (c *Conn) flush() error {
 	binary.BigEndian.PutUint32(c.out[1:headerOctets], uint32(len(c.out)-headerOctets))
 	_, err := c.conn.Write(c.out)
 	c.wrote.Store(c.now())
-	if cap(c.out) > keptOctets {
+	if cap(c.out) > keptOctets && len(c.out) <= keptOctets {
 		c.out = nil
 	}
 	return c.because(err)
@@ -202,7 +202,7 @@ func (c *Conn) body(kind byte, length uint32) ([]byte, error) {
 		}
 		b, left = b[:len(b)+step], left-step
 	}
-	if c.in = b; cap(b) > keptOctets {
+	if c.in = b; cap(b) > keptOctets && len(b) <= keptOctets {
 		c.in = nil
 	}
 	return b, nil

@@ -79,6 +79,30 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+// TestBuffers: large messages one after the other use one buffer on each side, and a small one lets it go. Break it: keep none of that size, or
+// keep it for ever.
+func TestBuffers(t *testing.T) {
+	a, b := pair(t, 8<<20, time.Hour, time.Hour)
+	exchange := func(octets int) {
+		t.Helper()
+		sent := make(chan error, 1)
+		go func() { sent <- a.Send(resource(octets)) }()
+		if err := errors.Join(b.Receive(new(planv1.Resource)), <-sent); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exchange(1 << 18)
+	out, in := &a.out[0], &b.in[0]
+	exchange(1 << 17)
+	if out != &a.out[0] || in != &b.in[0] {
+		t.Error("another large message has another buffer")
+	}
+	exchange(10)
+	if cap(a.out) > keptOctets || cap(b.in) > keptOctets {
+		t.Errorf("after a small message buffers of %d and %d octets are kept", cap(a.out), cap(b.in))
+	}
+}
+
 // TestEnds: each way in which a stream ends has its own error.
 func TestEnds(t *testing.T) {
 	frame := func(kind byte, length uint32, body string) []byte {

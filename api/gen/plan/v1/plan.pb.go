@@ -2782,9 +2782,11 @@ type Update struct {
 	// Scopes sent whole: what the agent holds of them and this update does not carry is removed.
 	ResetScopes []string `protobuf:"bytes,4,rep,name=reset_scopes,json=resetScopes,proto3" json:"reset_scopes,omitempty"`
 	// Scopes the host no longer subscribes to: all that is held of them is removed.
-	DropScopes    []string    `protobuf:"bytes,5,rep,name=drop_scopes,json=dropScopes,proto3" json:"drop_scopes,omitempty"`
-	Upserts       []*Resource `protobuf:"bytes,6,rep,name=upserts,proto3" json:"upserts,omitempty"`
-	Removals      []*Removal  `protobuf:"bytes,7,rep,name=removals,proto3" json:"removals,omitempty"`
+	DropScopes []string    `protobuf:"bytes,5,rep,name=drop_scopes,json=dropScopes,proto3" json:"drop_scopes,omitempty"`
+	Upserts    []*Resource `protobuf:"bytes,6,rep,name=upserts,proto3" json:"upserts,omitempty"`
+	Removals   []*Removal  `protobuf:"bytes,7,rep,name=removals,proto3" json:"removals,omitempty"`
+	// In the first message of an update: how many resources it brings in all. 0: its sender does not say.
+	Resources     uint32 `protobuf:"varint,8,opt,name=resources,proto3" json:"resources,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2866,6 +2868,13 @@ func (x *Update) GetRemovals() []*Removal {
 		return x.Removals
 	}
 	return nil
+}
+
+func (x *Update) GetResources() uint32 {
+	if x != nil {
+		return x.Resources
+	}
+	return 0
 }
 
 // Resource is one thing that a host must hold; the same octets for every host that holds it.
@@ -4128,7 +4137,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"E\n" +
 	"\rServerMessage\x12)\n" +
 	"\x06update\x18\x01 \x01(\v2\x0f.plan.v1.UpdateH\x00R\x06updateB\t\n" +
-	"\amessage\"\xf2\x01\n" +
+	"\amessage\"\x90\x02\n" +
 	"\x06Update\x12\x19\n" +
 	"\bstore_id\x18\x01 \x01(\tR\astoreId\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x12\n" +
@@ -4137,7 +4146,8 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\vdrop_scopes\x18\x05 \x03(\tR\n" +
 	"dropScopes\x12+\n" +
 	"\aupserts\x18\x06 \x03(\v2\x11.plan.v1.ResourceR\aupserts\x12,\n" +
-	"\bremovals\x18\a \x03(\v2\x10.plan.v1.RemovalR\bremovals\"\xb9\x01\n" +
+	"\bremovals\x18\a \x03(\v2\x10.plan.v1.RemovalR\bremovals\x12\x1c\n" +
+	"\tresources\x18\b \x01(\rR\tresources\"\xb9\x01\n" +
 	"\bResource\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\tR\x05scope\x12!\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\r.plan.v1.KindR\x04kind\x12\x10\n" +
