@@ -28,9 +28,9 @@ var rooms = map[string][]string{
 	"store":            {"model", "wire"},
 	"trust":            {"model", "wire"},
 	"distribute":       {"plan", "api/gen/plan"},
-	"server":           {"api", "model", "store", "compile", "plan", "distribute", "trust", "wire"},
+	"server":           {"api", "model", "store", "compile", "plan", "distribute", "trust", "wire", "internal/heap"},
 	"datapath":         {"wire"},
-	"agent":            {"api/gen/plan", "api/gen/local", "plan", "distribute", "datapath", "trust", "wire"},
+	"agent":            {"api/gen/plan", "api/gen/local", "plan", "distribute", "datapath", "trust", "wire", "internal/heap"},
 	"client":           {"api", "trust", "wire"},
 	"cli":              {"api", "client", "wire"},
 	"lab":              {"api", "client", "datapath/netdev", "wire"},
@@ -39,6 +39,7 @@ var rooms = map[string][]string{
 	"conform":          {"api", "client", "lab", "datapath", "wire"},
 	"cmd":              {""},
 	"api":              {},
+	"internal/heap":    {},
 	"internal/testenv": {},
 }
 

@@ -16,6 +16,7 @@ import (
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/datapath/netdev"
+	"github.com/weftnet/weft/internal/heap"
 	"github.com/weftnet/weft/plan"
 	"github.com/weftnet/weft/wire"
 )
@@ -32,7 +33,7 @@ type Agent struct {
 	rec    *Reconciler
 	// staging is of the current stream; its set is the plan.
 	staging *plan.Staging
-	room    room
+	room    heap.Room
 	// known: there is a plan, from the snapshot or a server. Without one the kernel is left as it is.
 	known bool
 	// swept: what the plan does not explain of an earlier agent's work was taken in or removed.
@@ -454,7 +455,7 @@ func (a *Agent) Connection(ctx context.Context, server string, why error) {
 			a.acknowledge()
 			later(&a.reportAt, 0)
 		} else {
-			a.room.close() // the rest of what was coming comes anew
+			a.room.Close() // the rest of what was coming comes anew
 		}
 	})
 }
@@ -465,14 +466,17 @@ func (a *Agent) Receive(ctx context.Context, u *planv1.Update) (err error) {
 	return errors.Join(derr, err)
 }
 
+// resourceOctets are what a resource of a large plan takes of the heap, about, from the message to the tables.
+const resourceOctets = 2800
+
 func (a *Agent) take(u *planv1.Update) error {
 	store := a.staging.StoreID()
 	if coming := int(u.GetResources()); coming > 2*a.staging.Set().Len() {
-		a.room.open(coming)
+		a.room.Open(int64(coming) * resourceOctets)
 	}
 	step, err := a.staging.Receive(u)
 	if step != nil || err != nil {
-		defer a.room.close()
+		defer a.room.Close()
 	}
 	if err != nil {
 		a.log.Error("the plan was refused, and the last good one is kept", "err", err)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/weftnet/weft/distribute"
+	"github.com/weftnet/weft/internal/heap"
 	"github.com/weftnet/weft/store"
 	"github.com/weftnet/weft/trust"
 )
@@ -20,6 +21,8 @@ type Server struct {
 	cfg   Config
 	ready chan struct{}
 	once  sync.Once
+	// room is made for the store's content, until it is loaded.
+	room heap.Room
 	// addr is set before ready is closed.
 	addr net.Addr
 }
@@ -44,10 +47,13 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if err := ctx.Err(); err != nil {
 		return nil
 	}
-	st, err := store.Open(ctx, store.Config{
+	storage := store.Config{
 		Dir: s.cfg.etcdDir(), Endpoints: s.cfg.EtcdEndpoints, TLS: s.cfg.EtcdTLS,
 		QuotaOctets: s.cfg.EtcdQuotaOctets, CompactEvery: s.cfg.EtcdCompactEvery, Log: s.cfg.Log,
-	})
+	}
+	s.room.Open(loadFactor * storage.FileOctets())
+	defer s.room.Close()
+	st, err := store.Open(ctx, storage)
 	if err != nil {
 		return err
 	}
@@ -122,11 +128,15 @@ func (s *Server) serve(ctx context.Context, ca *trust.CA, st *store.Store, tcp, 
 	return g.Wait()
 }
 
+// loadFactor is how much of the heap is taken while a store is loaded, about, for an octet of its file: etcd's index, the world, what is compiled of it.
+const loadFactor = 4
+
 // attempted makes the server ready once there is a world, or only a restore can bring one.
 func (s *Server) attempted(err error) {
 	var interrupted *store.InterruptedError
 	if err == nil || errors.As(err, &interrupted) {
 		s.once.Do(func() {
+			s.room.Close()
 			s.cfg.Log.Info("the server is ready", "listen", s.addr.String(), "socket", s.cfg.Socket)
 			close(s.ready)
 		})

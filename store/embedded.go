@@ -35,6 +35,18 @@ var etcdChatter = []string{
 	"simple token is not cryptographically signed",
 }
 
+// FileOctets is the size of the embedded etcd's database file: history and free pages included. 0: there is none here, or none yet.
+func (c Config) FileOctets() int64 {
+	if len(c.Endpoints) > 0 {
+		return 0
+	}
+	info, err := os.Stat(filepath.Join(c.Dir, "data", "member", "snap", "db"))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
 func startEmbedded(ctx context.Context, cfg Config) (_ *embedded, err error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("open store: neither a directory nor endpoints are given")

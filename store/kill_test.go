@@ -126,6 +126,9 @@ func TestLongDir(t *testing.T) {
 		t.Fatalf("opened twice: %v", err)
 	}
 	must(t, s.Close())
+	if n, elsewhere := (Config{Dir: dir}).FileOctets(), (Config{Dir: dir, Endpoints: []string{"etcd:2379"}}).FileOctets(); n == 0 || elsewhere != 0 {
+		t.Errorf("the file has %d octets, and one that is not here %d", n, elsewhere)
+	}
 	again := openAt(t, Config{Dir: dir})
 	if again.ID() != s.ID() || len(ok[*model.World](t)(again.Load(t.Context())).Tenants) != 1 {
 		t.Fatal("another store after reopening")

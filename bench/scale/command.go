@@ -55,7 +55,7 @@ func Command(deps Deps) *cobra.Command {
 	fl.IntVar(&cfg.Clients, "clients", 0, "`number` of clients of the API (default 4)")
 	fl.BoolVar(&cfg.Real, "real", true, "measure a real agent with the plan of all ports too; it needs root and BPF")
 	fl.StringSliceVar(&cfg.EtcdEndpoints, "etcd-endpoints", nil, "`URLs` of an external etcd cluster that is empty; without it the server's own")
-	fl.StringVar(&cfg.Profiles, "profiles", "", "`directory` for processor profiles of both sides during the changes")
+	fl.StringVar(&cfg.Profiles, "profiles", "", "`directory` for profiles of both sides during the changes")
 	fl.StringVar(&out, "out", "", "`directory` to keep the results in, as JSON and Markdown")
 	return cmd
 }

@@ -13,8 +13,8 @@ import (
 // profileTime is how much of the changes is profiled.
 const profileTime = 8 * time.Second
 
-// profiled does something with the processor profiles of both sides taken beside it, if a directory for them was named. That costs a little
-// of what is measured, so the result says so.
+// profiled does something with the processor profiles of both sides taken beside it, and the server's of memory behind it, if a directory for them was
+// named. That costs a little of what is measured, so the result says so.
 func (r *run) profiled(ctx context.Context, name string, do func(context.Context) error) (err error) {
 	if r.cfg.Profiles == "" {
 		return do(ctx)
@@ -32,13 +32,21 @@ func (r *run) profiled(ctx context.Context, name string, do func(context.Context
 	}
 	theirs := make(chan error, 1)
 	go func() {
-		b, err := r.server.profile(ctx, fmt.Sprintf("profile?seconds=%d", int(profileTime.Seconds())))
-		if err == nil {
-			err = os.WriteFile(filepath.Join(r.cfg.Profiles, name+"-server.pprof"), b, 0o644)
-		}
-		theirs <- err
+		theirs <- r.keep(ctx, fmt.Sprintf("profile?seconds=%d", int(profileTime.Seconds())), name+"-server.pprof")
 	}()
 	err = do(ctx)
 	pprof.StopCPUProfile()
-	return errors.Join(err, ours.Close(), <-theirs)
+	return errors.Join(err, ours.Close(), <-theirs, r.keep(ctx, "allocs", name+"-server-memory.pprof"))
+}
+
+// keep fetches one of the server's profiles into a file.
+func (r *run) keep(ctx context.Context, what, file string) error {
+	b, err := r.server.profile(ctx, what)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(r.cfg.Profiles, file), b, 0o644); err != nil {
+		return fmt.Errorf("keep profiles: %w", err)
+	}
+	return nil
 }
