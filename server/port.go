@@ -193,7 +193,7 @@ func (a *api) portStatus(w *model.World, p *model.Port) *weftv1.PortStatus {
 	out.State = weftv1.PortState_PORT_STATE_PENDING
 	at := cmp.Or(b.Active, b.Incoming, b.Draining)
 	h, ok := a.heard.host(at)
-	if said := h.ports[p.UID]; said != nil {
+	if said := h.ports.of(p.UID); said != nil {
 		for _, d := range said.GetDrops() {
 			out.Drops = append(out.Drops, &weftv1.DropCount{Reason: d.GetReason(), Packets: d.GetPackets()})
 		}
@@ -250,7 +250,7 @@ func (a *api) counts(w *model.World, p *model.Port) model.PortCounts {
 			continue
 		}
 		h, _ := a.heard.host(uid)
-		if said := h.ports[p.UID]; said != nil {
+		if said := h.ports.of(p.UID); said != nil {
 			sum = settled.With(sum, uid, model.Epoch(said.GetEpoch()), countsIn(said))
 		}
 	}

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,7 +42,7 @@ type heard struct {
 	refused string
 	errors  []*planv1.ResourceError
 
-	ports      map[model.UID]*planv1.PortReport
+	ports      portReports
 	conditions []*planv1.Condition
 	drops      []*planv1.Drop
 	books      []*planv1.ProgramBooks
@@ -127,19 +129,37 @@ func (r *realisation) report(s *session, rep *planv1.Report, now time.Time) {
 }
 
 // reported takes a report in, with its ports by their uids, and says whether it is news for who waits for a port to be prepared.
-func (h *heard) reported(rep *planv1.Report, ports map[model.UID]*planv1.PortReport) (news bool) {
-	for uid, p := range ports {
-		news = news || p.GetPrepared() && (!h.ports[uid].GetPrepared() || h.ports[uid].GetEpoch() != p.GetEpoch())
+func (h *heard) reported(rep *planv1.Report, ports portReports) (news bool) {
+	for _, p := range ports {
+		if p.GetPrepared() {
+			before := h.ports.of(model.UID(p.GetUid()))
+			news = news || !before.GetPrepared() || before.GetEpoch() != p.GetEpoch()
+		}
 	}
 	h.said, h.ports, h.conditions, h.drops = rep, ports, rep.GetConditions(), rep.GetDrops()
 	h.books, h.lanes, h.programs, h.can = rep.GetBooks(), rep.GetLanes(), rep.GetPrograms(), rep.GetCapabilities()
 	return news
 }
 
-func portsIn(rep *planv1.Report) map[model.UID]*planv1.PortReport {
-	ports := make(map[model.UID]*planv1.PortReport, len(rep.GetPorts()))
-	for _, p := range rep.GetPorts() {
-		ports[model.UID(p.GetUid())] = p
+// portReports are a host's, in the order of their uids. They are shared, and never changed.
+type portReports []*planv1.PortReport
+
+// of is that of one port, or nil.
+func (r portReports) of(uid model.UID) *planv1.PortReport {
+	if i, ok := slices.BinarySearchFunc(r, string(uid), func(p *planv1.PortReport, uid string) int { return strings.Compare(p.GetUid(), uid) }); ok {
+		return r[i]
+	}
+	return nil
+}
+
+// portsIn are those of a report, which an agent sends in order: with hundreds of ports every few seconds from each host, a map of them would be
+// a quarter of what reports cost.
+func portsIn(rep *planv1.Report) portReports {
+	order := func(a, b *planv1.PortReport) int { return strings.Compare(a.GetUid(), b.GetUid()) }
+	ports := rep.GetPorts()
+	if !slices.IsSortedFunc(ports, order) {
+		ports = slices.Clone(ports)
+		slices.SortFunc(ports, order)
 	}
 	return ports
 }

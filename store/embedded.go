@@ -105,6 +105,8 @@ func (e *embedded) config(cfg Config, data string) (*embed.Config, error) {
 	ec.InitialCluster = ec.InitialClusterFromName(ec.Name)
 	// There is nobody else to elect, so a start need not wait long for an election.
 	ec.TickMs, ec.ElectionMs = 25, 250
+	// Nor does anybody have to catch up: what is in the database need not be kept as a log in memory, or be read again at a start.
+	ec.SnapshotCount, ec.SnapshotCatchUpEntries = 1000, 100
 	ec.QuotaBackendBytes = cfg.QuotaOctets
 	ec.MaxTxnOps = embeddedTxnOps
 	ec.MaxRequestBytes = requestOctets

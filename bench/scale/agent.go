@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -166,8 +168,8 @@ func (a *simulated) report() {
 // said is the report as it is now.
 func (a *simulated) said() *planv1.Report {
 	rep := &planv1.Report{}
-	for uid, epoch := range a.mine {
-		rep.Ports = append(rep.Ports, &planv1.PortReport{Uid: uid, Epoch: epoch, State: planv1.PortState_PORT_STATE_ACTIVE, Interface: "wp" + uid[:10],
+	for _, uid := range slices.Sorted(maps.Keys(a.mine)) { // as an agent's report is
+		rep.Ports = append(rep.Ports, &planv1.PortReport{Uid: uid, Epoch: a.mine[uid], State: planv1.PortState_PORT_STATE_ACTIVE, Interface: "wp" + uid[:10],
 			IngressPackets: a.packets, IngressOctets: a.packets * 700, EgressPackets: a.packets, EgressOctets: a.packets * 700})
 	}
 	for _, program := range []string{"from_port", "from_uplink", "to_uplink", "from_vxlan"} {
