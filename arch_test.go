@@ -35,7 +35,7 @@ var rooms = map[string][]string{
 	"cli":              {"api", "client", "wire"},
 	"lab":              {"api", "client", "datapath/netdev", "wire"},
 	"bench":            {"api", "client", "lab", "datapath/netdev", "datapath/bpf", "wire"},
-	"bench/scale":      {"agent", "api", "client", "compile", "datapath/netdev", "model", "plan", "store", "trust"},
+	"bench/scale":      {"agent", "api", "client", "compile", "datapath/netdev", "model", "plan", "store", "trust", "internal/heap"},
 	"conform":          {"api", "client", "lab", "datapath", "wire"},
 	"cmd":              {""},
 	"api":              {},

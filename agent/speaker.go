@@ -107,6 +107,13 @@ func (s *Speaker) Say(applied *planv1.Applied, facts *planv1.Facts, report *plan
 	}
 }
 
+// onlyAcknowledges reports that there is nothing to say but that an update was applied.
+func (s *Speaker) onlyAcknowledges() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.applied != nil && s.out.applied.Refused == "" && s.out.facts == nil && s.out.report == nil
+}
+
 func (s *Speaker) take() outbox {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -240,12 +247,26 @@ func streamError(err, reason error) error {
 	return err
 }
 
+// acknowledgeWithin is how long an acknowledgement may wait for the next one, or for a report, and go with it. A change to many hosts reaches the last
+// of them sooner when the first ones' acknowledgements do not come while the server still sends; a burst of changes has few.
+const acknowledgeWithin = 20 * time.Millisecond
+
 func (s *Speaker) send(ctx context.Context, stream planStream) {
+	wait := time.NewTimer(0)
+	defer wait.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.ready:
+		}
+		if s.onlyAcknowledges() {
+			wait.Reset(acknowledgeWithin)
+			select {
+			case <-ctx.Done():
+				return
+			case <-wait.C:
+			}
 		}
 		out := s.take()
 		var list []*planv1.AgentMessage

@@ -4,13 +4,16 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
@@ -290,4 +293,49 @@ func TestAServerThatHangs(t *testing.T) {
 	if err != nil || res.GetEpoch() != 7 || asked != 2 {
 		t.Errorf("%v, %v after %d servers were asked", res, err, asked)
 	}
+}
+
+// heardStream is a stream that notes when what was sent on it.
+type heardStream struct {
+	planStream
+	began time.Time
+	said  []string
+}
+
+func (h *heardStream) Send(m *planv1.AgentMessage) error {
+	what := fmt.Sprint("applied ", m.GetApplied().GetRevision(), m.GetApplied().GetRefused())
+	if m.GetReport() != nil {
+		what = "report"
+	}
+	h.said = append(h.said, fmt.Sprint(time.Since(h.began).Milliseconds(), " ms: ", what))
+	return nil
+}
+
+// TestAcknowledgementsWait: acknowledgements that come close to each other are one, and none is later than it may be; refusals wait for nothing, and
+// what else is said takes an acknowledgement along. Break it: wait for everything, for nothing, or for as long as acknowledgements come.
+func TestAcknowledgementsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		s, h := NewSpeaker([]string{"x"}, nil, nil, slog.New(slog.DiscardHandler)), &heardStream{began: time.Now()}
+		var sender sync.WaitGroup
+		sender.Go(func() { s.send(ctx, h) })
+		say := func(revision int64, refused string, report *planv1.Report) {
+			s.Say(&planv1.Applied{Revision: revision, Refused: refused}, nil, report)
+			synctest.Wait()
+		}
+		for revision := range int64(7) { // 0, 6, ..., 36 ms
+			say(revision, "", nil)
+			time.Sleep(6 * time.Millisecond)
+		}
+		time.Sleep(58 * time.Millisecond)
+		say(8, "no", nil) // 100 ms
+		say(9, "", &planv1.Report{})
+		time.Sleep(time.Second)
+		cancel()
+		sender.Wait()
+		want := []string{"20 ms: applied 3", "44 ms: applied 6", "100 ms: applied 8no", "100 ms: applied 9", "100 ms: report"}
+		if !slices.Equal(h.said, want) {
+			t.Errorf("said %q, want %q", h.said, want)
+		}
+	})
 }

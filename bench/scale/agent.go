@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weftnet/weft/agent"
@@ -24,6 +25,10 @@ type simulated struct {
 	name    string
 	id      *trust.HostIdentity
 	speaker *agent.Speaker
+
+	// place in fleet.agents, and the revision that it stands at.
+	place  int
+	stands atomic.Int64
 
 	mu      sync.Mutex
 	staging *plan.Staging
@@ -51,6 +56,7 @@ func (f *fleet) newAgent(index int, name string, id *trust.HostIdentity) *simula
 func (a *simulated) forget() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.stands.Store(0)
 	a.staging = plan.NewStaging(string(a.id.UID), plan.NewSet(), "", 0)
 	a.staging.Decode = a.fleet.shared.decode
 	a.mine = map[string]int64{}
@@ -92,6 +98,7 @@ func (a *simulated) Receive(_ context.Context, u *planv1.Update) error {
 	a.acknowledge()
 	a.updates++
 	a.took = time.Now()
+	a.stands.Store(step.Revision)
 	a.fleet.applied(a, step.Revision)
 	return nil
 }

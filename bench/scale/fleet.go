@@ -35,11 +35,23 @@ type fleet struct {
 	end     context.CancelFunc
 	running sync.WaitGroup
 
-	// What is waited for: that every agent has taken an update to a revision, since it was armed.
-	mu     sync.Mutex
+	awaited atomic.Pointer[awaited]
+}
+
+// awaited is that every agent has taken an update to a revision, since it was armed. Agents look at it in the middle of what is timed, so each
+// has a place of its own in it.
+type awaited struct {
 	target int64
-	behind map[*simulated]bool
+	taken  []atomic.Bool // by the place in fleet.agents
+	behind atomic.Int64
 	done   chan struct{}
+}
+
+// by notes that an agent stands at a revision.
+func (w *awaited) by(place int, revision int64) {
+	if revision >= w.target && place < len(w.taken) && w.taken[place].CompareAndSwap(false, true) && w.behind.Add(-1) == 0 {
+		close(w.done)
+	}
 }
 
 func newFleet(ctx context.Context, cfg Config, s *server, dir string) *fleet {
@@ -74,6 +86,7 @@ func (f *fleet) muster(ctx context.Context, apis []*client.Client) error {
 			return err
 		}
 		f.agents[i] = f.newAgent(i, hostName(i), id)
+		f.agents[i].place = i
 		f.start(f.agents[i])
 		return nil
 	})
@@ -85,49 +98,37 @@ func (f *fleet) start(a *simulated) {
 
 // applied is told by each agent of each update that it took.
 func (f *fleet) applied(a *simulated, revision int64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if revision < f.target || !f.behind[a] {
-		return
-	}
-	if delete(f.behind, a); len(f.behind) == 0 {
-		close(f.done)
+	if w := f.awaited.Load(); w != nil {
+		w.by(a.place, revision)
 	}
 }
 
 // expect arms the wait for a revision. anew: what was taken before does not count, only what comes from now on.
-func (f *fleet) expect(revision int64, anew bool) <-chan struct{} {
-	f.mu.Lock()
-	f.target, f.behind, f.done = revision, map[*simulated]bool{}, make(chan struct{})
-	for _, a := range f.agents {
-		f.behind[a] = true
-	}
-	done := f.done
-	f.mu.Unlock()
-	if anew {
-		return done
-	}
-	for _, a := range f.agents {
-		if s := a.state(); s.revision >= revision {
-			f.applied(a, s.revision)
+func (f *fleet) expect(revision int64, anew bool) *awaited {
+	w := &awaited{target: revision, taken: make([]atomic.Bool, len(f.agents)), done: make(chan struct{})}
+	w.behind.Store(int64(len(f.agents)))
+	f.awaited.Store(w)
+	if !anew {
+		for i, a := range f.agents {
+			w.by(i, a.stands.Load())
 		}
 	}
-	return done
+	return w
 }
 
 // await waits for what expect armed.
-func (f *fleet) await(ctx context.Context, done <-chan struct{}) error {
+func (f *fleet) await(ctx context.Context, w *awaited) error {
 	ctx, cancel := context.WithTimeout(ctx, convergePatience)
 	defer cancel()
 	select {
-	case <-done:
+	case <-w.done:
 		return nil
 	case <-ctx.Done():
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for a := range f.behind {
-		return fmt.Errorf("%d of %d agents have not taken revision %d: %w; one is %s: %s", len(f.behind), len(f.agents), f.target, ctx.Err(), a.name, a.state())
+	for i, a := range f.agents {
+		if !w.taken[i].Load() {
+			return fmt.Errorf("%d of %d agents have not taken revision %d: %w; one is %s: %s", w.behind.Load(), len(f.agents), w.target, ctx.Err(), a.name, a.state())
+		}
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/client"
+	"github.com/weftnet/weft/internal/heap"
 )
 
 // Config of a run. Zero fields take the defaults named.
@@ -91,9 +92,12 @@ const agentsGC = 300
 // all agents at once, for a second on every core, where each agent looks at its own on its own machine. The server's collector runs as ever.
 const changesGarbage = 6 << 30
 
+// touched is how much of that has been in memory before: an agent's heap is in use again and again, and a change touches no page for the first time.
+const touched = 3 << 30
+
 // uncollected lets garbage stand, within changesGarbage, until the function that it returns is called.
 func uncollected() (again func()) {
-	runtime.GC()
+	heap.Touch(touched)
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	limit := debug.SetMemoryLimit(int64(m.HeapAlloc) + changesGarbage)
@@ -245,7 +249,7 @@ func (r *run) build(ctx context.Context) error {
 // bind has ports bound, and waits until every agent holds what follows from that.
 func (r *run) bind(ctx context.Context, what string, from, to int) error {
 	var bound time.Time
-	var done <-chan struct{}
+	var done *awaited
 	before, updatesBefore, _, _ := r.fleet.sums()
 	if err := r.timed(what, "ports", to-from, func() error {
 		revision, err := r.fleet.bind(ctx, r.apis, from, to)

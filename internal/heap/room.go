@@ -46,7 +46,7 @@ func (r *Room) Open(octets int64) {
 		return
 	}
 	r.made, r.percent = true, debug.SetGCPercent(percent)
-	touch(octets)
+	Touch(octets)
 }
 
 // Close lets the collector run as before. Closing what is not open changes nothing.
@@ -57,8 +57,8 @@ func (r *Room) Close() {
 	}
 }
 
-// touch has so many octets of memory in the heap, free. A kernel that does not know the advice (before 5.14) leaves all as it was.
-func touch(octets int64) {
+// Touch has so many octets of memory in the heap, free, for whoever makes no Room of it. A kernel that does not know the advice (before 5.14) leaves all as it was.
+func Touch(octets int64) {
 	pages := make([]byte, octets) // of the runtime's own pages, which nobody has touched: a kernel's page begins where it does
 	_ = unix.Madvise(pages, unix.MADV_POPULATE_WRITE)
 	runtime.KeepAlive(pages)
