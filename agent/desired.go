@@ -67,18 +67,26 @@ func (r *Reconciler) vtepID(uid string) (datapath.VTEPID, bool) {
 	return id, written
 }
 
-func (r *Reconciler) wantNetwork(vni wire.VNI) (datapath.Network, bool) {
+// wantsNetwork reports whether there is one.
+func (r *Reconciler) wantsNetwork(vni wire.VNI) bool {
 	if vni == wire.OAMVNI {
-		want, ok := r.oam.network(r.local)
-		if have := r.tables.ports[r.oam.ifindex]; ok && have.UID == oamUID {
-			want.LocalPorts = []uint32{r.oam.ifindex} // probes to groups come as floods do
-		}
-		return want, ok
+		return r.oam.ifindex != 0
 	}
-	n := r.view.nets[r.view.byVNI[vni]]
-	if n == nil {
+	return r.view.nets[r.view.byVNI[vni]] != nil
+}
+
+func (r *Reconciler) wantNetwork(vni wire.VNI) (datapath.Network, bool) {
+	if !r.wantsNetwork(vni) {
 		return datapath.Network{}, false
 	}
+	if vni == wire.OAMVNI {
+		want := r.oam.network(r.local)
+		if have := r.tables.ports[r.oam.ifindex]; have.UID == oamUID {
+			want.LocalPorts = []uint32{r.oam.ifindex} // probes to groups come as floods do
+		}
+		return want, true
+	}
+	n := r.view.nets[r.view.byVNI[vni]]
 	want := datapath.Network{VNI: vni, MTU: n.mtu, Unknown: n.unknown, DSCPUniform: n.dscpUniform, LocalPorts: r.floodPorts(n),
 		Neighbours: r.view.answers(n), BUMLimit: n.bumLimit, Learning: n.learning, Open: len(n.sources) > 0}
 	r.floodVTEPs(n, &want)

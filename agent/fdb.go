@@ -51,6 +51,17 @@ func (b byMAC[V]) of(vni wire.VNI, room int) map[macKey]V {
 	return of
 }
 
+// make is of, for who has a use for the map later; trim takes away those that stayed empty.
+func (b byMAC[V]) make(vni wire.VNI, room int) { b.of(vni, room) }
+
+func (b byMAC[V]) trim(vnis []wire.VNI) {
+	for _, vni := range vnis {
+		if of, there := b[vni]; there && len(of) == 0 {
+			delete(b, vni)
+		}
+	}
+}
+
 // spot is where the kernel has a MAC: an entry without its key.
 type spot struct {
 	at     uint32 // a VTEP or an interface
@@ -73,39 +84,48 @@ func (s spot) vtep() datapath.VTEPID {
 	return 0
 }
 
+// fdbWriter compares, and writes what differs. Entries are noted as written when they are.
+type fdbWriter = writer[datapath.FDBKey, datapath.FDBEntry]
+
 // putFDB writes what is new or differs. It returns the entries that nothing asks for any more, to be deleted once ports are
 // open; no stage in between changes what is asked for.
 func (r *Reconciler) putFDB(d *dirty) (gone []datapath.FDBKey) {
-	w := fdbWriter{r: r, writer: writer[datapath.FDBEntry]{write: r.kernel.PutFDB, done: r.putDone}}
-	for vni := range d.fdbOf {
-		w.compareAll(vni)
-	}
 	for key := range r.failed.fdb {
 		if _, known := r.tables.fdb.get(key); d.fdbOf[key.VNI] && !known && r.view.claimOf(key) == (claim{}) {
 			delete(r.failed.fdb, key) // neither there nor asked for any more
 		}
 	}
+	begin := func() *fdbWriter {
+		return &fdbWriter{write: r.kernel.PutFDB, done: r.fdbDone, key: func(e datapath.FDBEntry) datapath.FDBKey { return e.FDBKey }, wasFailed: r.failed.fdb}
+	}
+	whole, entries := r.networksOf(d.fdbOf, r.tables.fdb.make, func(vni wire.VNI) int { return len(r.view.claims[vni]) })
+	gone = inShares(r, whole, entries, r.failed.fdb, begin, r.compareFDB)
+	r.tables.fdb.trim(whole)
+	w := begin()
 	for vni, macs := range d.fdb {
 		for n := range macs {
 			key := datapath.FDBKey{VNI: vni, MAC: n.mac()}
 			want, ok := r.wantFDB(key)
-			w.compare(key, n, want, ok)
+			r.compareEntry(w, key, n, want, ok)
 		}
 	}
 	w.end()
-	return w.gone
+	return append(gone, w.merge(r.failed.fdb, &r.writes)...)
 }
 
-// fdbWriter compares, and writes what differs. Entries are noted as written when they are.
-type fdbWriter struct {
-	r    *Reconciler
-	gone []datapath.FDBKey
-	writer[datapath.FDBEntry]
+// networksOf are the networks of a set, and how many entries they have together; each has a map of its own afterwards, which one share alone writes to.
+func (r *Reconciler) networksOf(set map[wire.VNI]bool, make func(wire.VNI, int), entries func(wire.VNI) int) (list []wire.VNI, all int) {
+	for vni := range set {
+		n := entries(vni)
+		make(vni, n)
+		list, all = append(list, vni), all+n
+	}
+	return list, all
 }
 
-// compareAll compares every entry that a network has or should have.
-func (w *fdbWriter) compareAll(vni wire.VNI) {
-	claims := w.r.view.claims[vni]
+// compareFDB compares every entry that a network has or should have.
+func (r *Reconciler) compareFDB(w *fdbWriter, vni wire.VNI) {
+	claims := r.view.claims[vni]
 	// Entries in a row mostly share a claim: of an external VTEP all do.
 	var shared *claim
 	var at datapath.FDBEntry
@@ -114,39 +134,33 @@ func (w *fdbWriter) compareAll(vni wire.VNI) {
 		key := datapath.FDBKey{VNI: vni, MAC: n.mac()}
 		if c != shared {
 			shared = c
-			at, ok = w.r.claimed(key, c)
+			at, ok = r.claimed(key, c)
 		}
 		at.FDBKey = key
-		w.compare(key, n, at, ok)
+		r.compareEntry(w, key, n, at, ok)
 	}
-	for n := range w.r.tables.fdb[vni] {
+	for n := range r.tables.fdb[vni] {
 		if _, claimed := claims[n]; !claimed {
-			w.compare(datapath.FDBKey{VNI: vni, MAC: n.mac()}, n, datapath.FDBEntry{}, false)
+			r.compareEntry(w, datapath.FDBKey{VNI: vni, MAC: n.mac()}, n, datapath.FDBEntry{}, false)
 		}
 	}
 }
 
-func (w *fdbWriter) compare(key datapath.FDBKey, n macKey, want datapath.FDBEntry, ok bool) {
-	have, known := w.r.tables.fdb[key.VNI][n]
+func (r *Reconciler) compareEntry(w *fdbWriter, key datapath.FDBKey, n macKey, want datapath.FDBEntry, ok bool) {
+	have, known := r.tables.fdb[key.VNI][n]
 	switch {
 	case ok && (!known || have != spotOf(want)):
 		w.add(want)
 		return
 	case !ok && known:
-		w.gone = append(w.gone, key)
+		w.remove(key)
 	}
-	delete(w.r.failed.fdb, key)
+	w.right(key)
 }
 
-// putDone notes an entry that was written, or why not.
-func (r *Reconciler) putDone(e datapath.FDBEntry, err error) {
-	if err != nil {
-		r.failed.fdb[e.FDBKey] = err
-		return
-	}
-	delete(r.failed.fdb, e.FDBKey)
+// fdbDone notes an entry that was written.
+func (r *Reconciler) fdbDone(e datapath.FDBEntry) {
 	r.tables.fdb.of(e.VNI, max(1, len(r.view.claims[e.VNI])))[keyOf(e.MAC)] = spotOf(e)
-	r.writes++
 }
 
 func (r *Reconciler) deleteFDB(gone []datapath.FDBKey) {

@@ -25,7 +25,7 @@ func TestMACsAsNumbers(t *testing.T) {
 }
 
 // TestFDBInBatches: entries of more than a batch are all written, those that do not fit are said, and are written when there is room. Leave
-// the last settle out of fdbWriter.end and it goes red.
+// the last settle out of writer.end and it goes red.
 func TestFDBInBatches(t *testing.T) {
 	const n = 2*writeBatch + 100*10
 	w := newWorld(t)

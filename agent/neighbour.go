@@ -2,6 +2,7 @@ package agent
 
 import (
 	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -36,6 +37,21 @@ func (b byIP[V]) of(vni wire.VNI, room int) map[netip.Addr]V {
 		b[vni] = of
 	}
 	return of
+}
+
+// make is of, for who has a use for the map later; trim takes away those that stayed empty.
+func (b byIP[V]) make(vni wire.VNI, room int) {
+	if room > 0 {
+		b.of(vni, room)
+	}
+}
+
+func (b byIP[V]) trim(vnis []wire.VNI) {
+	for _, vni := range vnis {
+		if of, there := b[vni]; there && len(of) == 0 {
+			delete(b, vni)
+		}
+	}
 }
 
 // answer is whom the kernel answers for: a neighbour without its key.
@@ -239,38 +255,33 @@ func (r *Reconciler) wantNeighbour(n *network, key datapath.NeighbourKey, h hold
 	return answer{mac: p.macs[0], router: p.forwarding}, true
 }
 
-// neighbourWriter compares, writes what differs, and collects what nothing asks for any more.
-type neighbourWriter struct {
-	r    *Reconciler
-	gone []datapath.NeighbourKey
-	writer[datapath.Neighbour]
-}
+type neighbourWriter = writer[datapath.NeighbourKey, datapath.Neighbour]
 
-// compareAll compares every address that a network has or should have.
-func (w *neighbourWriter) compareAll(vni wire.VNI) {
-	n := w.r.view.nets[w.r.view.byVNI[vni]]
-	held, have := w.r.view.addresses[vni], w.r.tables.neighbours[vni]
+// compareNeighbours compares every address that a network has or should have.
+func (r *Reconciler) compareNeighbours(w *neighbourWriter, vni wire.VNI) {
+	n := r.view.nets[r.view.byVNI[vni]]
+	held, have := r.view.addresses[vni], r.tables.neighbours[vni]
 	for ip, h := range held {
 		was, known := have[ip]
-		w.compare(n, datapath.NeighbourKey{VNI: vni, IP: ip}, h, was, known)
+		r.compareNeighbour(w, n, datapath.NeighbourKey{VNI: vni, IP: ip}, h, was, known)
 	}
 	for ip, was := range have {
 		if _, ok := held[ip]; !ok {
-			w.compare(n, datapath.NeighbourKey{VNI: vni, IP: ip}, holders{}, was, true)
+			r.compareNeighbour(w, n, datapath.NeighbourKey{VNI: vni, IP: ip}, holders{}, was, true)
 		}
 	}
 }
 
-func (w *neighbourWriter) compare(n *network, key datapath.NeighbourKey, h holders, have answer, known bool) {
-	want, ok := w.r.wantNeighbour(n, key, h)
+func (r *Reconciler) compareNeighbour(w *neighbourWriter, n *network, key datapath.NeighbourKey, h holders, have answer, known bool) {
+	want, ok := r.wantNeighbour(n, key, h)
 	switch {
 	case ok && (!known || have != want):
 		w.add(datapath.Neighbour{NeighbourKey: key, MAC: want.mac, Router: want.router, Ask: want.ask})
 		return
 	case !ok && known:
-		w.gone = append(w.gone, key)
+		w.remove(key)
 	}
-	delete(w.r.failed.neighbours, key)
+	w.right(key)
 }
 
 // putNeighbours writes what is new or differs, once the FDB has the MACs. It returns what nothing asks for any more, to be deleted before
@@ -287,39 +298,34 @@ func (r *Reconciler) putNeighbours(d *dirty) (gone []datapath.NeighbourKey) {
 			}
 		}
 	}
-	w := neighbourWriter{r: r, writer: writer[datapath.Neighbour]{write: r.kernel.PutNeighbours, done: r.neighbourDone}}
-	for vni := range d.fdbOf {
-		w.compareAll(vni)
-	}
-	for vni := range d.neighboursOf {
-		if !d.fdbOf[vni] {
-			w.compareAll(vni)
-		}
-	}
-	for key := range d.neighbours {
-		h, _ := r.view.addresses.get(key)
-		have, known := r.tables.neighbours.get(key)
-		w.compare(r.view.nets[r.view.byVNI[key.VNI]], key, h, have, known)
-	}
 	for key := range r.failed.neighbours {
 		_, claimed := r.view.addresses.get(key)
 		if _, known := r.tables.neighbours.get(key); !claimed && !known {
 			delete(r.failed.neighbours, key) // neither there nor asked for any more
 		}
 	}
+	begin := func() *neighbourWriter {
+		return &neighbourWriter{write: r.kernel.PutNeighbours, done: r.neighbourDone, wasFailed: r.failed.neighbours,
+			key: func(n datapath.Neighbour) datapath.NeighbourKey { return n.NeighbourKey }}
+	}
+	all := maps.Clone(d.fdbOf)
+	maps.Copy(all, d.neighboursOf)
+	whole, entries := r.networksOf(all, r.tables.neighbours.make, func(vni wire.VNI) int { return len(r.view.addresses[vni]) })
+	gone = inShares(r, whole, entries, r.failed.neighbours, begin, r.compareNeighbours)
+	r.tables.neighbours.trim(whole)
+	w := begin()
+	for key := range d.neighbours {
+		h, _ := r.view.addresses.get(key)
+		have, known := r.tables.neighbours.get(key)
+		r.compareNeighbour(w, r.view.nets[r.view.byVNI[key.VNI]], key, h, have, known)
+	}
 	w.end()
-	return w.gone
+	return append(gone, w.merge(r.failed.neighbours, &r.writes)...)
 }
 
-// neighbourDone notes one that was written, or why not.
-func (r *Reconciler) neighbourDone(n datapath.Neighbour, err error) {
-	if err != nil {
-		r.failed.neighbours[n.NeighbourKey] = err
-		return
-	}
-	delete(r.failed.neighbours, n.NeighbourKey)
+// neighbourDone notes one that was written.
+func (r *Reconciler) neighbourDone(n datapath.Neighbour) {
 	r.tables.neighbours.of(n.VNI, max(1, len(r.view.addresses[n.VNI])))[n.IP] = answerOf(n)
-	r.writes++
 }
 
 func (r *Reconciler) deleteNeighbours(gone []datapath.NeighbourKey) {

@@ -56,11 +56,8 @@ func (o *oam) macs() []wire.MAC {
 	return []wire.MAC{oamMAC(o.self, nativeLane), oamMAC(o.self, kernelLane)}
 }
 
-func (o *oam) network(local datapath.Local) (datapath.Network, bool) {
-	if o.ifindex == 0 {
-		return datapath.Network{}, false
-	}
-	return datapath.Network{VNI: wire.OAMVNI, MTU: innerMTU(local), Unknown: datapath.UnknownDrop, LocalPorts: nil}, true
+func (o *oam) network(local datapath.Local) datapath.Network {
+	return datapath.Network{VNI: wire.OAMVNI, MTU: innerMTU(local), Unknown: datapath.UnknownDrop, LocalPorts: nil}
 }
 
 func (o *oam) fdb(key datapath.FDBKey, id func(string) (datapath.VTEPID, bool)) (datapath.FDBEntry, bool) {

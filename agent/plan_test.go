@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -114,15 +115,18 @@ func TestAVTEPConcernsItsOwnMACs(t *testing.T) {
 // blackHole is a kernel that takes FDB entries and neighbours without keeping them.
 type blackHole struct {
 	*fakeKernel
-	entries, neighbours int
+	entries, neighbours atomic.Int64
 }
 
-func (k *blackHole) PutFDB(list []datapath.FDBEntry) error { k.entries += len(list); return nil }
+func (k *blackHole) PutFDB(list []datapath.FDBEntry) error {
+	k.entries.Add(int64(len(list)))
+	return nil
+}
 
 func (k *blackHole) PutTeachers([]datapath.Teacher) error { return nil }
 
 func (k *blackHole) PutNeighbours(list []datapath.Neighbour) error {
-	k.neighbours += len(list)
+	k.neighbours.Add(int64(len(list)))
 	return nil
 }
 
@@ -153,8 +157,8 @@ func BenchmarkColdStart(b *testing.B) {
 	messages := messagesOf(b, fleetPlan())
 	for b.Loop() {
 		k := takeIn(b, messages)
-		if k.entries != 100_000 || k.neighbours != 100_000 {
-			b.Fatalf("%d entries and %d neighbours, want 100,000 of each", k.entries, k.neighbours)
+		if k.entries.Load() != 100_000 || k.neighbours.Load() != 100_000 {
+			b.Fatalf("%d entries and %d neighbours, want 100,000 of each", k.entries.Load(), k.neighbours.Load())
 		}
 	}
 }
@@ -170,8 +174,8 @@ func BenchmarkPlan(b *testing.B) {
 			messages := messagesOf(b, planOf(n, shape.macs))
 			for b.Loop() {
 				k := takeIn(b, messages)
-				if k.entries != n {
-					b.Fatalf("%d entries, want %d", k.entries, n)
+				if k.entries.Load() != n {
+					b.Fatalf("%d entries, want %d", k.entries.Load(), n)
 				}
 			}
 		})

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -336,6 +338,60 @@ func TestAcknowledgementsWait(t *testing.T) {
 		want := []string{"20 ms: applied 3", "44 ms: applied 6", "100 ms: applied 8no", "100 ms: applied 9", "100 ms: report"}
 		if !slices.Equal(h.said, want) {
 			t.Errorf("said %q, want %q", h.said, want)
+		}
+	})
+}
+
+// chunked is a stream of these updates, and the loop that takes them in.
+type chunked struct {
+	planStream
+	updates []*planv1.Update
+	asked   atomic.Int32
+	took    []int64
+	problem string
+}
+
+func (c *chunked) Receive() (*planv1.ServerMessage, error) {
+	n := int(c.asked.Add(1))
+	if n > len(c.updates) {
+		return nil, io.EOF
+	}
+	return &planv1.ServerMessage{Message: &planv1.ServerMessage_Update{Update: c.updates[n-1]}}, nil
+}
+
+// takingLoop takes in what a chunked stream brings.
+type takingLoop struct {
+	listener
+	*chunked
+}
+
+func (l takingLoop) Connection(context.Context, string, error) {}
+
+func (l takingLoop) Receive(_ context.Context, u *planv1.Update) error {
+	l.took = append(l.took, u.GetRevision())
+	synctest.Wait()
+	if asked := int(l.asked.Load()); (asked > len(l.took)) == u.GetLast() {
+		l.problem += fmt.Sprintf("while %d was taken in, %d messages were asked for; ", u.GetRevision(), asked)
+	}
+	if u.GetRevision() == 5 {
+		return errors.New("refused")
+	}
+	return nil
+}
+
+// TestReadsAhead: while a part of a plan is taken in the next is read, in order, and nothing is when no more is known to come. Break it: read
+// ahead always, or never, or leave what was read behind.
+func TestReadsAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &chunked{}
+		for i, last := range []bool{true, false, false, true, false, false} {
+			c.updates = append(c.updates, &planv1.Update{Revision: int64(i + 1), Last: last})
+		}
+		s, in := NewSpeaker([]string{"x"}, nil, takingLoop{chunked: c}, slog.New(slog.DiscardHandler)), &ahead{planStream: c}
+		err := s.receive(t.Context(), in, "x")
+		in.reading.Wait()
+		if want := []int64{1, 2, 3, 4, 5}; !slices.Equal(c.took, want) || c.problem != "" || err == nil || err.Error() != "refused" {
+			t.Errorf("took %v, want %v; %s%v", c.took, want, c.problem, err)
 		}
 	})
 }

@@ -107,41 +107,49 @@ func (r *Reconciler) number(uid string, want datapath.VTEP) datapath.VTEPID {
 
 // putAccepts returns who is not accepted any more, to be deleted at the end; no stage in between changes who is.
 func (r *Reconciler) putAccepts(d *dirty) (gone []datapath.Accept) {
-	w := writer[datapath.Teacher]{write: r.kernel.PutTeachers, done: r.acceptDone}
-	want := map[datapath.Accept]datapath.VTEPID{}
-	for vni := range d.accepts {
-		clear(want)
-		r.wantAccepts(vni, want)
-		have := r.tables.accepts[vni]
-		for a, id := range want {
-			if is, there := have[a]; !there || is != id {
-				w.add(datapath.Teacher{Accept: a, VTEP: id})
-			}
-		}
-		for a := range have {
-			if _, ok := want[a]; !ok {
-				gone = append(gone, a)
-			}
-		}
-		for a := range r.failed.accepts {
-			if _, ok := want[a]; a.VNI == vni && !ok {
-				delete(r.failed.accepts, a)
-			}
+	for a := range r.failed.accepts {
+		if d.accepts[a.VNI] && !r.accepts(a) {
+			delete(r.failed.accepts, a)
 		}
 	}
-	w.end()
+	begin := func() *acceptWriter {
+		return &acceptWriter{write: r.kernel.PutTeachers, done: r.tables.accept, wasFailed: r.failed.accepts,
+			key: func(t datapath.Teacher) datapath.Accept { return t.Accept }}
+	}
+	vnis, entries := r.networksOf(d.accepts, r.tables.makeAccepts, func(vni wire.VNI) int {
+		return max(1, len(r.view.members.in[r.view.byVNI[vni]]))
+	})
+	gone = inShares(r, vnis, entries, r.failed.accepts, begin, r.compareAccepts)
+	r.tables.trimAccepts(vnis)
 	return gone
 }
 
-// acceptDone notes one that was written, or why not.
-func (r *Reconciler) acceptDone(a datapath.Teacher, err error) {
-	if err != nil {
-		r.failed.accepts[a.Accept] = err
-		return
+type acceptWriter = writer[datapath.Accept, datapath.Teacher]
+
+// compareAccepts compares who is accepted in a network with who should be.
+func (r *Reconciler) compareAccepts(w *acceptWriter, vni wire.VNI) {
+	want, have := map[datapath.Accept]datapath.VTEPID{}, r.tables.accepts[vni]
+	r.wantAccepts(vni, want)
+	for a, id := range want {
+		if is, there := have[a]; !there || is != id {
+			w.add(datapath.Teacher{Accept: a, VTEP: id})
+		} else {
+			w.right(a)
+		}
 	}
-	delete(r.failed.accepts, a.Accept)
-	r.tables.accept(a)
-	r.writes++
+	for a := range have {
+		if _, ok := want[a]; !ok {
+			w.remove(a)
+		}
+	}
+}
+
+// accepts reports whether somebody is to be accepted.
+func (r *Reconciler) accepts(a datapath.Accept) bool {
+	want := map[datapath.Accept]datapath.VTEPID{}
+	r.wantAccepts(a.VNI, want)
+	_, ok := want[a]
+	return ok
 }
 
 // wantSources are the prefixes from which a network takes unlisted VTEPs.
@@ -298,7 +306,7 @@ func (r *Reconciler) deleteNetworks(d *dirty) {
 		if _, known := r.tables.nets[vni]; !known {
 			continue
 		}
-		if _, ok := r.wantNetwork(vni); ok {
+		if r.wantsNetwork(vni) {
 			continue
 		}
 		if err := r.kernel.DeleteNetwork(vni); err != nil {
