@@ -102,6 +102,7 @@ func (s *Server) serve(ctx context.Context, ca *trust.CA, st *store.Store, tcp, 
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { a.loop(looping, s.attempted); return nil })
 	g.Go(func() error { a.housekeep(looping); return nil })
+	g.Go(func() error { s.paced(looping); return nil })
 	g.Go(func() error { a.conduct(looping); return nil })
 	g.Go(func() error { a.gather(stopping, address); return nil })
 	g.Go(func() error { a.attend(stopping); return nil })
@@ -126,6 +127,15 @@ func (s *Server) serve(ctx context.Context, ca *trust.CA, st *store.Store, tcp, 
 		return nil
 	})
 	return g.Wait()
+}
+
+// paced lets the collector give way once the store is loaded: a change to many hosts shares the cores with it.
+func (s *Server) paced(ctx context.Context) {
+	select {
+	case <-s.ready:
+		heap.Pace(ctx)
+	case <-ctx.Done():
+	}
 }
 
 // loadFactor is how much of the heap is taken while a store is loaded, about, for an octet of its file: etcd's index, the world, what is compiled of it.

@@ -165,7 +165,7 @@ func (a *simulated) run(ctx context.Context, every time.Duration) {
 func (a *simulated) report() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.live {
+	if !a.live || a.fleet.quiet.Load() {
 		return
 	}
 	a.packets += 1000

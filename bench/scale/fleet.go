@@ -36,6 +36,8 @@ type fleet struct {
 	running sync.WaitGroup
 
 	awaited atomic.Pointer[awaited]
+	// quiet fleets do not report.
+	quiet atomic.Bool
 }
 
 // awaited is that every agent has taken an update to a revision, since it was armed. Agents look at it in the middle of what is timed, so each
