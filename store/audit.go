@@ -58,25 +58,43 @@ func (s *Store) Audit(ctx context.Context, limit int) ([]AuditRecord, error) {
 	return records, nil
 }
 
-// pruneAudit removes the oldest records past the limit.
+// pruneAtOnce records are removed by one transaction, and prunePause lies between two. Every server is told of each record that goes: after a
+// hundred thousand writes, one transaction for all kept them from everything else for seconds.
+const (
+	pruneAtOnce = 500
+	prunePause  = 20 * time.Millisecond
+)
+
+// pruneAudit removes the oldest records, and leaves as many as limit says. Servers that do so side by side remove the same ones: what goes is decided at
+// one revision.
 func (s *Store) pruneAudit(ctx context.Context, limit int64) error {
 	v, err := s.look(ctx, count(s.keys.in("audit")))
 	if err != nil {
 		return err
 	}
-	over := v.ranges[0].Count - limit
-	if over <= 0 {
-		return nil
-	}
 	first := s.keys.in("audit")
-	v, err = s.look(ctx, clientv3.OpGet(first, clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(over)))
-	if err != nil || len(v.all(0)) == 0 {
-		return err
+	end := clientv3.GetPrefixRangeEnd(first)
+	for from, over := first, v.ranges[0].Count-limit; over > 0; {
+		page, err := s.look(ctx, clientv3.OpGet(from, clientv3.WithRange(end), clientv3.WithKeysOnly(), clientv3.WithLimit(min(over, pruneAtOnce)), clientv3.WithRev(v.rev)))
+		if err != nil {
+			return err
+		}
+		keys := page.all(0)
+		if len(keys) == 0 {
+			return nil
+		}
+		from, over = string(keys[len(keys)-1].Key)+"\x00", over-int64(len(keys))
+		e := page.edit("", "")
+		e.quiet = true
+		e.ops = append(e.ops, clientv3.OpDelete(first, clientv3.WithRange(from)))
+		if _, _, err = s.commit(ctx, e); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(prunePause):
+		}
 	}
-	kvs := v.all(0)
-	e := v.edit("", "")
-	e.quiet = true
-	e.ops = append(e.ops, clientv3.OpDelete(first, clientv3.WithRange(string(kvs[len(kvs)-1].Key)+"\x00")))
-	_, _, err = s.commit(ctx, e)
-	return err
+	return nil
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/weftnet/weft/model"
 	"github.com/weftnet/weft/wire"
@@ -566,6 +569,39 @@ func testAudit(t *testing.T, at string) {
 	}
 	if one := ok[[]AuditRecord](t)(s.Audit(ctx, 1)); len(one) != 1 || one[0] != all[0] {
 		t.Fatalf("%+v", one)
+	}
+	// Many are removed in small parts, also by two servers at once.
+	const many = 2*pruneAtOnce + 300
+	for i := 0; i < many; i += 100 {
+		var ops []clientv3.Op
+		for j := range 100 {
+			ops = append(ops, clientv3.OpPut(fmt.Sprintf("%s%08d", s.keys.in("audit"), i+j), `{"who":"old"}`))
+		}
+		ok[*clientv3.TxnResponse](t)(s.cli.Txn(ctx).Then(ops...).Commit())
+	}
+	watching, cancel := context.WithCancel(ctx)
+	defer cancel()
+	gone := s.cli.Watch(watching, s.keys.in("audit"), clientv3.WithPrefix(), clientv3.WithRev(ok[*view](t)(s.look(ctx)).rev+1))
+	race(func(int) error { return s.pruneAudit(ctx, 2) })
+	removed := map[int64]int{}
+	for n := 0; n < many; {
+		select {
+		case r := <-gone:
+			for _, ev := range r.Events {
+				removed[ev.Kv.ModRevision]++
+				n++
+			}
+		case <-time.After(patience):
+			t.Fatalf("%d records of %d are gone", n, many)
+		}
+	}
+	for rev, n := range removed {
+		if n > pruneAtOnce {
+			t.Errorf("%d records were removed at revision %d", n, rev)
+		}
+	}
+	if left := ok[[]AuditRecord](t)(s.Audit(ctx, 0)); len(left) != 2 || left[0] != all[0] || left[1] != all[1] {
+		t.Errorf("left %+v", left)
 	}
 }
 
