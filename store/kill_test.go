@@ -17,9 +17,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/weftnet/weft/model"
 )
@@ -348,4 +351,26 @@ func selfSigned(t *testing.T, dir string) (certFile, keyFile string, pool *x509.
 	pool = x509.NewCertPool()
 	pool.AddCert(cert)
 	return certFile, keyFile, pool
+}
+
+// TestUpkeepPrunes: an audit trail that has grown too long is cut without anybody's asking. Break it: leave the pruning out of upkeep.
+func TestUpkeepPrunes(t *testing.T) {
+	s := openAt(t, Config{Dir: shortDir(t), CompactEvery: 100 * time.Millisecond})
+	var ops []clientv3.Op
+	for i := range auditLimit + 700 {
+		ops = append(ops, clientv3.OpPut(fmt.Sprintf("%s%08d", s.keys.in("audit"), i), `{"who":"old"}`))
+	}
+	for part := range slices.Chunk(ops, 1000) {
+		ok[*clientv3.TxnResponse](t)(s.cli.Txn(t.Context()).Then(part...).Commit())
+	}
+	for deadline := time.Now().Add(patience); ; {
+		n := ok[*view](t)(s.look(t.Context(), count(s.keys.in("audit")))).ranges[0].Count
+		if n == auditLimit {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d records are kept, want %d", n, auditLimit)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }

@@ -14,6 +14,9 @@ import (
 // reliefPause is the least time between two looks at how full the store is: making room costs.
 const reliefPause = 30 * time.Second
 
+// pruneEvery is how often the audit trail is pruned: often, so that what a burst of writes leaves never takes long.
+const pruneEvery = 30 * time.Second
+
 // kick asks the upkeep to look how full the store is.
 func (s *Store) kick() {
 	select {
@@ -32,6 +35,8 @@ func (s *Store) upkeep() {
 	pause := min(reliefPause, every)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	prune := time.NewTicker(min(pruneEvery, every))
+	defer prune.Stop()
 	relief := time.NewTimer(0) // the quota may have been reached before this start
 	defer relief.Stop()
 	var last int64 // etcd's revision one period ago
@@ -47,6 +52,10 @@ func (s *Store) upkeep() {
 				s.cfg.Log.Error("the store is full, and no room could be made", "err", err)
 			}
 			relieved = time.Now()
+		case <-prune.C:
+			if err := s.pruneAudit(s.ctx, auditLimit); err != nil && s.ctx.Err() == nil {
+				s.cfg.Log.Warn("the audit trail could not be pruned, and is tried again", "err", err)
+			}
 		case <-tick.C:
 			rev, err := s.tidy(s.ctx, last)
 			if err != nil && s.ctx.Err() == nil {
@@ -64,7 +73,7 @@ func (s *Store) tidy(ctx context.Context, last int64) (int64, error) {
 	if err != nil {
 		return last, err
 	}
-	return v.rev, errors.Join(s.pruneAudit(ctx, auditLimit), s.sweep(ctx), s.compact(ctx, last))
+	return v.rev, errors.Join(s.sweep(ctx), s.compact(ctx, last))
 }
 
 // compact forgets history before a revision, but not what a Load or Backup is reading.
