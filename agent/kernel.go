@@ -6,7 +6,7 @@ import (
 )
 
 // Kernel is what the agent asks of the datapath. Every write is idempotent, does not block, and is in force when it
-// returns. A batch that fails may have been written in part. Order matters and is the caller's: a VTEP before what
+// returns. Batches of FDB entries, neighbours and accepts may come from several goroutines at once. A batch that fails may have been written in part. Order matters and is the caller's: a VTEP before what
 // names it, a port before what delivers to it, an FDB entry before the neighbour with its MAC, and the other way round to delete. *datapath.Datapath is the real one.
 type Kernel interface {
 	SetLocal(datapath.Local) error

@@ -71,7 +71,7 @@ type failures struct {
 	ports      map[string]error
 }
 
-// mostFailures is how many entries of a failed batch are tried one by one before the rest is given the same error.
+// mostFailures is how many entries of failed batches a writer tries one by one before the rest is given the same error.
 const mostFailures = 256
 
 // NewReconciler starts with no plan, no attachments and no knowledge of the kernel: call Load, Adopt and Flush.

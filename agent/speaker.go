@@ -216,8 +216,8 @@ func (s *Speaker) session(ctx context.Context, server string) error {
 	err = s.receive(ctx, &in, server)
 	cancel()
 	sender.Wait()
+	in.reading.Wait()      // the context has ended
 	stream.CloseResponse() // ended already: nothing to learn
-	in.reading.Wait()
 	return err
 }
 
@@ -298,12 +298,14 @@ func (s *Speaker) send(ctx context.Context, stream planStream) {
 			return
 		case <-s.ready:
 		}
-		if s.onlyAcknowledges() {
-			wait.Reset(acknowledgeWithin)
+		wait.Reset(acknowledgeWithin)
+		for over := false; !over && s.onlyAcknowledges(); {
 			select {
 			case <-ctx.Done():
 				return
+			case <-s.ready: // perhaps there is more to say
 			case <-wait.C:
+				over = true
 			}
 		}
 		out := s.take()

@@ -332,10 +332,19 @@ func TestAcknowledgementsWait(t *testing.T) {
 		time.Sleep(58 * time.Millisecond)
 		say(8, "no", nil) // 100 ms
 		say(9, "", &planv1.Report{})
+		time.Sleep(100 * time.Millisecond)
+		say(10, "", nil) // 200 ms
+		time.Sleep(5 * time.Millisecond)
+		say(11, "no", nil)
+		time.Sleep(95 * time.Millisecond)
+		say(12, "", nil) // 300 ms
+		time.Sleep(5 * time.Millisecond)
+		say(13, "", &planv1.Report{})
 		time.Sleep(time.Second)
 		cancel()
 		sender.Wait()
-		want := []string{"20 ms: applied 3", "44 ms: applied 6", "100 ms: applied 8no", "100 ms: applied 9", "100 ms: report"}
+		want := []string{"20 ms: applied 3", "44 ms: applied 6", "100 ms: applied 8no", "100 ms: applied 9", "100 ms: report",
+			"205 ms: applied 11no", "305 ms: applied 13", "305 ms: report"}
 		if !slices.Equal(h.said, want) {
 			t.Errorf("said %q, want %q", h.said, want)
 		}

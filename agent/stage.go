@@ -107,8 +107,16 @@ func (r *Reconciler) number(uid string, want datapath.VTEP) datapath.VTEPID {
 
 // putAccepts returns who is not accepted any more, to be deleted at the end; no stage in between changes who is.
 func (r *Reconciler) putAccepts(d *dirty) (gone []datapath.Accept) {
+	wanted := map[wire.VNI]map[datapath.Accept]datapath.VTEPID{}
 	for a := range r.failed.accepts {
-		if d.accepts[a.VNI] && !r.accepts(a) {
+		if !d.accepts[a.VNI] {
+			continue
+		}
+		if wanted[a.VNI] == nil {
+			wanted[a.VNI] = map[datapath.Accept]datapath.VTEPID{}
+			r.wantAccepts(a.VNI, wanted[a.VNI])
+		}
+		if _, ok := wanted[a.VNI][a]; !ok {
 			delete(r.failed.accepts, a)
 		}
 	}
@@ -142,14 +150,6 @@ func (r *Reconciler) compareAccepts(w *acceptWriter, vni wire.VNI) {
 			w.remove(a)
 		}
 	}
-}
-
-// accepts reports whether somebody is to be accepted.
-func (r *Reconciler) accepts(a datapath.Accept) bool {
-	want := map[datapath.Accept]datapath.VTEPID{}
-	r.wantAccepts(a.VNI, want)
-	_, ok := want[a]
-	return ok
 }
 
 // wantSources are the prefixes from which a network takes unlisted VTEPs.

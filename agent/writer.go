@@ -99,7 +99,7 @@ func (w *writer[K, T]) merge(failed map[K]error, writes *int) (gone []K) {
 	return w.gone
 }
 
-// inShares has writers compare networks, side by side where they have many entries together, each its own. It returns what is to be deleted.
+// inShares has writers compare networks, side by side where many entries are wanted of them together, each its own. It returns what is to be deleted.
 func inShares[K comparable, T any](r *Reconciler, vnis []wire.VNI, entries int, failed map[K]error, begin func() *writer[K, T],
 	compare func(*writer[K, T], wire.VNI)) (gone []K) {
 	shares := 1

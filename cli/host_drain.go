@@ -371,6 +371,7 @@ func (d *drain) darkTimes(ctx context.Context) {
 			defer func() { <-slots }()
 			ctx, cancel := context.WithCancel(ctx)
 			defer cancel()
+			var impatient *time.Timer
 			// Nothing hangs on it: what does not come is not shown.
 			_ = d.c.FollowMove(ctx, x.port.GetTenant(), x.port.GetName(), func(m *weftv1.Move) bool {
 				if m.GetEpoch() != x.epoch {
@@ -378,10 +379,15 @@ func (d *drain) darkTimes(ctx context.Context) {
 				}
 				x.dark = darkText(m)
 				if m.GetCommitCause() != weftv1.CommitCause_COMMIT_CAUSE_COMMAND {
+					if impatient != nil {
+						impatient.Stop() // the word is here, and its dark time follows
+					}
 					return x.dark == ""
 				}
 				// A commit by command has no dark time, as its target's agent was told by the server; unless COMMAND was the first to tell that agent.
-				time.AfterFunc(wordPatience, cancel)
+				if impatient == nil {
+					impatient = time.AfterFunc(wordPatience, cancel)
+				}
 				return x.ran
 			})
 		}()

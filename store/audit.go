@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/weftnet/weft/model"
@@ -58,24 +60,29 @@ func (s *Store) Audit(ctx context.Context, limit int) ([]AuditRecord, error) {
 	return records, nil
 }
 
-// pruneAtOnce records are removed by one transaction, and prunePause lies between two. Every server is told of each record that goes: after a
-// hundred thousand writes, one transaction for all kept them from everything else for seconds.
+// pruneAtOnce records are removed by one transaction, prunePause lies between two, and prunePages are the most of one round. Every server is told of each
+// record that goes: after a hundred thousand writes, one transaction for all kept them from everything else for seconds.
 const (
 	pruneAtOnce = 500
 	prunePause  = 20 * time.Millisecond
+	prunePages  = 200
 )
 
-// pruneAudit removes the oldest records, and leaves as many as limit says. Servers that do so side by side remove the same ones: what goes is decided at
-// one revision.
+// pruneAudit removes the oldest records, and leaves as many as limit says, or more, for the next round. What goes is decided at one revision, and in the store as
+// it is then, so servers that do so side by side leave enough, and a restore that comes between has its records left alone.
 func (s *Store) pruneAudit(ctx context.Context, limit int64) error {
 	v, err := s.look(ctx, count(s.keys.in("audit")))
 	if err != nil {
 		return err
 	}
+	defer s.pin(v.rev)()
 	first := s.keys.in("audit")
-	end := clientv3.GetPrefixRangeEnd(first)
-	for from, over := first, v.ranges[0].Count-limit; over > 0; {
+	from, end, over := first, clientv3.GetPrefixRangeEnd(first), v.ranges[0].Count-limit
+	for pages := 0; over > 0 && pages < prunePages; pages++ {
 		page, err := s.look(ctx, clientv3.OpGet(from, clientv3.WithRange(end), clientv3.WithKeysOnly(), clientv3.WithLimit(min(over, pruneAtOnce)), clientv3.WithRev(v.rev)))
+		if errors.Is(err, rpctypes.ErrCompacted) { // another server made room meanwhile
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -84,10 +91,10 @@ func (s *Store) pruneAudit(ctx context.Context, limit int64) error {
 			return nil
 		}
 		from, over = string(keys[len(keys)-1].Key)+"\x00", over-int64(len(keys))
-		e := page.edit("", "")
+		e := v.edit("", "")
 		e.quiet = true
 		e.ops = append(e.ops, clientv3.OpDelete(first, clientv3.WithRange(from)))
-		if _, _, err = s.commit(ctx, e); err != nil {
+		if _, done, err := s.commit(ctx, e); err != nil || !done { // not done: the store is another one
 			return err
 		}
 		select {

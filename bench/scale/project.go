@@ -72,7 +72,7 @@ func (r *Result) project() {
 	}
 	r.Projections = nil
 	add("server's heap", heap, "B", "a port %s, its binding and reports %s, a connected host %s", bytes(perPort), bytes(perBinding), bytes(perHost))
-	add("server's memory (RSS), collector's room included", 2*heap, "B", "twice the heap (GOGC=100), and etcd's database pages on top")
+	add("server's memory (RSS), collector's room included", 2*heap, "B", "twice the heap, as with GOGC=100, and etcd's database pages on top; up to five times where memory is plentiful")
 	add("etcd's database", largePorts*db, "B", "%s a port, with its history of up to ten minutes", bytes(db))
 	add("creating all ports, processor time", largePorts*r.figure(portsCreated+costOfOne)/1e6, "s", "%.0f us each, over all servers", r.figure(portsCreated+costOfOne))
 	add("binding all ports, processor time", largePorts*r.figure(portsBound+costOfOne)/1e6, "s", "%.0f us each, at this fleet's spread", r.figure(portsBound+costOfOne))

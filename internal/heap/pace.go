@@ -22,17 +22,14 @@ const (
 // is how fast memory is allocated by how far the heap may grow, however large it is; while it runs, everything that shares its cores is slower. Whoever set
 // GOGC or GOMEMLIMIT is left alone.
 func Pace(ctx context.Context) {
-	if os.Getenv("GOGC") != "" || debug.SetMemoryLimit(-1) != math.MaxInt64 {
+	if chosen() {
 		return
 	}
 	defer debug.SetGCPercent(least)
 	tick := time.NewTicker(paceEvery)
 	defer tick.Stop()
-	for now := least; ; {
-		if next := pace(live(), available(os.ReadFile)); next != now {
-			debug.SetGCPercent(next)
-			now = next
-		}
+	for {
+		debug.SetGCPercent(pace(live(), available(os.ReadFile)))
 		select {
 		case <-ctx.Done():
 			return

@@ -26,8 +26,9 @@ const (
 
 const (
 	headerOctets = 5
-	// keptOctets is how large a buffer may be that is kept when a message fits it; while larger ones come one after the other, theirs is kept too.
+	// keptOctets is how large a buffer may be that is kept in any case; a larger one is while messages need a keptPart of it.
 	keptOctets = 16 << 10
+	keptPart   = 4
 	// stepOctets is how much room is made at once for what is announced and has not come yet.
 	stepOctets = 1 << 20
 	// endOctets bounds the words of an end, and lastWords how long they may take.
@@ -141,7 +142,7 @@ func (c *Conn) flush() error {
 	binary.BigEndian.PutUint32(c.out[1:headerOctets], uint32(len(c.out)-headerOctets))
 	_, err := c.conn.Write(c.out)
 	c.wrote.Store(c.now())
-	if cap(c.out) > keptOctets && len(c.out) <= keptOctets {
+	if cap(c.out) > max(keptOctets, keptPart*len(c.out)) {
 		c.out = nil
 	}
 	return c.because(err)
@@ -202,7 +203,7 @@ func (c *Conn) body(kind byte, length uint32) ([]byte, error) {
 		}
 		b, left = b[:len(b)+step], left-step
 	}
-	if c.in = b; cap(b) > keptOctets && len(b) <= keptOctets {
+	if c.in = b; cap(b) > max(keptOctets, keptPart*len(b)) {
 		c.in = nil
 	}
 	return b, nil

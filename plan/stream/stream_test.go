@@ -97,6 +97,10 @@ func TestBuffers(t *testing.T) {
 	if out != &a.out[0] || in != &b.in[0] {
 		t.Error("another large message has another buffer")
 	}
+	exchange(1 << 15)
+	if cap(a.out) > 1<<17+1<<10 || cap(b.in) > 1<<17+1<<10 {
+		t.Errorf("after a message of %d octets buffers of %d and %d are kept", 1<<15, cap(a.out), cap(b.in))
+	}
 	exchange(10)
 	if cap(a.out) > keptOctets || cap(b.in) > keptOctets {
 		t.Errorf("after a small message buffers of %d and %d octets are kept", cap(a.out), cap(b.in))
