@@ -51,17 +51,6 @@ func (b byMAC[V]) of(vni wire.VNI, room int) map[macKey]V {
 	return of
 }
 
-// make is of, for who has a use for the map later; trim takes away those that stayed empty.
-func (b byMAC[V]) make(vni wire.VNI, room int) { b.of(vni, room) }
-
-func (b byMAC[V]) trim(vnis []wire.VNI) {
-	for _, vni := range vnis {
-		if of, there := b[vni]; there && len(of) == 0 {
-			delete(b, vni)
-		}
-	}
-}
-
 // spot is where the kernel has a MAC: an entry without its key.
 type spot struct {
 	at     uint32 // a VTEP or an interface
@@ -84,7 +73,6 @@ func (s spot) vtep() datapath.VTEPID {
 	return 0
 }
 
-// fdbWriter compares, and writes what differs. Entries are noted as written when they are.
 type fdbWriter = writer[datapath.FDBKey, datapath.FDBEntry]
 
 // putFDB writes what is new or differs. It returns the entries that nothing asks for any more, to be deleted once ports are
@@ -98,9 +86,8 @@ func (r *Reconciler) putFDB(d *dirty) (gone []datapath.FDBKey) {
 	begin := func() *fdbWriter {
 		return &fdbWriter{write: r.kernel.PutFDB, done: r.fdbDone, key: func(e datapath.FDBEntry) datapath.FDBKey { return e.FDBKey }, wasFailed: r.failed.fdb}
 	}
-	whole, entries := r.networksOf(d.fdbOf, r.tables.fdb.make, func(vni wire.VNI) int { return len(r.view.claims[vni]) })
-	gone = inShares(r, whole, entries, r.failed.fdb, begin, r.compareFDB)
-	r.tables.fdb.trim(whole)
+	wanted := func(vni wire.VNI) int { return len(r.view.claims[vni]) }
+	gone = inShares(r, d.fdbOf, r.tables.fdb, wanted, r.failed.fdb, begin, r.compareFDB)
 	w := begin()
 	for vni, macs := range d.fdb {
 		for n := range macs {
@@ -111,16 +98,6 @@ func (r *Reconciler) putFDB(d *dirty) (gone []datapath.FDBKey) {
 	}
 	w.end()
 	return append(gone, w.merge(r.failed.fdb, &r.writes)...)
-}
-
-// networksOf are the networks of a set, and how many entries they have together; each has a map of its own afterwards, which one share alone writes to.
-func (r *Reconciler) networksOf(set map[wire.VNI]bool, make func(wire.VNI, int), entries func(wire.VNI) int) (list []wire.VNI, all int) {
-	for vni := range set {
-		n := entries(vni)
-		make(vni, n)
-		list, all = append(list, vni), all+n
-	}
-	return list, all
 }
 
 // compareFDB compares every entry that a network has or should have.

@@ -143,21 +143,6 @@ func (t *tables) accept(a datapath.Teacher) {
 	of[a.Accept] = a.VTEP
 }
 
-// makeAccepts makes a network's map, for who has a use for it later; trimAccepts takes away those that stayed empty.
-func (t *tables) makeAccepts(vni wire.VNI, room int) {
-	if t.accepts[vni] == nil && room > 0 {
-		t.accepts[vni] = make(map[datapath.Accept]datapath.VTEPID, room)
-	}
-}
-
-func (t *tables) trimAccepts(vnis []wire.VNI) {
-	for _, vni := range vnis {
-		if of, there := t.accepts[vni]; there && len(of) == 0 {
-			delete(t.accepts, vni)
-		}
-	}
-}
-
 func (t *tables) refuse(a datapath.Accept) {
 	delete(t.accepts[a.VNI], a)
 	if len(t.accepts[a.VNI]) == 0 {

@@ -39,21 +39,6 @@ func (b byIP[V]) of(vni wire.VNI, room int) map[netip.Addr]V {
 	return of
 }
 
-// make is of, for who has a use for the map later; trim takes away those that stayed empty.
-func (b byIP[V]) make(vni wire.VNI, room int) {
-	if room > 0 {
-		b.of(vni, room)
-	}
-}
-
-func (b byIP[V]) trim(vnis []wire.VNI) {
-	for _, vni := range vnis {
-		if of, there := b[vni]; there && len(of) == 0 {
-			delete(b, vni)
-		}
-	}
-}
-
 // answer is whom the kernel answers for: a neighbour without its key.
 type answer struct {
 	mac         wire.MAC
@@ -310,9 +295,8 @@ func (r *Reconciler) putNeighbours(d *dirty) (gone []datapath.NeighbourKey) {
 	}
 	all := maps.Clone(d.fdbOf)
 	maps.Copy(all, d.neighboursOf)
-	whole, entries := r.networksOf(all, r.tables.neighbours.make, func(vni wire.VNI) int { return len(r.view.addresses[vni]) })
-	gone = inShares(r, whole, entries, r.failed.neighbours, begin, r.compareNeighbours)
-	r.tables.neighbours.trim(whole)
+	wanted := func(vni wire.VNI) int { return len(r.view.addresses[vni]) }
+	gone = inShares(r, all, r.tables.neighbours, wanted, r.failed.neighbours, begin, r.compareNeighbours)
 	w := begin()
 	for key := range d.neighbours {
 		h, _ := r.view.addresses.get(key)

@@ -327,7 +327,7 @@ func TestAcknowledgementsWait(t *testing.T) {
 		}
 		for revision := range int64(7) { // 0, 6, ..., 36 ms
 			say(revision, "", nil)
-			time.Sleep(6 * time.Millisecond)
+			time.Sleep(6 * time.Millisecond) // the bubble's clock, here and below
 		}
 		time.Sleep(58 * time.Millisecond)
 		say(8, "no", nil) // 100 ms

@@ -124,12 +124,8 @@ func (r *Reconciler) putAccepts(d *dirty) (gone []datapath.Accept) {
 		return &acceptWriter{write: r.kernel.PutTeachers, done: r.tables.accept, wasFailed: r.failed.accepts,
 			key: func(t datapath.Teacher) datapath.Accept { return t.Accept }}
 	}
-	vnis, entries := r.networksOf(d.accepts, r.tables.makeAccepts, func(vni wire.VNI) int {
-		return max(1, len(r.view.members.in[r.view.byVNI[vni]]))
-	})
-	gone = inShares(r, vnis, entries, r.failed.accepts, begin, r.compareAccepts)
-	r.tables.trimAccepts(vnis)
-	return gone
+	members := func(vni wire.VNI) int { return max(1, len(r.view.members.in[r.view.byVNI[vni]])) }
+	return inShares(r, d.accepts, r.tables.accepts, members, r.failed.accepts, begin, r.compareAccepts)
 }
 
 type acceptWriter = writer[datapath.Accept, datapath.Teacher]

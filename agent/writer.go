@@ -99,33 +99,45 @@ func (w *writer[K, T]) merge(failed map[K]error, writes *int) (gone []K) {
 	return w.gone
 }
 
-// inShares has writers compare networks, side by side where many entries are wanted of them together, each its own. It returns what is to be deleted.
-func inShares[K comparable, T any](r *Reconciler, vnis []wire.VNI, entries int, failed map[K]error, begin func() *writer[K, T],
-	compare func(*writer[K, T], wire.VNI)) (gone []K) {
+// inShares has writers compare networks, side by side where many entries are wanted of them together, each its own. Every network has its map in the table
+// before that, so that a share writes to none that is another's; what stays empty goes again. It returns what is to be deleted.
+func inShares[K, N comparable, V, T any](r *Reconciler, set map[wire.VNI]bool, table map[wire.VNI]map[N]V, wanted func(wire.VNI) int, failed map[K]error,
+	begin func() *writer[K, T], compare func(*writer[K, T], wire.VNI)) (gone []K) {
+	vnis, entries := make([]wire.VNI, 0, len(set)), 0
+	for vni := range set {
+		n := wanted(vni)
+		if table[vni] == nil && n > 0 {
+			table[vni] = make(map[N]V, n)
+		}
+		vnis, entries = append(vnis, vni), entries+n
+	}
 	shares := 1
 	if entries >= many {
 		shares = min(runtime.GOMAXPROCS(0), len(vnis))
 	}
 	writers := make([]*writer[K, T], shares)
-	var work sync.WaitGroup
+	for i := range writers {
+		writers[i] = begin()
+	}
 	part := func(share int) {
 		for _, vni := range vnis[share*len(vnis)/shares : (share+1)*len(vnis)/shares] {
 			compare(writers[share], vni)
 		}
 		writers[share].end()
 	}
-	for i := range writers {
-		writers[i] = begin()
-	}
+	var others sync.WaitGroup
 	for share := 1; share < shares; share++ {
-		work.Go(func() { part(share) })
+		others.Go(func() { part(share) })
 	}
-	if shares > 0 {
-		part(0)
-	}
-	work.Wait()
+	part(0)
+	others.Wait()
 	for _, w := range writers {
 		gone = append(gone, w.merge(failed, &r.writes)...)
+	}
+	for _, vni := range vnis {
+		if of, there := table[vni]; there && len(of) == 0 {
+			delete(table, vni)
+		}
 	}
 	return gone
 }

@@ -3,7 +3,6 @@ package heap
 import (
 	"context"
 	"math"
-	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -21,7 +20,9 @@ const (
 // Pace has a heap that is small beside the memory that is left collected less often, until the context ends. How much of the time the collector runs
 // is how fast memory is allocated by how far the heap may grow, however large it is; while it runs, everything that shares its cores is slower. Whoever set
 // GOGC or GOMEMLIMIT is left alone.
-func Pace(ctx context.Context) {
+func Pace(ctx context.Context) { paceBy(ctx, machine) }
+
+func paceBy(ctx context.Context, left func() int64) {
 	if chosen() {
 		return
 	}
@@ -29,7 +30,7 @@ func Pace(ctx context.Context) {
 	tick := time.NewTicker(paceEvery)
 	defer tick.Stop()
 	for {
-		debug.SetGCPercent(pace(live(), available(os.ReadFile)))
+		debug.SetGCPercent(pace(live(), left()))
 		select {
 		case <-ctx.Done():
 			return

@@ -33,7 +33,11 @@ const (
 type Room struct {
 	made    bool
 	percent int // as it was
+	// left is what is available, in octets; nil asks the machine.
+	left func() int64
 }
+
+func machine() int64 { return available(os.ReadFile) }
 
 // Open makes room for so many octets, within reason: at most a quarter of what the machine and the process's cgroups have left, and none where the
 // process has a limit or a pace of its own (GOMEMLIMIT, GOGC). Until Close the collector runs less often. Opening again changes nothing.
@@ -41,7 +45,11 @@ func (r *Room) Open(octets int64) {
 	if r.made || chosen() {
 		return
 	}
-	octets = min(octets, most, available(os.ReadFile)/share)
+	left := r.left
+	if left == nil {
+		left = machine
+	}
+	octets = min(octets, most, left()/share)
 	if octets < worthwhile {
 		return
 	}
@@ -56,7 +64,7 @@ func chosen() bool { return os.Getenv("GOGC") != "" || debug.SetMemoryLimit(-1) 
 func (r *Room) Close() {
 	if r.made {
 		debug.SetGCPercent(r.percent)
-		*r = Room{}
+		r.made = false
 	}
 }
 
