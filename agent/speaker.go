@@ -17,6 +17,7 @@ import (
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/api/gen/plan/v1/planv1connect"
+	"github.com/weftnet/weft/plan"
 )
 
 // Limits of talking to servers.
@@ -58,8 +59,10 @@ type Speaker struct {
 	clients map[string]dialled
 
 	// out holds the newest of each kind of message that was not sent yet.
-	out   outbox
-	ready chan struct{}
+	out outbox
+	// follows: the server of this stream understands reports that follow each other.
+	follows bool
+	ready   chan struct{}
 	// answered is rung when a call was answered: a server is there, and waiting for the stream any longer makes no sense.
 	answered chan struct{}
 }
@@ -112,6 +115,19 @@ func (s *Speaker) onlyAcknowledges() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.out.applied != nil && s.out.applied.Refused == "" && s.out.facts == nil && s.out.report == nil
+}
+
+// know keeps what the server of this stream understands.
+func (s *Speaker) know(w *planv1.Welcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.follows = w.GetFollows()
+}
+
+func (s *Speaker) following() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.follows
 }
 
 func (s *Speaker) take() outbox {
@@ -201,6 +217,7 @@ func (s *Speaker) session(ctx context.Context, server string) error {
 	}
 	hello.Opened = s.number()
 	s.take() // what was not sent stands in the hello, and is said anew below
+	s.know(&planv1.Welcome{})
 	if err := stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Hello{Hello: hello}}); err != nil {
 		_, rerr := stream.Receive() // Send says EOF; the reason is here
 		return errors.Join(streamError(err, rerr), stream.CloseResponse())
@@ -227,11 +244,14 @@ func (s *Speaker) receive(ctx context.Context, stream *ahead, server string) err
 		if err != nil {
 			return streamError(err, nil)
 		}
-		if !said {
-			said = true
-			s.loop.Connection(ctx, server, nil)
+		if w := m.GetWelcome(); w != nil {
+			s.know(w)
 		}
 		if u := m.GetUpdate(); u != nil {
+			if !said {
+				said = true
+				s.loop.Connection(ctx, server, nil)
+			}
 			if !u.GetLast() {
 				stream.begin()
 			}
@@ -292,6 +312,7 @@ const acknowledgeWithin = 20 * time.Millisecond
 func (s *Speaker) send(ctx context.Context, stream planStream) {
 	wait := time.NewTimer(0)
 	defer wait.Stop()
+	var reported *planv1.Report
 	for {
 		select {
 		case <-ctx.Done():
@@ -317,7 +338,12 @@ func (s *Speaker) send(ctx context.Context, stream planStream) {
 			list = append(list, &planv1.AgentMessage{Message: &planv1.AgentMessage_Applied{Applied: out.applied}})
 		}
 		if out.report != nil {
-			list = append(list, &planv1.AgentMessage{Message: &planv1.AgentMessage_Report{Report: out.report}})
+			short := out.report
+			if s.following() {
+				short = plan.Shorten(reported, out.report)
+			}
+			reported = out.report
+			list = append(list, &planv1.AgentMessage{Message: &planv1.AgentMessage_Report{Report: short}})
 		}
 		for _, m := range list {
 			if err := stream.Send(m); err != nil {

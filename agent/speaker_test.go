@@ -232,6 +232,7 @@ func TestSpeaker(t *testing.T) {
 	loop.speaker.Say(nil, &planv1.Facts{Uplink: "eth7"}, &planv1.Report{Conditions: []*planv1.Condition{{Name: "c"}}})
 	s.until(t, "facts", func(m *planv1.AgentMessage) bool { return m.GetFacts().GetUplink() == "eth7" })
 	s.until(t, "a report", func(m *planv1.AgentMessage) bool { return len(m.GetReport().GetConditions()) == 1 })
+	testReportsFollow(t, s, loop.speaker)
 
 	if res, err := loop.speaker.Bind(ctx, "acme", "web1"); err != nil || res.PortUid != "web1" {
 		t.Errorf("bind: %v %v", res, err)
@@ -256,6 +257,44 @@ func TestSpeaker(t *testing.T) {
 	if !errors.As(err, &away) || !strings.Contains(err.Error(), "127.0.0.1:1") || !strings.Contains(err.Error(), "127.0.0.1:2") {
 		t.Errorf("nobody there: %v", err)
 	}
+}
+
+// testReportsFollow: once a server has said that it understands, a report says what changed since the one before it on the stream. Break it: shorten
+// reports for a server that did not say so, or begin a new stream with one.
+func testReportsFollow(t *testing.T, s *testServer, speaker *Speaker) {
+	t.Helper()
+	said := func(counted uint64, follows bool, ports int) {
+		t.Helper()
+		speaker.Say(nil, nil, &planv1.Report{Ports: []*planv1.PortReport{{Uid: "p", EgressPackets: counted}}, Conditions: []*planv1.Condition{{Name: fmt.Sprint(counted)}}})
+		s.until(t, "a report", func(m *planv1.AgentMessage) bool {
+			r := m.GetReport()
+			if len(r.GetConditions()) != 1 || r.Conditions[0].Name != fmt.Sprint(counted) {
+				return false
+			}
+			if r.Follows != follows || len(r.Ports) != ports || follows && r.Counts[2] != counted {
+				t.Errorf("report %d: %v", counted, r)
+			}
+			return true
+		})
+	}
+	welcome := func(revision int64) {
+		s.send <- &planv1.ServerMessage{Message: &planv1.ServerMessage_Welcome{Welcome: &planv1.Welcome{Follows: true}}}
+		s.send <- &planv1.ServerMessage{Message: &planv1.ServerMessage_Update{Update: &planv1.Update{Revision: revision, Last: true}}}
+		s.until(t, "an acknowledgement", func(m *planv1.AgentMessage) bool { return m.GetApplied().GetRevision() == revision })
+	}
+	said(1, false, 1)
+	said(2, false, 1)
+	welcome(8)
+	said(3, true, 0)
+	said(4, true, 0)
+	s.mu.Lock()
+	s.heard = nil
+	s.mu.Unlock()
+	s.send <- nil
+	s.until(t, "another hello", func(m *planv1.AgentMessage) bool { return m.GetHello() != nil })
+	welcome(9)
+	said(5, false, 1)
+	said(6, true, 0)
 }
 
 func newCSR(t *testing.T) []byte {

@@ -213,7 +213,7 @@ func (a *api) readiness(w *model.World, p *model.Port, at *place, behind map[mod
 	name := w.HostName(at.Incoming)
 	r := readiness{reachable: said.live()}
 	epoch := model.Revision(at.Epoch)
-	switch rep := said.ports.of(p.UID); {
+	switch rep := said.port(p.UID); {
 	case !r.reachable:
 		r.lacks = "host " + name + " is not connected"
 		return r

@@ -37,6 +37,9 @@ type double struct {
 	unready bool
 	// prepared is the epoch at which it reported that, by port.
 	prepared map[string]int64
+	// follows: the server has said that reports may follow each other; reported is the last on this stream.
+	follows  bool
+	reported *planv1.Report
 	ended    chan struct{}
 	err      error
 	cancel   context.CancelFunc
@@ -99,7 +102,7 @@ func (d *double) open(facts *planv1.Facts) {
 	if d.old {
 		hello.Features = nil
 	}
-	d.prepared = map[string]int64{}
+	d.prepared, d.follows, d.reported = map[string]int64{}, false, nil
 	_ = d.stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Hello{Hello: hello}})
 	go func(stream agentStream, ended chan struct{}) {
 		defer close(ended)
@@ -113,6 +116,12 @@ func (d *double) open(facts *planv1.Facts) {
 				stream.CloseRequest()
 				stream.CloseResponse()
 				return
+			}
+			if w := m.GetWelcome(); w != nil {
+				d.mu.Lock()
+				d.follows = w.GetFollows() && !d.old
+				d.mu.Unlock()
+				continue
 			}
 			d.takeUpdate(stream, m.GetUpdate())
 		}
@@ -156,8 +165,18 @@ func (d *double) prepare(stream agentStream) {
 		}
 	}
 	if news {
-		_ = stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Report{Report: report}})
+		_ = stream.Send(d.shorten(report))
 	}
+}
+
+// shorten is the message of a report, as an agent sends it. The lock is held.
+func (d *double) shorten(r *planv1.Report) *planv1.AgentMessage {
+	short := r
+	if d.follows {
+		short = plan.Shorten(d.reported, r)
+	}
+	d.reported = r
+	return &planv1.AgentMessage{Message: &planv1.AgentMessage_Report{Report: short}}
 }
 
 // acknowledge sends what a mute double kept back, and unmutes it.
@@ -193,9 +212,19 @@ func (d *double) say(m *planv1.AgentMessage) {
 	}
 }
 
+func (d *double) following() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.follows
+}
+
 func (d *double) report(r *planv1.Report) {
 	d.t.Helper()
-	d.say(&planv1.AgentMessage{Message: &planv1.AgentMessage_Report{Report: r}})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.stream.Send(d.shorten(r)); err != nil {
+		d.t.Fatalf("host %s: send: %v", d.name, err)
+	}
 }
 
 // hangUp ends the stream from this side and waits for it.

@@ -10,6 +10,7 @@ import (
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/model"
+	"github.com/weftnet/weft/plan"
 )
 
 // CreatePort implements weft.v1.
@@ -193,7 +194,7 @@ func (a *api) portStatus(w *model.World, p *model.Port) *weftv1.PortStatus {
 	out.State = weftv1.PortState_PORT_STATE_PENDING
 	at := cmp.Or(b.Active, b.Incoming, b.Draining)
 	h, ok := a.heard.host(at)
-	if said := h.ports.of(p.UID); said != nil {
+	if said := h.port(p.UID); said != nil {
 		for _, d := range said.GetDrops() {
 			out.Drops = append(out.Drops, &weftv1.DropCount{Reason: d.GetReason(), Packets: d.GetPackets()})
 		}
@@ -250,8 +251,8 @@ func (a *api) counts(w *model.World, p *model.Port) model.PortCounts {
 			continue
 		}
 		h, _ := a.heard.host(uid)
-		if said := h.ports.of(p.UID); said != nil {
-			sum = settled.With(sum, uid, model.Epoch(said.GetEpoch()), countsIn(said))
+		if said, counted := plan.PortIn(h.said, string(p.UID)); said != nil {
+			sum = settled.With(sum, uid, model.Epoch(said.GetEpoch()), model.PortCounts(counted))
 		}
 	}
 	return sum

@@ -1,6 +1,7 @@
 package server
 
 import (
+	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/model"
 )
@@ -119,13 +120,8 @@ func fastPathOut(xdp bool) weftv1.FastPath {
 	return weftv1.FastPath_FAST_PATH_NONE
 }
 
-// countsIn reads what an agent counted, in a report or at the end of its part.
-func countsIn(c interface {
-	GetIngressPackets() uint64
-	GetIngressOctets() uint64
-	GetEgressPackets() uint64
-	GetEgressOctets() uint64
-}) model.PortCounts {
+// countsIn reads what an agent counted by the end of its part.
+func countsIn(c *planv1.SettleRequest) model.PortCounts {
 	return model.PortCounts{
 		IngressPackets: c.GetIngressPackets(), IngressOctets: c.GetIngressOctets(),
 		EgressPackets: c.GetEgressPackets(), EgressOctets: c.GetEgressOctets(),

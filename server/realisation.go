@@ -2,13 +2,12 @@ package server
 
 import (
 	"context"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/model"
+	"github.com/weftnet/weft/plan"
 )
 
 // realisation is what hosts told this server and the others since they started: who is connected, what each has applied, and what its
@@ -33,7 +32,7 @@ type heard struct {
 	opened int64
 	// elsewhere: the stream is another server's, which says that it is open. astray: that server cannot be heard any more, and lives.
 	elsewhere, astray bool
-	// said is the report as it came.
+	// said is the last report, restored (plan.Restore). It is shared, and never changed.
 	said *planv1.Report
 
 	storeID string
@@ -42,7 +41,6 @@ type heard struct {
 	refused string
 	errors  []*planv1.ResourceError
 
-	ports      portReports
 	conditions []*planv1.Condition
 	drops      []*planv1.Drop
 	books      []*planv1.ProgramBooks
@@ -57,6 +55,8 @@ type session struct {
 	name   string
 	opened int64
 	cancel context.CancelCauseFunc
+	// said is the stream's last report, restored; only what takes in the stream's messages uses it.
+	said *planv1.Report
 }
 
 func newRealisation() *realisation {
@@ -111,57 +111,45 @@ func (r *realisation) acknowledge(s *session, a *planv1.Applied, now time.Time) 
 	r.notifyOf(s.host)
 }
 
-// report replaces what a host said of its ports.
-func (r *realisation) report(s *session, rep *planv1.Report, now time.Time) {
+// report replaces what a host said of its ports. An error is of a report that cannot be understood.
+func (r *realisation) report(s *session, rep *planv1.Report, now time.Time) error {
+	rep, err := plan.Restore(s.said, rep)
+	if err != nil {
+		return model.Errorf(model.Invalid, "report", "open a new stream", "%v", err)
+	}
+	s.said = rep
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := r.hosts[s.host]
 	if h == nil || h.session != s {
-		return
+		return nil
 	}
-	ports := portsIn(rep)
 	h.seen = now
-	news := h.reported(rep, ports)
+	news := h.reported(rep)
 	r.tell(s.host, true)
 	if news {
 		r.notifyOf(s.host)
 	}
+	return nil
 }
 
-// reported takes a report in, with its ports by their uids, and says whether it is news for who waits for a port to be prepared.
-func (h *heard) reported(rep *planv1.Report, ports portReports) (news bool) {
-	for _, p := range ports {
+// reported takes a restored report in, and says whether it is news for who waits for a port to be prepared.
+func (h *heard) reported(rep *planv1.Report) (news bool) {
+	for _, p := range rep.GetPorts() {
 		if p.GetPrepared() {
-			before := h.ports.of(model.UID(p.GetUid()))
+			before := h.port(model.UID(p.GetUid()))
 			news = news || !before.GetPrepared() || before.GetEpoch() != p.GetEpoch()
 		}
 	}
-	h.said, h.ports, h.conditions, h.drops = rep, ports, rep.GetConditions(), rep.GetDrops()
+	h.said, h.conditions, h.drops = rep, rep.GetConditions(), rep.GetDrops()
 	h.books, h.lanes, h.programs, h.can = rep.GetBooks(), rep.GetLanes(), rep.GetPrograms(), rep.GetCapabilities()
 	return news
 }
 
-// portReports are a host's, in the order of their uids. They are shared, and never changed.
-type portReports []*planv1.PortReport
-
-// of is that of one port, or nil.
-func (r portReports) of(uid model.UID) *planv1.PortReport {
-	if i, ok := slices.BinarySearchFunc(r, string(uid), func(p *planv1.PortReport, uid string) int { return strings.Compare(p.GetUid(), uid) }); ok {
-		return r[i]
-	}
-	return nil
-}
-
-// portsIn are those of a report, which an agent sends in order: with hundreds of ports every few seconds from each host, a map of them would be
-// a quarter of what reports cost.
-func portsIn(rep *planv1.Report) portReports {
-	order := func(a, b *planv1.PortReport) int { return strings.Compare(a.GetUid(), b.GetUid()) }
-	ports := rep.GetPorts()
-	if !slices.IsSortedFunc(ports, order) {
-		ports = slices.Clone(ports)
-		slices.SortFunc(ports, order)
-	}
-	return ports
+// port is what the host said last of one port, but for its counters, or nil.
+func (h *heard) port(uid model.UID) *planv1.PortReport {
+	p, _ := plan.PortIn(h.said, string(uid))
+	return p
 }
 
 // forget drops what is kept of hosts that are gone, and returns their sessions.
@@ -216,7 +204,7 @@ func (r *realisation) host(uid model.UID) (h heard, ok bool) {
 			}
 		}
 		if before != nil {
-			h.reported(before.said, before.ports)
+			h.reported(before.said)
 		}
 	}
 	return h, true

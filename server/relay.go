@@ -10,6 +10,7 @@ import (
 
 	peerv1 "github.com/weftnet/weft/api/gen/peer/v1"
 	"github.com/weftnet/weft/model"
+	"github.com/weftnet/weft/plan"
 )
 
 // relay is the others' part of a realisation: what the hosts say whose streams end at other servers, and which of this server's own hosts
@@ -169,7 +170,9 @@ func (r *realisation) relayed(server string, said *peerv1.HearResponse) (replace
 		h.opened, h.elsewhere, h.astray, h.seen = m.GetOpened(), m.GetLive(), false, m.GetSeen().AsTime()
 		h.storeID, h.applied, h.errors, h.refused = m.GetStoreId(), model.Revision(m.GetApplied()), m.GetErrors(), m.GetRefused()
 		if m.Report != nil {
-			h.reported(m.Report, portsIn(m.Report))
+			if rep, err := plan.Restore(nil, m.Report); err == nil { // what a server sends, it has restored
+				h.reported(rep)
+			}
 		}
 		if !h.elsewhere {
 			continue

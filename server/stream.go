@@ -39,6 +39,9 @@ func (a *api) Stream(ctx context.Context, stream *connect.BidiStream[planv1.Agen
 	return a.talk(ctx, stream)
 }
 
+// welcome is the first answer on every stream.
+var welcome = &planv1.ServerMessage{Message: &planv1.ServerMessage_Welcome{Welcome: &planv1.Welcome{Follows: true}}}
+
 // talk is a stream's life. Two goroutines work for it, one a direction: what the agent says is taken in here, what it
 // must hold is sent by distribute. A third ends both when the host is removed, opens a newer stream, or the server stops.
 func (a *api) talk(ctx context.Context, stream planStream) error {
@@ -110,6 +113,9 @@ func (a *api) converse(ctx context.Context, g *errgroup.Group, s *session, strea
 		return errHostRemoved
 	}
 	a.log.Info("a host opened its stream", "host", s.name, "version", hello.GetVersion())
+	if err := stream.Send(welcome); err != nil {
+		return fmt.Errorf("send to the agent: %w", err)
+	}
 	g.Go(func() error {
 		err := a.dist.Serve(ctx, string(s.host), hello, stream.Send)
 		if err == nil {
@@ -135,7 +141,7 @@ func (a *api) takeIn(ctx context.Context, s *session, hello *planv1.Hello, m *pl
 		a.heard.acknowledge(s, m.Applied, a.now())
 		return a.freeVNIs(ctx, s, m.Applied)
 	case *planv1.AgentMessage_Report:
-		a.heard.report(s, m.Report, a.now())
+		return a.heard.report(s, m.Report, a.now())
 	case *planv1.AgentMessage_Facts:
 		return a.learn(ctx, s, hello, m.Facts)
 	case *planv1.AgentMessage_Hello:

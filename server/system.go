@@ -78,7 +78,7 @@ func (a *api) ListDrops(ctx context.Context, req *connect.Request[weftv1.ListDro
 					res.Books = append(res.Books, &weftv1.HostBooks{Host: h.Name, Books: booksOut(said.books)})
 				}
 			}
-			for _, rep := range said.ports {
+			for _, rep := range said.said.GetPorts() {
 				p := w.Ports[model.UID(rep.GetUid())]
 				if p == nil || tenant != "" && p.Tenant != tenant || req.Msg.GetPort() != "" && p.Name != req.Msg.GetPort() {
 					continue

@@ -161,6 +161,9 @@ func (a *simulated) run(ctx context.Context, every time.Duration) {
 	a.speaker.Run(ctx)
 }
 
+// packetsPerReport is what each port carries each way between two reports.
+const packetsPerReport = 1000
+
 // report says of each port here what a busy one's agent would, if somebody listens.
 func (a *simulated) report() {
 	a.mu.Lock()
@@ -168,13 +171,13 @@ func (a *simulated) report() {
 	if !a.live || a.fleet.quiet.Load() {
 		return
 	}
-	a.packets += 1000
+	a.packets += packetsPerReport
 	a.speaker.Say(nil, nil, a.said())
 }
 
 // said is the report as it is now.
 func (a *simulated) said() *planv1.Report {
-	rep := &planv1.Report{}
+	rep := &planv1.Report{Ports: make([]*planv1.PortReport, 0, len(a.mine))}
 	for _, uid := range slices.Sorted(maps.Keys(a.mine)) { // as an agent's report is
 		rep.Ports = append(rep.Ports, &planv1.PortReport{Uid: uid, Epoch: a.mine[uid], State: planv1.PortState_PORT_STATE_ACTIVE, Interface: "wp" + uid[:10],
 			IngressPackets: a.packets, IngressOctets: a.packets * 700, EgressPackets: a.packets, EgressOctets: a.packets * 700})

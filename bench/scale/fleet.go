@@ -17,6 +17,7 @@ import (
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/client"
+	"github.com/weftnet/weft/plan"
 	"github.com/weftnet/weft/trust"
 )
 
@@ -176,15 +177,19 @@ func (f *fleet) sums() (octets int64, updates, resources, ports int) {
 	return octets, updates, resources, ports
 }
 
-// reportOctets is the mean size of the agents' reports.
-func (f *fleet) reportOctets() float64 {
-	total := 0
+// reportOctets is the mean size of the agents' reports: of the first on a stream, and of those that follow it.
+func (f *fleet) reportOctets() (whole, follows float64) {
+	size := func(r *planv1.Report) float64 {
+		return float64(proto.Size(&planv1.AgentMessage{Message: &planv1.AgentMessage_Report{Report: r}})) / float64(len(f.agents))
+	}
 	for _, a := range f.agents {
 		a.mu.Lock()
-		total += proto.Size(&planv1.AgentMessage{Message: &planv1.AgentMessage_Report{Report: a.said()}})
+		before := a.said()
+		a.packets += packetsPerReport
+		whole, follows = whole+size(before), follows+size(plan.Shorten(before, a.said()))
 		a.mu.Unlock()
 	}
-	return float64(total) / float64(len(f.agents))
+	return whole, follows
 }
 
 // inFlight is how many requests each client has under way.

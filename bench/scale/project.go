@@ -17,10 +17,12 @@ const (
 	heapHosts = "server's heap with all hosts connected too"
 	heapAll   = "server's heap with all ports bound too"
 
-	idleLoad    = "server's load when nothing changes (reports)"
-	storeOctets = "etcd's database, history included"
-	changeCost  = "one change, server's processor time for each agent"
-	coldOctets  = "cold start: octets of a resource, mean"
+	idleLoad = "server's load when nothing changes (reports)"
+	// reportOctets is of one that follows another on its stream: all but the first.
+	reportOctets = "a report, mean"
+	storeOctets  = "etcd's database, history included"
+	changeCost   = "one change, server's processor time for each agent"
+	coldOctets   = "cold start: octets of a resource, mean"
 
 	backUnchanged = "all agents back after a restart of the server"
 	backEmpty     = backUnchanged + ", empty"
@@ -65,7 +67,7 @@ func (r *Result) project() {
 	load := r.figure(backUnchanged+serverLoaded) / ports
 	resume := (r.figure(backUnchanged+serverTime) - r.figure(backUnchanged+serverLoaded)) / hosts
 	whole := (r.figure(backEmpty+serverTime) - r.figure(backEmpty+serverLoaded)) / hosts
-	report := r.figure("a report, mean")
+	report := r.figure(reportOctets)
 	bytes := func(v float64) string { return Figure{Value: v, Unit: "B"}.value() }
 	add := func(what string, v float64, unit, how string, args ...any) {
 		r.Projections = append(r.Projections, Projection{what, v, unit, fmt.Sprintf(how, args...)})

@@ -309,7 +309,9 @@ func (r *run) memory(ctx context.Context) error {
 	r.add(Figure{What: "server's memory (RSS)", Value: float64(after.RSS), Unit: "B"})
 	r.add(Figure{What: "server's memory (RSS), for a port", Value: float64(after.RSS) / ports, Unit: "B"})
 	r.add(Figure{What: "of it pages of files, which are etcd's database", Value: float64(after.Files), Unit: "B"})
-	r.add(Figure{What: "a report, mean", Value: r.fleet.reportOctets(), Unit: "B"})
+	whole, follows := r.fleet.reportOctets()
+	r.add(Figure{What: "the first report of a stream, mean", Value: whole, Unit: "B"})
+	r.add(Figure{What: reportOctets, Value: follows, Unit: "B"})
 	r.add(Figure{What: storeOctets, Value: float64(status.Msg.GetStoreOctets()), Unit: "B"})
 	return nil
 }

@@ -1648,9 +1648,10 @@ func (x *ResourceError) GetMessage() string {
 
 // Report is actual state, sent on change and every few seconds; absolute values, so a lost one costs nothing.
 type Report struct {
-	state      protoimpl.MessageState `protogen:"open.v1"`
-	Ports      []*PortReport          `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
-	Conditions []*Condition           `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Uids ascend.
+	Ports      []*PortReport `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
+	Conditions []*Condition  `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// Drops that belong to no port.
 	Drops []*Drop `protobuf:"bytes,3,rep,name=drops,proto3" json:"drops,omitempty"`
 	// What each program of the host did with its packets.
@@ -1668,7 +1669,15 @@ type Report struct {
 	// Of networks whose ports here flooded something.
 	Floods []*Floods `protobuf:"bytes,13,rep,name=floods,proto3" json:"floods,omitempty"`
 	// Groups of the underlay that this host sends probes to, and receives those of others by.
-	ProbedGroups  []*ProbedGroup `protobuf:"bytes,14,rep,name=probed_groups,json=probedGroups,proto3" json:"probed_groups,omitempty"`
+	ProbedGroups []*ProbedGroup `protobuf:"bytes,14,rep,name=probed_groups,json=probedGroups,proto3" json:"probed_groups,omitempty"`
+	// What a port, programs and capabilities of the report before it on the same stream were, and this one does not say, they still are. Only for servers
+	// that say in their Welcome that they know.
+	Follows bool `protobuf:"varint,15,opt,name=follows,proto3" json:"follows,omitempty"`
+	// With follows: uids of ports of the report before that are no longer reported.
+	Gone []string `protobuf:"bytes,16,rep,name=gone,proto3" json:"gone,omitempty"`
+	// Ingress packets and octets, egress packets and octets of each port, in the order of their uids, of those too that are left out above. Where it
+	// stands, it stands for what the ports say of themselves.
+	Counts        []uint64 `protobuf:"varint,17,rep,packed,name=counts,proto3" json:"counts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1776,6 +1785,27 @@ func (x *Report) GetFloods() []*Floods {
 func (x *Report) GetProbedGroups() []*ProbedGroup {
 	if x != nil {
 		return x.ProbedGroups
+	}
+	return nil
+}
+
+func (x *Report) GetFollows() bool {
+	if x != nil {
+		return x.Follows
+	}
+	return false
+}
+
+func (x *Report) GetGone() []string {
+	if x != nil {
+		return x.Gone
+	}
+	return nil
+}
+
+func (x *Report) GetCounts() []uint64 {
+	if x != nil {
+		return x.Counts
 	}
 	return nil
 }
@@ -2711,6 +2741,7 @@ type ServerMessage struct {
 	// Types that are valid to be assigned to Message:
 	//
 	//	*ServerMessage_Update
+	//	*ServerMessage_Welcome
 	Message       isServerMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2762,6 +2793,15 @@ func (x *ServerMessage) GetUpdate() *Update {
 	return nil
 }
 
+func (x *ServerMessage) GetWelcome() *Welcome {
+	if x != nil {
+		if x, ok := x.Message.(*ServerMessage_Welcome); ok {
+			return x.Welcome
+		}
+	}
+	return nil
+}
+
 type isServerMessage_Message interface {
 	isServerMessage_Message()
 }
@@ -2770,7 +2810,59 @@ type ServerMessage_Update struct {
 	Update *Update `protobuf:"bytes,1,opt,name=update,proto3,oneof"`
 }
 
+type ServerMessage_Welcome struct {
+	Welcome *Welcome `protobuf:"bytes,2,opt,name=welcome,proto3,oneof"`
+}
+
 func (*ServerMessage_Update) isServerMessage_Message() {}
+
+func (*ServerMessage_Welcome) isServerMessage_Message() {}
+
+// Welcome is the first answer to a Hello: what this server understands. Servers of the first version send none.
+type Welcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Reports may follow those before them (Report.follows).
+	Follows       bool `protobuf:"varint,1,opt,name=follows,proto3" json:"follows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Welcome) Reset() {
+	*x = Welcome{}
+	mi := &file_plan_v1_plan_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Welcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Welcome) ProtoMessage() {}
+
+func (x *Welcome) ProtoReflect() protoreflect.Message {
+	mi := &file_plan_v1_plan_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
+func (*Welcome) Descriptor() ([]byte, []int) {
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Welcome) GetFollows() bool {
+	if x != nil {
+		return x.Follows
+	}
+	return false
+}
 
 // Update takes the agent from the revision it holds to a newer one. A large one is cut into several messages; the
 // agent stages them and applies the whole at the one that says last.
@@ -2793,7 +2885,7 @@ type Update struct {
 
 func (x *Update) Reset() {
 	*x = Update{}
-	mi := &file_plan_v1_plan_proto_msgTypes[36]
+	mi := &file_plan_v1_plan_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2805,7 +2897,7 @@ func (x *Update) String() string {
 func (*Update) ProtoMessage() {}
 
 func (x *Update) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[36]
+	mi := &file_plan_v1_plan_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2818,7 +2910,7 @@ func (x *Update) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Update.ProtoReflect.Descriptor instead.
 func (*Update) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{36}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Update) GetStoreId() string {
@@ -2898,7 +2990,7 @@ type Resource struct {
 
 func (x *Resource) Reset() {
 	*x = Resource{}
-	mi := &file_plan_v1_plan_proto_msgTypes[37]
+	mi := &file_plan_v1_plan_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2910,7 +3002,7 @@ func (x *Resource) String() string {
 func (*Resource) ProtoMessage() {}
 
 func (x *Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[37]
+	mi := &file_plan_v1_plan_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2923,7 +3015,7 @@ func (x *Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resource.ProtoReflect.Descriptor instead.
 func (*Resource) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{37}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Resource) GetScope() string {
@@ -2989,7 +3081,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_plan_v1_plan_proto_msgTypes[38]
+	mi := &file_plan_v1_plan_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3001,7 +3093,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[38]
+	mi := &file_plan_v1_plan_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3014,7 +3106,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{38}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Removal) GetScope() string {
@@ -3062,7 +3154,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_plan_v1_plan_proto_msgTypes[39]
+	mi := &file_plan_v1_plan_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3074,7 +3166,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[39]
+	mi := &file_plan_v1_plan_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3087,7 +3179,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{39}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Host) GetUid() string {
@@ -3159,7 +3251,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_plan_v1_plan_proto_msgTypes[40]
+	mi := &file_plan_v1_plan_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3171,7 +3263,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[40]
+	mi := &file_plan_v1_plan_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3184,7 +3276,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{40}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Network) GetUid() string {
@@ -3299,7 +3391,7 @@ type Learning struct {
 
 func (x *Learning) Reset() {
 	*x = Learning{}
-	mi := &file_plan_v1_plan_proto_msgTypes[41]
+	mi := &file_plan_v1_plan_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3311,7 +3403,7 @@ func (x *Learning) String() string {
 func (*Learning) ProtoMessage() {}
 
 func (x *Learning) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[41]
+	mi := &file_plan_v1_plan_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3324,7 +3416,7 @@ func (x *Learning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Learning.ProtoReflect.Descriptor instead.
 func (*Learning) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{41}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Learning) GetAgeingSeconds() uint32 {
@@ -3370,7 +3462,7 @@ type Dhcp struct {
 
 func (x *Dhcp) Reset() {
 	*x = Dhcp{}
-	mi := &file_plan_v1_plan_proto_msgTypes[42]
+	mi := &file_plan_v1_plan_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3382,7 +3474,7 @@ func (x *Dhcp) String() string {
 func (*Dhcp) ProtoMessage() {}
 
 func (x *Dhcp) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[42]
+	mi := &file_plan_v1_plan_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3395,7 +3487,7 @@ func (x *Dhcp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dhcp.ProtoReflect.Descriptor instead.
 func (*Dhcp) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{42}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Dhcp) GetGateways() []string {
@@ -3443,7 +3535,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_plan_v1_plan_proto_msgTypes[43]
+	mi := &file_plan_v1_plan_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3455,7 +3547,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[43]
+	mi := &file_plan_v1_plan_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3468,7 +3560,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{43}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Route) GetPrefix() string {
@@ -3496,7 +3588,7 @@ type ExternalVtep struct {
 
 func (x *ExternalVtep) Reset() {
 	*x = ExternalVtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[44]
+	mi := &file_plan_v1_plan_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3508,7 +3600,7 @@ func (x *ExternalVtep) String() string {
 func (*ExternalVtep) ProtoMessage() {}
 
 func (x *ExternalVtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[44]
+	mi := &file_plan_v1_plan_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3521,7 +3613,7 @@ func (x *ExternalVtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExternalVtep.ProtoReflect.Descriptor instead.
 func (*ExternalVtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{44}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ExternalVtep) GetVtep() string {
@@ -3572,7 +3664,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_plan_v1_plan_proto_msgTypes[45]
+	mi := &file_plan_v1_plan_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3584,7 +3676,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[45]
+	mi := &file_plan_v1_plan_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3597,7 +3689,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{45}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Port) GetUid() string {
@@ -3743,7 +3835,7 @@ type AddressPair struct {
 
 func (x *AddressPair) Reset() {
 	*x = AddressPair{}
-	mi := &file_plan_v1_plan_proto_msgTypes[46]
+	mi := &file_plan_v1_plan_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3755,7 +3847,7 @@ func (x *AddressPair) String() string {
 func (*AddressPair) ProtoMessage() {}
 
 func (x *AddressPair) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[46]
+	mi := &file_plan_v1_plan_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3768,7 +3860,7 @@ func (x *AddressPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressPair.ProtoReflect.Descriptor instead.
 func (*AddressPair) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{46}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *AddressPair) GetMac() []byte {
@@ -3802,7 +3894,7 @@ type Vtep struct {
 
 func (x *Vtep) Reset() {
 	*x = Vtep{}
-	mi := &file_plan_v1_plan_proto_msgTypes[47]
+	mi := &file_plan_v1_plan_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3814,7 +3906,7 @@ func (x *Vtep) String() string {
 func (*Vtep) ProtoMessage() {}
 
 func (x *Vtep) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[47]
+	mi := &file_plan_v1_plan_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3827,7 +3919,7 @@ func (x *Vtep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vtep.ProtoReflect.Descriptor instead.
 func (*Vtep) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{47}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Vtep) GetUid() string {
@@ -3887,7 +3979,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_plan_v1_plan_proto_msgTypes[48]
+	mi := &file_plan_v1_plan_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3899,7 +3991,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_plan_v1_plan_proto_msgTypes[48]
+	mi := &file_plan_v1_plan_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3912,7 +4004,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_plan_v1_plan_proto_rawDescGZIP(), []int{48}
+	return file_plan_v1_plan_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Snapshot) GetStoreId() string {
@@ -4044,7 +4136,7 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\rResourceError\x12!\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\r.plan.v1.KindR\x04kind\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xf5\x03\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xbb\x04\n" +
 	"\x06Report\x12)\n" +
 	"\x05ports\x18\x01 \x03(\v2\x13.plan.v1.PortReportR\x05ports\x122\n" +
 	"\n" +
@@ -4058,7 +4150,10 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x06silent\x18\b \x03(\v2\x13.plan.v1.SilentVtepR\x06silent\x12*\n" +
 	"\alearned\x18\f \x03(\v2\x10.plan.v1.LearnedR\alearned\x12'\n" +
 	"\x06floods\x18\r \x03(\v2\x0f.plan.v1.FloodsR\x06floods\x129\n" +
-	"\rprobed_groups\x18\x0e \x03(\v2\x14.plan.v1.ProbedGroupR\fprobedGroups\"\xb0\x01\n" +
+	"\rprobed_groups\x18\x0e \x03(\v2\x14.plan.v1.ProbedGroupR\fprobedGroups\x12\x18\n" +
+	"\afollows\x18\x0f \x01(\bR\afollows\x12\x12\n" +
+	"\x04gone\x18\x10 \x03(\tR\x04gone\x12\x16\n" +
+	"\x06counts\x18\x11 \x03(\x04R\x06counts\"\xb0\x01\n" +
 	"\vProbedGroup\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\fR\x05group\x12+\n" +
 	"\x11every_nanoseconds\x18\x02 \x01(\x03R\x10everyNanoseconds\x12/\n" +
@@ -4134,10 +4229,13 @@ const file_plan_v1_plan_proto_rawDesc = "" +
 	"\x06source\x18\x03 \x01(\tR\x06source\"9\n" +
 	"\tCondition\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"E\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"s\n" +
 	"\rServerMessage\x12)\n" +
-	"\x06update\x18\x01 \x01(\v2\x0f.plan.v1.UpdateH\x00R\x06updateB\t\n" +
-	"\amessage\"\x90\x02\n" +
+	"\x06update\x18\x01 \x01(\v2\x0f.plan.v1.UpdateH\x00R\x06update\x12,\n" +
+	"\awelcome\x18\x02 \x01(\v2\x10.plan.v1.WelcomeH\x00R\awelcomeB\t\n" +
+	"\amessage\"#\n" +
+	"\aWelcome\x12\x18\n" +
+	"\afollows\x18\x01 \x01(\bR\afollows\"\x90\x02\n" +
 	"\x06Update\x12\x19\n" +
 	"\bstore_id\x18\x01 \x01(\tR\astoreId\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x12\n" +
@@ -4297,7 +4395,7 @@ func file_plan_v1_plan_proto_rawDescGZIP() []byte {
 }
 
 var file_plan_v1_plan_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_plan_v1_plan_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_plan_v1_plan_proto_goTypes = []any{
 	(CommitCause)(0),              // 0: plan.v1.CommitCause
 	(PortState)(0),                // 1: plan.v1.PortState
@@ -4340,21 +4438,22 @@ var file_plan_v1_plan_proto_goTypes = []any{
 	(*Drop)(nil),                  // 38: plan.v1.Drop
 	(*Condition)(nil),             // 39: plan.v1.Condition
 	(*ServerMessage)(nil),         // 40: plan.v1.ServerMessage
-	(*Update)(nil),                // 41: plan.v1.Update
-	(*Resource)(nil),              // 42: plan.v1.Resource
-	(*Removal)(nil),               // 43: plan.v1.Removal
-	(*Host)(nil),                  // 44: plan.v1.Host
-	(*Network)(nil),               // 45: plan.v1.Network
-	(*Learning)(nil),              // 46: plan.v1.Learning
-	(*Dhcp)(nil),                  // 47: plan.v1.Dhcp
-	(*Route)(nil),                 // 48: plan.v1.Route
-	(*ExternalVtep)(nil),          // 49: plan.v1.ExternalVtep
-	(*Port)(nil),                  // 50: plan.v1.Port
-	(*AddressPair)(nil),           // 51: plan.v1.AddressPair
-	(*Vtep)(nil),                  // 52: plan.v1.Vtep
-	(*Snapshot)(nil),              // 53: plan.v1.Snapshot
-	nil,                           // 54: plan.v1.Snapshot.EpochsEntry
-	(*timestamppb.Timestamp)(nil), // 55: google.protobuf.Timestamp
+	(*Welcome)(nil),               // 41: plan.v1.Welcome
+	(*Update)(nil),                // 42: plan.v1.Update
+	(*Resource)(nil),              // 43: plan.v1.Resource
+	(*Removal)(nil),               // 44: plan.v1.Removal
+	(*Host)(nil),                  // 45: plan.v1.Host
+	(*Network)(nil),               // 46: plan.v1.Network
+	(*Learning)(nil),              // 47: plan.v1.Learning
+	(*Dhcp)(nil),                  // 48: plan.v1.Dhcp
+	(*Route)(nil),                 // 49: plan.v1.Route
+	(*ExternalVtep)(nil),          // 50: plan.v1.ExternalVtep
+	(*Port)(nil),                  // 51: plan.v1.Port
+	(*AddressPair)(nil),           // 52: plan.v1.AddressPair
+	(*Vtep)(nil),                  // 53: plan.v1.Vtep
+	(*Snapshot)(nil),              // 54: plan.v1.Snapshot
+	nil,                           // 55: plan.v1.Snapshot.EpochsEntry
+	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
 }
 var file_plan_v1_plan_proto_depIdxs = []int32{
 	0,  // 0: plan.v1.CommitRequest.cause:type_name -> plan.v1.CommitCause
@@ -4381,44 +4480,45 @@ var file_plan_v1_plan_proto_depIdxs = []int32{
 	1,  // 21: plan.v1.PortReport.state:type_name -> plan.v1.PortState
 	38, // 22: plan.v1.PortReport.drops:type_name -> plan.v1.Drop
 	37, // 23: plan.v1.PortReport.services:type_name -> plan.v1.ServiceCounts
-	41, // 24: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
-	42, // 25: plan.v1.Update.upserts:type_name -> plan.v1.Resource
-	43, // 26: plan.v1.Update.removals:type_name -> plan.v1.Removal
-	2,  // 27: plan.v1.Resource.kind:type_name -> plan.v1.Kind
-	2,  // 28: plan.v1.Removal.kind:type_name -> plan.v1.Kind
-	4,  // 29: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
-	49, // 30: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
-	47, // 31: plan.v1.Network.dhcp:type_name -> plan.v1.Dhcp
-	3,  // 32: plan.v1.Network.neighbours:type_name -> plan.v1.Neighbours
-	46, // 33: plan.v1.Network.learning:type_name -> plan.v1.Learning
-	48, // 34: plan.v1.Dhcp.routes:type_name -> plan.v1.Route
-	51, // 35: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
-	42, // 36: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
-	54, // 37: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
-	55, // 38: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
-	5,  // 39: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
-	7,  // 40: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
-	9,  // 41: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
-	11, // 42: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
-	13, // 43: plan.v1.AgentService.Prepare:input_type -> plan.v1.PrepareRequest
-	15, // 44: plan.v1.AgentService.Commit:input_type -> plan.v1.CommitRequest
-	17, // 45: plan.v1.AgentService.Abort:input_type -> plan.v1.AbortRequest
-	19, // 46: plan.v1.AgentService.Settle:input_type -> plan.v1.SettleRequest
-	21, // 47: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
-	6,  // 48: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
-	8,  // 49: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
-	10, // 50: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
-	12, // 51: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
-	14, // 52: plan.v1.AgentService.Prepare:output_type -> plan.v1.PrepareResponse
-	16, // 53: plan.v1.AgentService.Commit:output_type -> plan.v1.CommitResponse
-	18, // 54: plan.v1.AgentService.Abort:output_type -> plan.v1.AbortResponse
-	20, // 55: plan.v1.AgentService.Settle:output_type -> plan.v1.SettleResponse
-	40, // 56: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
-	48, // [48:57] is the sub-list for method output_type
-	39, // [39:48] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	42, // 24: plan.v1.ServerMessage.update:type_name -> plan.v1.Update
+	41, // 25: plan.v1.ServerMessage.welcome:type_name -> plan.v1.Welcome
+	43, // 26: plan.v1.Update.upserts:type_name -> plan.v1.Resource
+	44, // 27: plan.v1.Update.removals:type_name -> plan.v1.Removal
+	2,  // 28: plan.v1.Resource.kind:type_name -> plan.v1.Kind
+	2,  // 29: plan.v1.Removal.kind:type_name -> plan.v1.Kind
+	4,  // 30: plan.v1.Network.unknown_unicast:type_name -> plan.v1.UnknownUnicast
+	50, // 31: plan.v1.Network.external:type_name -> plan.v1.ExternalVtep
+	48, // 32: plan.v1.Network.dhcp:type_name -> plan.v1.Dhcp
+	3,  // 33: plan.v1.Network.neighbours:type_name -> plan.v1.Neighbours
+	47, // 34: plan.v1.Network.learning:type_name -> plan.v1.Learning
+	49, // 35: plan.v1.Dhcp.routes:type_name -> plan.v1.Route
+	52, // 36: plan.v1.Port.allowed_address_pairs:type_name -> plan.v1.AddressPair
+	43, // 37: plan.v1.Snapshot.resources:type_name -> plan.v1.Resource
+	55, // 38: plan.v1.Snapshot.epochs:type_name -> plan.v1.Snapshot.EpochsEntry
+	56, // 39: plan.v1.Snapshot.written:type_name -> google.protobuf.Timestamp
+	5,  // 40: plan.v1.AgentService.Join:input_type -> plan.v1.JoinRequest
+	7,  // 41: plan.v1.AgentService.Renew:input_type -> plan.v1.RenewRequest
+	9,  // 42: plan.v1.AgentService.Bind:input_type -> plan.v1.BindRequest
+	11, // 43: plan.v1.AgentService.Unbind:input_type -> plan.v1.UnbindRequest
+	13, // 44: plan.v1.AgentService.Prepare:input_type -> plan.v1.PrepareRequest
+	15, // 45: plan.v1.AgentService.Commit:input_type -> plan.v1.CommitRequest
+	17, // 46: plan.v1.AgentService.Abort:input_type -> plan.v1.AbortRequest
+	19, // 47: plan.v1.AgentService.Settle:input_type -> plan.v1.SettleRequest
+	21, // 48: plan.v1.AgentService.Stream:input_type -> plan.v1.AgentMessage
+	6,  // 49: plan.v1.AgentService.Join:output_type -> plan.v1.JoinResponse
+	8,  // 50: plan.v1.AgentService.Renew:output_type -> plan.v1.RenewResponse
+	10, // 51: plan.v1.AgentService.Bind:output_type -> plan.v1.BindResponse
+	12, // 52: plan.v1.AgentService.Unbind:output_type -> plan.v1.UnbindResponse
+	14, // 53: plan.v1.AgentService.Prepare:output_type -> plan.v1.PrepareResponse
+	16, // 54: plan.v1.AgentService.Commit:output_type -> plan.v1.CommitResponse
+	18, // 55: plan.v1.AgentService.Abort:output_type -> plan.v1.AbortResponse
+	20, // 56: plan.v1.AgentService.Settle:output_type -> plan.v1.SettleResponse
+	40, // 57: plan.v1.AgentService.Stream:output_type -> plan.v1.ServerMessage
+	49, // [49:58] is the sub-list for method output_type
+	40, // [40:49] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_plan_v1_plan_proto_init() }
@@ -4434,6 +4534,7 @@ func file_plan_v1_plan_proto_init() {
 	}
 	file_plan_v1_plan_proto_msgTypes[35].OneofWrappers = []any{
 		(*ServerMessage_Update)(nil),
+		(*ServerMessage_Welcome)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4441,7 +4542,7 @@ func file_plan_v1_plan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plan_v1_plan_proto_rawDesc), len(file_plan_v1_plan_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   50,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
