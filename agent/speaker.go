@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -59,10 +60,8 @@ type Speaker struct {
 	clients map[string]dialled
 
 	// out holds the newest of each kind of message that was not sent yet.
-	out outbox
-	// follows: the server of this stream understands reports that follow each other.
-	follows bool
-	ready   chan struct{}
+	out   outbox
+	ready chan struct{}
 	// answered is rung when a call was answered: a server is there, and waiting for the stream any longer makes no sense.
 	answered chan struct{}
 }
@@ -115,19 +114,6 @@ func (s *Speaker) onlyAcknowledges() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.out.applied != nil && s.out.applied.Refused == "" && s.out.facts == nil && s.out.report == nil
-}
-
-// know keeps what the server of this stream understands.
-func (s *Speaker) know(w *planv1.Welcome) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.follows = w.GetFollows()
-}
-
-func (s *Speaker) following() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.follows
 }
 
 func (s *Speaker) take() outbox {
@@ -217,20 +203,20 @@ func (s *Speaker) session(ctx context.Context, server string) error {
 	}
 	hello.Opened = s.number()
 	s.take() // what was not sent stands in the hello, and is said anew below
-	s.know(&planv1.Welcome{})
 	if err := stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Hello{Hello: hello}}); err != nil {
 		_, rerr := stream.Receive() // Send says EOF; the reason is here
 		return errors.Join(streamError(err, rerr), stream.CloseResponse())
 	}
+	var follows atomic.Bool
 	var sender sync.WaitGroup
 	sender.Go(func() {
 		defer cancel()
-		s.send(ctx, stream)
+		s.send(ctx, stream, &follows)
 		// The transport does not look at the context while it waits for more to send.
 		_ = stream.CloseRequest()
 	})
 	in := ahead{planStream: stream}
-	err = s.receive(ctx, &in, server)
+	err = s.receive(ctx, &in, server, &follows)
 	cancel()
 	sender.Wait()
 	in.reading.Wait()      // the context has ended
@@ -238,14 +224,16 @@ func (s *Speaker) session(ctx context.Context, server string) error {
 	return err
 }
 
-func (s *Speaker) receive(ctx context.Context, stream *ahead, server string) error {
+// receive takes in what the server says, and notes whether reports may follow each other on this stream. A server is there for the agent from its first
+// update on: one that knows less than the agent holds sends none, and is nobody to report to yet.
+func (s *Speaker) receive(ctx context.Context, stream *ahead, server string, follows *atomic.Bool) error {
 	for said := false; ; {
 		m, err := stream.Receive()
 		if err != nil {
 			return streamError(err, nil)
 		}
 		if w := m.GetWelcome(); w != nil {
-			s.know(w)
+			follows.Store(w.GetFollows())
 		}
 		if u := m.GetUpdate(); u != nil {
 			if !said {
@@ -309,7 +297,8 @@ func streamError(err, reason error) error {
 // of them sooner when the first ones' acknowledgements do not come while the server still sends; a burst of changes has few.
 const acknowledgeWithin = 20 * time.Millisecond
 
-func (s *Speaker) send(ctx context.Context, stream planStream) {
+// send says what there is to say until the context ends. Where follows, a report is shortened by the one before it on the stream.
+func (s *Speaker) send(ctx context.Context, stream planStream, follows *atomic.Bool) {
 	wait := time.NewTimer(0)
 	defer wait.Stop()
 	var reported *planv1.Report
@@ -339,7 +328,7 @@ func (s *Speaker) send(ctx context.Context, stream planStream) {
 		}
 		if out.report != nil {
 			short := out.report
-			if s.following() {
+			if follows.Load() {
 				short = plan.Shorten(reported, out.report)
 			}
 			reported = out.report

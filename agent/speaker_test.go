@@ -292,9 +292,10 @@ func testReportsFollow(t *testing.T, s *testServer, speaker *Speaker) {
 	s.mu.Unlock()
 	s.send <- nil
 	s.until(t, "another hello", func(m *planv1.AgentMessage) bool { return m.GetHello() != nil })
-	welcome(9)
 	said(5, false, 1)
-	said(6, true, 0)
+	said(6, false, 1) // it may be another server, which has not said that it understands
+	welcome(9)
+	said(7, true, 0)
 }
 
 func newCSR(t *testing.T) []byte {
@@ -359,7 +360,7 @@ func TestAcknowledgementsWait(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		s, h := NewSpeaker([]string{"x"}, nil, nil, slog.New(slog.DiscardHandler)), &heardStream{began: time.Now()}
 		var sender sync.WaitGroup
-		sender.Go(func() { s.send(ctx, h) })
+		sender.Go(func() { s.send(ctx, h, new(atomic.Bool)) })
 		say := func(revision int64, refused string, report *planv1.Report) {
 			s.Say(&planv1.Applied{Revision: revision, Refused: refused}, nil, report)
 			synctest.Wait()
@@ -388,6 +389,45 @@ func TestAcknowledgementsWait(t *testing.T) {
 			t.Errorf("said %q, want %q", h.said, want)
 		}
 	})
+}
+
+// scripted is a stream that brings these messages.
+type scripted struct {
+	planStream
+	list []*planv1.ServerMessage
+}
+
+func (s *scripted) Receive() (*planv1.ServerMessage, error) {
+	if len(s.list) == 0 {
+		return nil, io.EOF
+	}
+	m := s.list[0]
+	s.list = s.list[1:]
+	return m, nil
+}
+
+// TestWelcome: a server's welcome says what it understands, and nothing of a plan: it is there for the agent from its first update on. Break it: tell of
+// the connection at whatever comes first, or take no notice of the welcome.
+func TestWelcome(t *testing.T) {
+	welcome := &planv1.ServerMessage{Message: &planv1.ServerMessage_Welcome{Welcome: &planv1.Welcome{Follows: true}}}
+	update := &planv1.ServerMessage{Message: &planv1.ServerMessage_Update{Update: &planv1.Update{Revision: 1, Last: true}}}
+	for _, c := range []struct {
+		name    string
+		list    []*planv1.ServerMessage
+		told    int
+		follows bool
+	}{
+		{"a server of the first version", []*planv1.ServerMessage{update, update}, 1, false},
+		{"one that waits", []*planv1.ServerMessage{welcome}, 0, true},
+		{"one that has a plan", []*planv1.ServerMessage{welcome, update, update}, 1, true},
+	} {
+		loop := &echoLoop{states: make(chan string, 10)}
+		loop.speaker = NewSpeaker([]string{"x"}, nil, loop, slog.New(slog.DiscardHandler))
+		var follows atomic.Bool
+		if err := loop.speaker.receive(t.Context(), &ahead{planStream: &scripted{list: c.list}}, "x", &follows); err == nil || len(loop.states) != c.told || follows.Load() != c.follows {
+			t.Errorf("%s: told %d times, follows %t, %v", c.name, len(loop.states), follows.Load(), err)
+		}
+	}
 }
 
 // chunked is a stream of these updates, and the loop that takes them in.
@@ -436,7 +476,7 @@ func TestReadsAhead(t *testing.T) {
 			c.updates = append(c.updates, &planv1.Update{Revision: int64(i + 1), Last: last})
 		}
 		s, in := NewSpeaker([]string{"x"}, nil, takingLoop{chunked: c}, slog.New(slog.DiscardHandler)), &ahead{planStream: c}
-		err := s.receive(t.Context(), in, "x")
+		err := s.receive(t.Context(), in, "x", new(atomic.Bool))
 		in.reading.Wait()
 		if want := []int64{1, 2, 3, 4, 5}; !slices.Equal(c.took, want) || c.problem != "" || err == nil || err.Error() != "refused" {
 			t.Errorf("took %v, want %v; %s%v", c.took, want, c.problem, err)

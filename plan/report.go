@@ -58,14 +58,14 @@ func Shorten(before, now *planv1.Report) *planv1.Report {
 	return short
 }
 
-// Restore makes a report whole that follows the one before, which was restored itself: ports ascend, and all that they counted stands in counts. It
-// takes now over, and shares what is in before, which it does not change.
+// Restore makes a report whole that follows the one before, which was restored itself: ports ascend, and what they counted stands in counts and nowhere
+// else. It takes now over, and shares what is in before, which it does not change.
 func Restore(before, now *planv1.Report) (*planv1.Report, error) {
 	if !ascend(now.GetPorts()) { // of an agent that has no order
-		now.Ports = slices.Clone(now.GetPorts())
 		slices.SortStableFunc(now.Ports, byUID)
 		now.Ports = slices.CompactFunc(now.Ports, func(a, b *planv1.PortReport) bool { return a.GetUid() == b.GetUid() })
 	}
+	added := now.GetPorts()
 	if now.GetFollows() {
 		if before == nil {
 			return nil, errFollowsNone
@@ -80,6 +80,9 @@ func Restore(before, now *planv1.Report) (*planv1.Report, error) {
 		now.Follows, now.Gone = false, nil
 	} else if len(now.GetCounts()) == 0 {
 		now.Counts = countsOf(now.GetPorts())
+	}
+	for _, p := range added {
+		p.IngressPackets, p.IngressOctets, p.EgressPackets, p.EgressOctets = 0, 0, 0, 0
 	}
 	if have, want := len(now.GetCounts()), countsOfPort*len(now.GetPorts()); have != want {
 		return nil, fmt.Errorf("a report has %d counters, and its %d ports need %d", have, len(now.GetPorts()), want)

@@ -102,7 +102,9 @@ func (d *double) open(facts *planv1.Facts) {
 	if d.old {
 		hello.Features = nil
 	}
+	d.mu.Lock()
 	d.prepared, d.follows, d.reported = map[string]int64{}, false, nil
+	d.mu.Unlock()
 	_ = d.stream.Send(&planv1.AgentMessage{Message: &planv1.AgentMessage_Hello{Hello: hello}})
 	go func(stream agentStream, ended chan struct{}) {
 		defer close(ended)
@@ -119,7 +121,9 @@ func (d *double) open(facts *planv1.Facts) {
 			}
 			if w := m.GetWelcome(); w != nil {
 				d.mu.Lock()
-				d.follows = w.GetFollows() && !d.old
+				if stream == d.stream {
+					d.follows = w.GetFollows() && !d.old
+				}
 				d.mu.Unlock()
 				continue
 			}
@@ -132,6 +136,9 @@ func (d *double) open(facts *planv1.Facts) {
 func (d *double) takeUpdate(stream agentStream, u *planv1.Update) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if stream != d.stream {
+		return // of one that a newer has replaced
+	}
 	d.updates++
 	applied := &planv1.Applied{StoreId: u.GetStoreId(), Revision: u.GetRevision()}
 	step, err := d.staging.Receive(u)

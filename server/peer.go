@@ -134,7 +134,7 @@ func (a *api) listenTo(ctx context.Context, rec store.ServerRecord, tlsTo func(s
 	}
 	defer tr.CloseIdleConnections()
 	c := peerv1connect.NewPeerServiceClient(&http.Client{Transport: tr}, "https://"+rec.Address,
-		connect.WithGRPC(), connect.WithReadMaxBytes(3*a.cfg.Limits.RequestOctets+relayOctets)) // the largest host has said two whole messages
+		connect.WithGRPC(), connect.WithReadMaxBytes(3*a.cfg.Limits.RequestOctets+relayOctets)) // the largest host has said a report, its counters, and an acknowledgement
 	retry, said := peerFirstRetry, false
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -170,6 +170,9 @@ func (a *api) hear(ctx context.Context, rec store.ServerRecord, c peerv1connect.
 	named, complete := map[model.UID]struct{}{}, false
 	for stream.Receive() {
 		m := stream.Msg()
+		if err := restored(m); err != nil {
+			return err
+		}
 		for _, s := range a.heard.relayed(rec.ID, m) {
 			s.cancel(errReplaced)
 		}

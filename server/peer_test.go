@@ -51,10 +51,12 @@ func TestRelay(t *testing.T) {
 		ok(t, g.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: "acme", Name: name, Spec: &weftv1.PortSpec{Network: "blue"}})
 		epoch := ok(t, h.agent.Bind, &planv1.BindRequest{Tenant: "acme", Port: name})
 		h.holds(name, h.uid)
-		h.report(&planv1.Report{
-			Ports: []*planv1.PortReport{{Uid: epoch.PortUid, Epoch: epoch.Epoch, State: planv1.PortState_PORT_STATE_ACTIVE, IngressPackets: 7}},
-			Drops: []*planv1.Drop{{Reason: "no_route", Packets: 3}},
-		})
+		for _, counted := range []uint64{6, 7} {
+			h.report(&planv1.Report{
+				Ports: []*planv1.PortReport{{Uid: epoch.PortUid, Epoch: epoch.Epoch, State: planv1.PortState_PORT_STATE_ACTIVE, IngressPackets: counted}},
+				Drops: []*planv1.Drop{{Reason: "no_route", Packets: 3}},
+			})
+		}
 	}
 	for _, s := range []*fixture{f, g} {
 		for _, h := range []string{"h1", "h2"} {

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	"github.com/weftnet/weft/model"
 	"github.com/weftnet/weft/plan"
@@ -111,18 +113,29 @@ func (r *realisation) acknowledge(s *session, a *planv1.Applied, now time.Time) 
 	r.notifyOf(s.host)
 }
 
-// report replaces what a host said of its ports. An error is of a report that cannot be understood.
-func (r *realisation) report(s *session, rep *planv1.Report, now time.Time) error {
-	rep, err := plan.Restore(s.said, rep)
+// restore makes a report of the stream whole. Reports that follow each other may add up, to so many octets and no more.
+func (s *session) restore(rep *planv1.Report, limit int) (*planv1.Report, error) {
+	more := len(rep.GetPorts())+len(rep.GetPrograms())+len(rep.GetCapabilities()) > 0
+	whole, err := plan.Restore(s.said, rep)
 	if err != nil {
-		return model.Errorf(model.Invalid, "report", "open a new stream", "%v", err)
+		return nil, model.Errorf(model.Invalid, "report", "open a new stream", "%v", err)
 	}
-	s.said = rep
+	if more {
+		if n := proto.Size(whole); n > limit {
+			return nil, model.Errorf(model.Invalid, "report", "open a new stream", "reports have added up to %d octets, and at most %d are kept of a host", n, limit)
+		}
+	}
+	s.said = whole
+	return whole, nil
+}
+
+// report replaces what a host said of its ports, by a restored report.
+func (r *realisation) report(s *session, rep *planv1.Report, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := r.hosts[s.host]
 	if h == nil || h.session != s {
-		return nil
+		return
 	}
 	h.seen = now
 	news := h.reported(rep)
@@ -130,7 +143,6 @@ func (r *realisation) report(s *session, rep *planv1.Report, now time.Time) erro
 	if news {
 		r.notifyOf(s.host)
 	}
-	return nil
 }
 
 // reported takes a restored report in, and says whether it is news for who waits for a port to be prepared.

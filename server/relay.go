@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"iter"
 	"maps"
 	"time"
@@ -150,7 +151,21 @@ func (r *realisation) collectHosts(l *listener) (out []*peerv1.Host, all bool) {
 	return out, true
 }
 
-// relayed takes in what another server hears, and returns this server's sessions that are older than a stream over there.
+// restored has the reports in what another server hears restored: an older one sends them as they came to it.
+func restored(said *peerv1.HearResponse) error {
+	for _, m := range said.GetHosts() {
+		if m.Report == nil {
+			continue
+		}
+		var err error
+		if m.Report, err = plan.Restore(nil, m.Report); err != nil {
+			return fmt.Errorf("what it says of host %s: %w", m.GetUid(), err)
+		}
+	}
+	return nil
+}
+
+// relayed takes in what another server hears, its reports restored, and returns this server's sessions that are older than a stream over there.
 func (r *realisation) relayed(server string, said *peerv1.HearResponse) (replaced []*session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -170,9 +185,7 @@ func (r *realisation) relayed(server string, said *peerv1.HearResponse) (replace
 		h.opened, h.elsewhere, h.astray, h.seen = m.GetOpened(), m.GetLive(), false, m.GetSeen().AsTime()
 		h.storeID, h.applied, h.errors, h.refused = m.GetStoreId(), model.Revision(m.GetApplied()), m.GetErrors(), m.GetRefused()
 		if m.Report != nil {
-			if rep, err := plan.Restore(nil, m.Report); err == nil { // what a server sends, it has restored
-				h.reported(rep)
-			}
+			h.reported(m.Report)
 		}
 		if !h.elsewhere {
 			continue

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 )
@@ -17,7 +19,7 @@ func TestReportsFollow(t *testing.T) {
 	ok(t, f.tenants.CreateTenant, &weftv1.CreateTenantRequest{Name: "follow"})
 	ok(t, f.networks.CreateNetwork, &weftv1.CreateNetworkRequest{Tenant: "follow", Name: "blue"})
 	uids, epochs := map[string]string{}, map[string]int64{}
-	for name := range map[string]bool{"p": true, "q": true} {
+	for _, name := range []string{"p", "q"} {
 		p := ok(t, f.ports.CreatePort, &weftv1.CreatePortRequest{Tenant: "follow", Name: name, Spec: &weftv1.PortSpec{Network: "blue"}})
 		uids[name], epochs[name] = p.Meta.Uid, ok(t, f.ports.BindPort, &weftv1.BindPortRequest{Tenant: "follow", Name: name, Host: h.name}).Status.Binding.Epoch
 	}
@@ -55,14 +57,16 @@ func TestReportsFollow(t *testing.T) {
 			t.Errorf("programs: %q", got)
 		}
 	}
-	h.open(facts("192.0.2.61", 1500))
-	round(10)
-	if !h.following() {
-		t.Error("the server has not said that reports may follow each other")
+	open := func() {
+		t.Helper()
+		h.open(facts("192.0.2.61", 1500))
+		eventually(t, "the server says that reports may follow each other", h.following)
 	}
+	open()
+	round(10)
 	h.hangUp()
 	h.plain = func() (agentStream, error) { return f.plain(t, h.id) }
-	h.open(facts("192.0.2.61", 1500))
+	open()
 	round(20)
 	h.hangUp()
 	h.old = true // it knows nothing of that
@@ -74,6 +78,23 @@ func TestReportsFollow(t *testing.T) {
 	h.open(facts("192.0.2.61", 1500))
 	h.say(&planv1.AgentMessage{Message: &planv1.AgentMessage_Report{Report: &planv1.Report{Follows: true, Counts: []uint64{50, 0, 0, 0}}}})
 	if err := h.end(); !strings.Contains(err.Error(), "none on this stream") {
+		t.Errorf("the stream ended with: %v", err)
+	}
+}
+
+// TestReportsDoNotAddUp: what a server keeps of a host's reports, however many of them there are, is no more than one message may be. Break it: leave the
+// limit out of restore.
+func TestReportsDoNotAddUp(t *testing.T) {
+	f := ownServer(t, Config{})
+	h := f.join(t, "adds-h")
+	h.open(facts("192.0.2.62", 1500))
+	eventually(t, "the server says that reports may follow each other", h.following)
+	var r planv1.Report
+	for uid := range 3 { // of 6 MiB
+		r.Ports = append(r.Ports, &planv1.PortReport{Uid: fmt.Sprint(uid), Message: strings.Repeat("x", 6<<20)})
+		h.report(proto.Clone(&r).(*planv1.Report))
+	}
+	if err := h.end(); !strings.Contains(err.Error(), "at most 16777216 are kept of a host") {
 		t.Errorf("the stream ended with: %v", err)
 	}
 }

@@ -141,7 +141,11 @@ func (a *api) takeIn(ctx context.Context, s *session, hello *planv1.Hello, m *pl
 		a.heard.acknowledge(s, m.Applied, a.now())
 		return a.freeVNIs(ctx, s, m.Applied)
 	case *planv1.AgentMessage_Report:
-		return a.heard.report(s, m.Report, a.now())
+		rep, err := s.restore(m.Report, a.cfg.Limits.RequestOctets)
+		if err != nil {
+			return err
+		}
+		a.heard.report(s, rep, a.now())
 	case *planv1.AgentMessage_Facts:
 		return a.learn(ctx, s, hello, m.Facts)
 	case *planv1.AgentMessage_Hello:

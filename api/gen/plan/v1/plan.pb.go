@@ -1646,7 +1646,7 @@ func (x *ResourceError) GetMessage() string {
 	return ""
 }
 
-// Report is actual state, sent on change and every few seconds; absolute values, so a lost one costs nothing.
+// Report is actual state, sent on change and every few seconds: absolute values. None is lost on a stream, and one may lean on the one before it there.
 type Report struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Uids ascend.
@@ -1670,8 +1670,9 @@ type Report struct {
 	Floods []*Floods `protobuf:"bytes,13,rep,name=floods,proto3" json:"floods,omitempty"`
 	// Groups of the underlay that this host sends probes to, and receives those of others by.
 	ProbedGroups []*ProbedGroup `protobuf:"bytes,14,rep,name=probed_groups,json=probedGroups,proto3" json:"probed_groups,omitempty"`
-	// What a port, programs and capabilities of the report before it on the same stream were, and this one does not say, they still are. Only for servers
-	// that say in their Welcome that they know.
+	// It leans on the report before it on the same stream. Ports that it leaves out are as they were, but for counts; one that it has takes the
+	// place of the one before as a whole. Without programs or without capabilities, those are as they were too: a report that has none any more cannot
+	// follow. All else is what it says, and nothing where it says nothing. Only for servers that say in their Welcome that they know.
 	Follows bool `protobuf:"varint,15,opt,name=follows,proto3" json:"follows,omitempty"`
 	// With follows: uids of ports of the report before that are no longer reported.
 	Gone []string `protobuf:"bytes,16,rep,name=gone,proto3" json:"gone,omitempty"`
