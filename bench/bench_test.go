@@ -121,6 +121,25 @@ func wantSaved(t *testing.T, r *Result) {
 	}
 }
 
+// TestARunThatFails keeps what it had measured, and says that it is not all. Break it: return nothing with the error.
+func TestARunThatFails(t *testing.T) {
+	testenv.Require(t, testenv.Root, testenv.BPF)
+	defer func(all []measure) { measures = all }(measures)
+	measures = []measure{
+		{"first", true, func(*field, context.Context) ([]Series, error) { return []Series{{Measure: "m"}}, nil }},
+		{"second", true, func(*field, context.Context) ([]Series, error) { return nil, errLost }},
+		{"third", true, func(*field, context.Context) ([]Series, error) { panic("the run goes on") }},
+	}
+	r, err := Run(t.Context(), Config{Rounds: MinRounds})
+	if !errors.Is(err, errLost) || r == nil || len(r.Series) != 1 || !strings.HasPrefix(r.Notes[0], "NOT COMPLETE: second") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	measures = measures[1:]
+	if r, err := Run(t.Context(), Config{Rounds: MinRounds}); !errors.Is(err, errLost) || r != nil {
+		t.Errorf("nothing was measured: %+v, %v", r, err)
+	}
+}
+
 // TestARunThatWasKilledIsRemoved leaves what a killed run leaves. Take the namespaces out of removeLeftovers and it goes red.
 func TestARunThatWasKilledIsRemoved(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.BPF)

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -58,15 +59,15 @@ func describe() (text string, otherLoad float64, err error) {
 
 func runCommand(ctx context.Context, cmd *cobra.Command, cfg Config, out string) error {
 	r, err := Run(ctx, cfg)
-	if err != nil {
+	if r == nil {
 		return err
 	}
 	if out != "" {
-		path, err := r.Save(out)
-		if err != nil {
-			return err
+		path, serr := r.Save(out)
+		if serr != nil {
+			return errors.Join(err, serr)
 		}
 		fmt.Fprintln(cmd.ErrOrStderr(), "kept in", path)
 	}
-	return r.WriteMarkdown(cmd.OutOrStdout())
+	return errors.Join(err, r.WriteMarkdown(cmd.OutOrStdout()))
 }

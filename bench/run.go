@@ -139,7 +139,7 @@ func (c Config) chosen() ([]measure, error) {
 }
 
 // Run removes what a killed run left, builds the contenders, checks that each carries traffic, measures, and takes everything
-// away again, also when the context ends first.
+// away again, also when the context ends first. With an error comes what was measured before it, if anything was, with a note that says so.
 func Run(ctx context.Context, cfg Config) (_ *Result, err error) {
 	cfg = cfg.withDefaults()
 	if cfg.Rounds < MinRounds {
@@ -167,22 +167,33 @@ func Run(ctx context.Context, cfg Config) (_ *Result, err error) {
 		f.say(fmt.Sprintf("%d of %d: %s, after %s", i+1, len(chosen), m.name, time.Since(r.Time).Truncate(time.Second)))
 		all, err := m.take(f, ctx)
 		if err != nil {
-			return nil, err
+			if len(r.Series) == 0 {
+				return nil, err
+			}
+			r.Notes = append([]string{fmt.Sprintf("NOT COMPLETE: %s: %v", m.name, err)}, r.Notes...)
+			return f.finish(r), fmt.Errorf("%s: %w", m.name, err)
 		}
 		for _, s := range all {
 			s.Group = m.name
 			r.Series = append(r.Series, s)
 		}
 	}
+	return f.finish(r), nil
+}
+
+func (f *field) finish(r *Result) *Result {
 	r.Notes = append(r.Notes, f.notes...)
 	r.Seconds = int(time.Since(r.Time).Seconds())
 	r.judge()
-	return r, nil
+	return r
 }
 
 // triesPerSample bounds how often a sample is taken in which frames were lost: a machine that is busy loses some, and a contender that
-// loses every time is broken.
-const triesPerSample = 4
+// loses every time is broken. Before each it waits longer for what the machine is busy with, beginning with firstWait.
+const (
+	triesPerSample = 4
+	firstWait      = time.Second
+)
 
 // field is the contenders that are there, side by side.
 type field struct {
@@ -304,7 +315,13 @@ func (f *field) compareAll(ctx context.Context, all []Series, contenders []Conte
 			if !errors.Is(err, errLost) || try == triesPerSample {
 				return values, err
 			}
-			f.notes = append(f.notes, fmt.Sprintf("a sample was taken again, as it does not count: %s of %s: %v", all[0].Measure, name, err))
+			again := fmt.Sprintf("a sample was taken again, as it does not count: %s of %s: %v", all[0].Measure, name, err)
+			f.notes = append(f.notes, again)
+			f.say("  " + again)
+			select {
+			case <-ctx.Done():
+			case <-time.After(firstWait << (try - 1)):
+			}
 		}
 	}, f.sampled(&all[0]))
 }
