@@ -184,7 +184,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := os.MkdirAll(a.cfg.Dir, 0o700); err != nil {
 		return err
 	}
-	unlock, err := lockDir(a.cfg.Dir)
+	unlock, err := takeDir(ctx, a.cfg.Dir)
 	if err != nil {
 		return err
 	}
@@ -255,6 +255,23 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // lockName is the file in the agent's directory that whoever works there holds.
 const lockName = "lock"
+
+// lockPatience is how long a directory may stay locked by an agent that is coming to its end: the kernel takes a moment to close all that a killed one had.
+const lockPatience = 2 * time.Second
+
+// takeDir takes the agent's directory for this process, and waits for one that is just ending.
+func takeDir(ctx context.Context, dir string) (unlock func(), err error) {
+	for until := time.Now().Add(lockPatience); ; {
+		if unlock, err = lockDir(dir); !errors.Is(err, unix.EWOULDBLOCK) || !time.Now().Before(until) {
+			return unlock, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
 
 // lockDir keeps a second agent out of the directory.
 func lockDir(dir string) (func(), error) {

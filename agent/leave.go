@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,7 +21,7 @@ import (
 func Leave(cfg Config) error {
 	cfg = cfg.withDefaults()
 	if _, err := os.Stat(cfg.Dir); err == nil {
-		unlock, err := lockDir(cfg.Dir)
+		unlock, err := takeDir(context.Background(), cfg.Dir)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -54,6 +57,35 @@ func TestLeaveSaysWhatStays(t *testing.T) {
 	if err := removeWall(w); err != nil || len(w.deleted) != 1 || w.deleted[0].Family != nftables.TableFamilyINet {
 		t.Errorf("%v, deleted %v", err, w.deleted)
 	}
+}
+
+// TestDirOfAKilledAgent: an agent that is started when another has just been killed waits until the kernel has closed what that had; one that runs keeps
+// it out, and soon. Break it: try once, or for ever.
+func TestDirOfAKilledAgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		unlock, err := lockDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		time.AfterFunc(lockPatience/2, unlock)
+		second, err := takeDir(t.Context(), dir)
+		if took := time.Since(began); err != nil || took < lockPatience/2 || took > lockPatience {
+			t.Fatalf("%v after %s", err, took)
+		}
+		defer second()
+		began = time.Now()
+		if _, err := takeDir(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "another agent runs") || time.Since(began) > 2*lockPatience {
+			t.Errorf("a second agent: %v after %s", err, time.Since(began))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		began = time.Now()
+		if _, err := takeDir(ctx, dir); err == nil || time.Since(began) > 0 {
+			t.Errorf("interrupted: %v after %s", err, time.Since(began))
+		}
+	})
 }
 
 // TestLockOfALeftDirectory: Leave takes the lock's file away while it is held, and nobody has the directory together with another all
