@@ -42,7 +42,7 @@ type Config struct {
 
 // Limits bound what a server spends on a caller. Reaching one is an error to that caller only.
 type Limits struct {
-	// RequestOctets is the largest message of a caller, 16 MiB: a report of 10,000 ports is about 3 MiB.
+	// RequestOctets is the largest message of a caller, 16 MiB: a report of 10,000 ports is about 3 MiB. What is kept of a host's reports is no more either.
 	RequestOctets int
 	// Unary is how long a request may take, 30 s; waiting for hosts and backups have their own.
 	Unary time.Duration
