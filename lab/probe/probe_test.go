@@ -105,6 +105,27 @@ func TestStreamMeasuresAndSessionSurvivesAnAddressThatGoesAndComes(t *testing.T)
 	}
 }
 
+// TestEchoClosesWhatJustCame turns red, or never ends, when Close leaves out a connection that was accepted and not yet kept.
+func TestEchoClosesWhatJustCame(t *testing.T) {
+	a, b := two(t)
+	if err := PingUntil(limited(t), a, addrB); err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		e, err := StartEcho(t.Context(), b, 7000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := StartSession(limited(t), a, addrB, 7000, time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Close()
+		wait(t, "the end is noticed", func() bool { return s.Result().Err != nil })
+		s.Stop()
+	}
+}
+
 func wait(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	ctx := limited(t)

@@ -20,7 +20,7 @@ import (
 type Echo struct {
 	l     net.Listener
 	mu    sync.Mutex
-	conns map[net.Conn]struct{}
+	conns map[net.Conn]struct{} // nil after Close
 	wg    sync.WaitGroup
 }
 
@@ -31,31 +31,39 @@ func StartEcho(ctx context.Context, ns *netdev.Handle, l4port int) (*Echo, error
 		return nil, fmt.Errorf("echo server: %w", err)
 	}
 	e := &Echo{l: l, conns: map[net.Conn]struct{}{}}
-	e.wg.Add(1)
-	go e.accept()
+	e.wg.Go(e.accept)
 	return e, nil
 }
 
 func (e *Echo) accept() {
-	defer e.wg.Done()
 	for {
 		c, err := e.l.Accept()
 		if err != nil {
 			return
 		}
-		e.mu.Lock()
-		e.conns[c] = struct{}{}
-		e.mu.Unlock()
-		e.wg.Add(1)
-		go func() {
-			defer e.wg.Done()
+		if !e.keep(c) {
+			c.Close()
+			return
+		}
+		e.wg.Go(func() {
 			_, _ = io.Copy(c, c) // the other end says what went wrong
 			c.Close()
 			e.mu.Lock()
 			delete(e.conns, c)
 			e.mu.Unlock()
-		}()
+		})
 	}
+}
+
+// keep has Close end the connection; false if it was here already.
+func (e *Echo) keep(c net.Conn) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.conns == nil {
+		return false
+	}
+	e.conns[c] = struct{}{}
+	return true
 }
 
 // Close ends the server and its connections.
@@ -65,6 +73,7 @@ func (e *Echo) Close() {
 	for c := range e.conns {
 		c.Close()
 	}
+	e.conns = nil
 	e.mu.Unlock()
 	e.wg.Wait()
 }
