@@ -9,10 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/datapath/netdev"
 	"github.com/weftnet/weft/internal/testenv"
@@ -43,6 +47,64 @@ func TestFramesForNobodyAreAnError(t *testing.T) {
 	}
 	if _, err := packetCost(a, b, traffic{Length: 64, Destinations: 20, Entries: 20}, 1000); err != nil {
 		t.Logf("frames to MACs that are not in the table are flooded or lost: %v", err)
+	}
+}
+
+// TestAstray turns red when a sample counts although its frames were carried by another core than the one whose time is taken.
+func TestAstray(t *testing.T) {
+	testenv.Require(t, testenv.Root, testenv.BPF)
+	if runtime.NumCPU() < 2 {
+		t.Skip("one core only: there is no other")
+	}
+	c, err := newDirectVeth("wefttest-bench-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(c.Close(), removeAnchor()); err != nil {
+			t.Error(err)
+		}
+	})
+	a, b := c.Workloads()
+	if err := c.(preparer).prepare(); err != nil {
+		t.Fatal(err)
+	}
+	f := flow{from: a, frame: udpFrame(a, b, 64), length: 64, at: end{b.Netns, b.Ifindex, ebpf.AttachTCXIngress}, rate: 1000, core: packetCore + 1}
+	st, err := f.start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, func() bool { n, err := st.s.sink.read(); return err != nil || n >= steadyBurst })
+	if err := st.s.sink.onCore(packetCore); !doesNotCount(err) {
+		t.Errorf("frames of another core: %v", err)
+	}
+	if err := st.s.sink.onCore(packetCore + 1); err != nil {
+		t.Errorf("frames of their own core: %v", err)
+	}
+	if _, sent, arrived, err := st.stop(); err != nil || arrived != sent {
+		t.Errorf("%d of %d frames arrived, %v", arrived, sent, err)
+	}
+
+	idle := exec.Command("sleep", "600")
+	if err := idle.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { idle.Process.Kill(); idle.Wait() }()
+	if err := pinProcesses([]int{packetCore}, idle.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(idle.Process.Pid, &set); err != nil || set.Count() != 1 || !set.IsSet(packetCore) {
+		t.Errorf("a pinned process may run on %v, %v", set, err)
+	}
+}
+
+func await(t *testing.T, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not in time")
+		}
 	}
 }
 

@@ -24,6 +24,10 @@ type Contender interface {
 // preparer is a Contender that has something to set before packets are measured, as SetWire does before streams.
 type preparer interface{ prepare() error }
 
+// attended is a Contender whose own processes send now and then. What they send from another core would take the path over to that core for as
+// long as frames come: a NAPI instance stays where it was scheduled until it has nothing more to do.
+type attended interface{ keepProcesses(cores []int) error }
+
 // shaper is a Contender that cannot take frames as fast as they come.
 type shaper interface{ shape(traffic) traffic }
 

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -25,7 +26,7 @@ func packetMeasure(length, flows int) string {
 }
 
 // cost is packetCost of a contender, as it can take it.
-func (f *field) cost(c Contender, t traffic, n int) (float64, error) {
+func (f *field) cost(c Contender, t traffic, n int) (cost float64, err error) {
 	under := c
 	if t, ok := c.(named); ok {
 		under = t.Contender
@@ -37,6 +38,12 @@ func (f *field) cost(c Contender, t traffic, n int) (float64, error) {
 	}
 	if s, ok := under.(shaper); ok {
 		t, n = s.shape(t), max(n/20, 1)
+	}
+	if p, ok := under.(attended); ok {
+		if err := p.keepProcesses([]int{packetCore}); err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, p.keepProcesses(everyCore())) }()
 	}
 	a, b := c.Workloads()
 	return packetCost(a, b, t, n)

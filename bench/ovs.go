@@ -196,29 +196,8 @@ func (c *ovs) launch(h *netdev.Handle, dir, name string, args ...string) error {
 	return nil
 }
 
-// place pins the switches, every thread of them.
-func (c *ovs) place(cores ...int) error {
-	var set unix.CPUSet
-	for _, core := range cores {
-		set.Set(core)
-	}
-	for _, pid := range c.pid {
-		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-		if err != nil {
-			return err
-		}
-		for _, t := range threads {
-			tid, err := strconv.Atoi(t.Name())
-			if err != nil {
-				continue
-			}
-			if err := unix.SchedSetaffinity(tid, &set); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("pin %s: %w", ovsName, err)
-			}
-		}
-	}
-	return nil
-}
+// place pins the switches.
+func (c *ovs) place(cores ...int) error { return pinProcesses(cores, c.pid...) }
 
 // SetWire implements Contender. Open vSwitch always sends what fits a wire, and its ports must not aggregate: it would drop
 // the aggregates.

@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -73,16 +75,37 @@ func newCounter(ifindex, length int, where ebpf.AttachType) (*counter, error) {
 	return &counter{counts: counts, prog: prog, link: l}, nil
 }
 
-func (c *counter) read() (uint64, error) {
-	var perCPU []uint64
-	if err := c.counts.Lookup(uint32(0), &perCPU); err != nil {
-		return 0, fmt.Errorf("read counter: %w", err)
+func (c *counter) perCore() ([]uint64, error) {
+	var counts []uint64
+	if err := c.counts.Lookup(uint32(0), &counts); err != nil {
+		return nil, fmt.Errorf("read counter: %w", err)
 	}
-	var sum uint64
-	for _, n := range perCPU {
+	return counts, nil
+}
+
+func (c *counter) read() (sum uint64, err error) {
+	counts, err := c.perCore()
+	for _, n := range counts {
 		sum += n
 	}
-	return sum, nil
+	return sum, err
+}
+
+// onCore is errAstray if more than one in a hundred frames came on another core.
+func (c *counter) onCore(core int) error {
+	counts, err := c.perCore()
+	if err != nil {
+		return err
+	}
+	own := counts[core%len(counts)]
+	var all uint64
+	for _, n := range counts {
+		all += n
+	}
+	if (all-own)*100 > all {
+		return fmt.Errorf("%w: %d of %d came on another than core %d", errAstray, all-own, all, core%len(counts))
+	}
+	return nil
 }
 
 func (c *counter) Close() {
@@ -146,7 +169,7 @@ func packetCostTo(a, b Workload, at end, t traffic, n int) (float64, error) {
 			return err
 		}
 		elapsed = time.Since(start)
-		return nil
+		return sink.onCore(packetCore)
 	})
 	if err != nil {
 		return 0, err
@@ -193,7 +216,7 @@ func (s *sending) arrived() error {
 			return nil
 		}
 		if got > want || time.Since(start) > time.Minute || (time.Since(start) > 2*time.Second && stalled(s.sink, got)) {
-			return fmt.Errorf("%w: sent %d frames, delivered %d", errLost, want, got)
+			return errors.Join(fmt.Errorf("%w: sent %d frames, delivered %d", errLost, want, got), s.sink.onCore(packetCore))
 		}
 		if s.traffic.Patient {
 			nap(20 * time.Microsecond)
@@ -203,8 +226,15 @@ func (s *sending) arrived() error {
 	}
 }
 
-// errLost is a sample that does not count.
-var errLost = errors.New("frames were lost")
+// Why a sample does not count.
+var (
+	errLost = errors.New("frames were lost")
+	// errAstray: its time is not what one core takes.
+	errAstray = errors.New("frames left the core")
+)
+
+// doesNotCount reports whether the sample is to be taken again.
+func doesNotCount(err error) bool { return errors.Is(err, errLost) || errors.Is(err, errAstray) }
 
 // nap gives the core away: time.Sleep of the calling thread itself, without the scheduler of Go.
 func nap(d time.Duration) {
@@ -227,6 +257,39 @@ func pin(core int) error {
 		return fmt.Errorf("pin to core %d: %w", core, err)
 	}
 	return nil
+}
+
+// pinProcesses keeps every thread of some processes on these cores.
+func pinProcesses(cores []int, pids ...int) error {
+	var set unix.CPUSet
+	for _, core := range cores {
+		set.Set(core % runtime.NumCPU())
+	}
+	for _, pid := range pids {
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil {
+			return fmt.Errorf("pin process %d: %w", pid, err)
+		}
+		for _, t := range threads {
+			tid, err := strconv.Atoi(t.Name())
+			if err != nil {
+				continue
+			}
+			if err := unix.SchedSetaffinity(tid, &set); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("pin process %d: %w", pid, err)
+			}
+		}
+	}
+	return nil
+}
+
+// everyCore lists the machine's.
+func everyCore() []int {
+	cores := make([]int, runtime.NumCPU())
+	for i := range cores {
+		cores[i] = i
+	}
+	return cores
 }
 
 // udpFrame is an Ethernet frame of the given length without frame check sequence that carries UDP from a to b.

@@ -312,7 +312,7 @@ func (f *field) compareAll(ctx context.Context, all []Series, contenders []Conte
 				return nil, err
 			}
 			values, err := measure(by[name])
-			if !errors.Is(err, errLost) || try == triesPerSample {
+			if !doesNotCount(err) || try == triesPerSample {
 				return values, err
 			}
 			again := fmt.Sprintf("a sample was taken again, as it does not count: %s of %s: %v", all[0].Measure, name, err)

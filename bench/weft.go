@@ -179,6 +179,20 @@ func (c *weftContender) Name() string { return c.name }
 // Workloads implements Contender.
 func (c *weftContender) Workloads() (a, b Workload) { return c.workloads[0], c.workloads[1] }
 
+// keepProcesses implements attended: the agents probe each other.
+func (c *weftContender) keepProcesses(cores []int) error {
+	state, err := c.lab.State()
+	if err != nil {
+		return err
+	}
+	for _, h := range state.Hosts {
+		if h.Agent.Alive() {
+			err = errors.Join(err, pinProcesses(cores, h.Agent.PID))
+		}
+	}
+	return err
+}
+
 // SetWire implements Contender. The XDP lane leaves nothing to switch: it takes single packets and whole checksums only, as a wire does.
 func (c *weftContender) SetWire(on bool) error {
 	if c.name == xdpName {
