@@ -64,10 +64,13 @@ static __noinline void count_drop_source(struct addr *source, __u32 reason)
 {
 	struct drop_source_key k = { .reason = reason, .source = *source };
 	__u64 *n = bpf_map_lookup_elem(&drop_sources, &k), one = 1;
+	if (!n) { /* another CPU may put it there at the same time, and count on */
+		if (!bpf_map_update_elem(&drop_sources, &k, &one, BPF_NOEXIST))
+			return;
+		n = bpf_map_lookup_elem(&drop_sources, &k);
+	}
 	if (n)
 		__sync_fetch_and_add(n, 1);
-	else
-		bpf_map_update_elem(&drop_sources, &k, &one, BPF_ANY);
 }
 
 static __always_inline void count_lane(struct pkt *p, __u32 reason)
