@@ -230,6 +230,7 @@ func (a *Agent) noteDark(ctx context.Context, r ready, answered <-chan time.Dura
 		on <- d
 		// The context ends with the move: then nobody asks.
 		_ = a.do(ctx, func() {
+			a.takeFlips() // or the file has it without its dark time
 			a.dark[r.flip.UID] = d
 			if f, ok := a.rec.view.flips[r.flip.UID]; ok && f.Epoch == r.flip.Epoch {
 				f.Dark = d

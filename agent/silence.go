@@ -158,8 +158,10 @@ func (w *Watch) tick(now time.Time) (found finding, hail []wire.MAC, nonce uint6
 		if t.heard && quiet(t.at, witnessAfter) {
 			found.doubtful = append(found.doubtful, t.addr)
 		}
-		t.silent = !w.deaf && (t.silent || t.heard && quiet(t.at, silentAfter))
-		if t.there = !t.answered.IsZero() && now.Sub(t.answered) < silentAfter; t.silent {
+		// Somebody must have answered a later hail: the last echoes come a little apart, and a host that is cut off would accuse the first of them.
+		t.silent = !w.deaf && (t.silent || t.heard && quiet(t.at, silentAfter) && w.echo.Sub(t.at) >= hailEvery)
+		// That of a process which stood still stays until the host had the time to answer again.
+		if t.there = now.Sub(t.answered) < silentAfter || t.there && now.Sub(w.since) < silentAfter; t.silent {
 			found.silent = append(found.silent, *t)
 		}
 	}

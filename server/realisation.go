@@ -34,8 +34,9 @@ type heard struct {
 	opened int64
 	// elsewhere: the stream is another server's, which says that it is open. astray: that server cannot be heard any more, and lives.
 	elsewhere, astray bool
-	// said is the last report, restored (plan.Restore). It is shared, and never changed.
+	// said is the last report, restored (plan.Restore). It is shared, and never changed. told is when it came, maybe on an earlier stream; seen is later.
 	said *planv1.Report
+	told time.Time
 
 	storeID string
 	applied model.Revision
@@ -138,7 +139,7 @@ func (r *realisation) report(s *session, rep *planv1.Report, now time.Time) {
 		return
 	}
 	h.seen = now
-	news := h.reported(rep)
+	news := h.reported(rep, now)
 	r.tell(s.host, true)
 	if news {
 		r.notifyOf(s.host)
@@ -146,14 +147,14 @@ func (r *realisation) report(s *session, rep *planv1.Report, now time.Time) {
 }
 
 // reported takes a restored report in, and says whether it is news for who waits for a port to be prepared.
-func (h *heard) reported(rep *planv1.Report) (news bool) {
+func (h *heard) reported(rep *planv1.Report, at time.Time) (news bool) {
 	for _, p := range rep.GetPorts() {
 		if p.GetPrepared() {
 			before := h.port(model.UID(p.GetUid()))
 			news = news || !before.GetPrepared() || before.GetEpoch() != p.GetEpoch()
 		}
 	}
-	h.said, h.conditions, h.drops = rep, rep.GetConditions(), rep.GetDrops()
+	h.said, h.told, h.conditions, h.drops = rep, at, rep.GetConditions(), rep.GetDrops()
 	h.books, h.lanes, h.programs, h.can = rep.GetBooks(), rep.GetLanes(), rep.GetPrograms(), rep.GetCapabilities()
 	return news
 }
@@ -216,7 +217,7 @@ func (r *realisation) host(uid model.UID) (h heard, ok bool) {
 			}
 		}
 		if before != nil {
-			h.reported(before.said)
+			h.reported(before.said, before.told)
 		}
 	}
 	return h, true

@@ -185,7 +185,7 @@ func (r *realisation) relayed(server string, said *peerv1.HearResponse) (replace
 		h.opened, h.elsewhere, h.astray, h.seen = m.GetOpened(), m.GetLive(), false, m.GetSeen().AsTime()
 		h.storeID, h.applied, h.errors, h.refused = m.GetStoreId(), model.Revision(m.GetApplied()), m.GetErrors(), m.GetRefused()
 		if m.Report != nil {
-			h.reported(m.Report)
+			h.reported(m.Report, h.seen)
 		}
 		if !h.elsewhere {
 			continue

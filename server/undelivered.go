@@ -41,8 +41,9 @@ func (a *api) undelivered(w *model.World) (list []undelivered) {
 	sends := map[stream]bool{}
 	for uid := range w.Hosts {
 		said, _ := a.heard.host(uid)
-		if !said.live() || now.Sub(said.seen) > freshFor {
-			continue // it may have stopped sending since
+		// It may have stopped sending since: an agent that was away has a stream again a moment before it reports.
+		if !said.live() || now.Sub(said.told) > freshFor {
+			continue
 		}
 		for _, g := range said.said.GetProbedGroups() {
 			group, _ := netip.AddrFromSlice(g.GetGroup())
