@@ -258,7 +258,7 @@ func (f *field) questions(ctx context.Context) ([]Series, error) {
 		askers[c.Name()] = w
 		for _, a := range askings(n) {
 			// The agents hear of the last port after the server has it.
-			if werr := waitFor(ctx, 20*time.Second, c.Name()+" to answer "+a.name, func() bool { err = askAll(w, a, n); return err == nil }); werr != nil {
+			if werr := waitFor(ctx, carryPatience, c.Name()+" to answer "+a.name, func() bool { err = askAll(w, a, n); return err == nil }); werr != nil {
 				return nil, errors.Join(werr, err)
 			}
 		}

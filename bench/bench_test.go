@@ -114,9 +114,12 @@ func TestEveryMeasureOnce(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.BPF)
 	testenv.RequireTool(t, "ovs-vswitchd")
 	testenv.RequireTool(t, "dnsmasq")
-	binary := filepath.Join(t.TempDir(), "weft")
-	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/weft").CombinedOutput(); err != nil {
-		t.Fatalf("build weft: %v\n%s", err, out)
+	binary := os.Getenv("WEFT_BIN")
+	if binary == "" {
+		binary = filepath.Join(t.TempDir(), "weft")
+		if out, err := exec.Command("go", "build", "-o", binary, "../cmd/weft").CombinedOutput(); err != nil {
+			t.Fatalf("build weft: %v\n%s", err, out)
+		}
 	}
 	var progress bytes.Buffer
 	r, err := Run(t.Context(), Config{Rounds: MinRounds, Frames: 500, Stream: 10 * time.Millisecond, Requests: 20, Tables: []int{10, 200}, VTEPs: 4, Known: 20, MACs: 500, Leases: 40, PlanEntries: 2000, Moves: 2, kinds: []traffic{{Length: 64, Flows: 1}, {Length: 1400, Flows: 1000}},

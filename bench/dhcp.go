@@ -407,7 +407,7 @@ func newDnsmasq(n int) (_ *leaser, err error) {
 func (l *leaser) ready(ctx context.Context) error {
 	var err error
 	one := &leaser{name: l.name, server: l.server, netns: l.netns, ifindex: l.ifindex[:1], ask: l.ask[:1]}
-	if werr := waitFor(ctx, 20*time.Second, l.name+" to lease an address", func() bool { _, _, err = one.lease(); return err == nil }); werr != nil {
+	if werr := waitFor(ctx, carryPatience, l.name+" to lease an address", func() bool { _, _, err = one.lease(); return err == nil }); werr != nil {
 		return errors.Join(werr, err)
 	}
 	return nil

@@ -262,7 +262,7 @@ func (f *field) learning(ctx context.Context) ([]Series, error) {
 		classes[c.Name()] = k
 		for how := range k.lesson {
 			// The first frames may come before the agents know every member.
-			if werr := waitFor(ctx, 20*time.Second, c.Name()+" to learn "+how, func() bool { _, _, err = k.teach(ctx, how, learnBurst); return err == nil }); werr != nil {
+			if werr := waitFor(ctx, carryPatience, c.Name()+" to learn "+how, func() bool { _, _, err = k.teach(ctx, how, learnBurst); return err == nil }); werr != nil {
 				return nil, errors.Join(werr, err)
 			}
 		}

@@ -22,7 +22,7 @@ const (
 	ovsName = "Open vSwitch, user space"
 	// ovsBurst of frames fits the ring of a veth, and the sockets that Open vSwitch reads from, with rmem as below.
 	ovsBurst = 200
-	ovsStart = 20 * time.Second
+	ovsStart = 60 * time.Second
 )
 
 // ovs is Open vSwitch with its datapath in user space, on each host a database and a switch of its own, told apart from any

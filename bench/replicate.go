@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"time"
 
 	"connectrpc.com/connect"
 	"github.com/cilium/ebpf"
@@ -172,7 +171,7 @@ func (f *field) replicate(ctx context.Context) ([]Series, error) {
 		}
 		paths[c.Name()] = path{w, at}
 		// The first frames may come before the last VTEP, or before the next hop is known.
-		if werr := waitFor(ctx, 20*time.Second, c.Name()+" to copy to every VTEP", func() bool {
+		if werr := waitFor(ctx, carryPatience, c.Name()+" to copy to every VTEP", func() bool {
 			_, err = packetCostTo(w, w, at, t, 1)
 			return err == nil
 		}); werr != nil {

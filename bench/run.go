@@ -253,7 +253,7 @@ func (f *field) need(ctx context.Context, names ...string) ([]Contender, error) 
 
 // carryPatience is how long a contender may take until it carries traffic: Open vSwitch in user space resolves its tunnel's neighbours from what passes,
 // and a busy machine lets the first tries run out.
-const carryPatience = 20 * time.Second
+const carryPatience = 60 * time.Second
 
 // parity is that both directions carry TCP before anything is measured; this also resolves every neighbour.
 func parity(c Contender) error {

@@ -71,14 +71,14 @@ func (st *steady) run(rate int) error {
 	every := time.Second * steadyBurst / time.Duration(rate)
 	start := time.Now()
 	for i := 1; ; i++ {
+		if err := st.s.push(steadyBurst); err != nil { // once at least: of nothing sent there is no part that arrived
+			return err
+		}
 		select {
 		case <-st.quit:
 			st.offered = max(st.s.sent, int(time.Since(start)/every)*steadyBurst)
 			return nil
 		default:
-		}
-		if err := st.s.push(steadyBurst); err != nil {
-			return err
 		}
 		if wait := time.Until(start.Add(time.Duration(i) * every)); wait > 0 {
 			nap(wait)

@@ -112,7 +112,7 @@ func (f *field) storms(ctx context.Context) ([]Series, error) {
 			return nil, fmt.Errorf("build the storm for %s: %w", c.Name(), err)
 		}
 		for _, fl := range x.others {
-			if werr := waitFor(ctx, 20*time.Second, c.Name()+" to carry the others' frames", func() bool { err = carries(fl); return err == nil }); werr != nil {
+			if werr := waitFor(ctx, carryPatience, c.Name()+" to carry the others' frames", func() bool { err = carries(fl); return err == nil }); werr != nil {
 				return nil, errors.Join(werr, err)
 			}
 		}

@@ -278,8 +278,8 @@ func (r *run) heap(ctx context.Context, what string) error {
 	return err
 }
 
-// idleLook is how long the fleet is watched doing nothing but reporting.
-const idleLook = 6 * time.Second
+// idleReports are how many reports of each agent the fleet is watched for, doing nothing else.
+const idleReports = 2
 
 // memory is what the server takes with the whole fleet connected, and its load when nothing happens.
 func (r *run) memory(ctx context.Context) error {
@@ -287,6 +287,7 @@ func (r *run) memory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	idleLook := idleReports * r.cfg.ReportEvery
 	select {
 	case <-time.After(idleLook):
 	case <-ctx.Done():
