@@ -52,8 +52,14 @@ func newRig(t *testing.T) *rig {
 func makeRig(t *testing.T, name string) *rig {
 	r := &rig{t: t, dir: t.TempDir(), kernel: newFakeKernel(), links: newFakeLinks(), rev: 100, name: name, log: slog.New(slog.DiscardHandler)}
 	r.links.far["/run/netns/work"] = map[string]bool{}
-	r.links.guarded = func(index int) bool { _, ok := r.kernel.ports[uint32(index)]; return ok }
-	r.links.fast = func(index int) bool { return r.kernel.ports[uint32(index)].FastPath }
+	attached := func(index int) (datapath.Port, bool) { // flips write beside the loop
+		r.kernel.mu.Lock()
+		defer r.kernel.mu.Unlock()
+		p, ok := r.kernel.ports[uint32(index)]
+		return p, ok
+	}
+	r.links.guarded = func(index int) bool { _, ok := attached(index); return ok }
+	r.links.fast = func(index int) bool { p, _ := attached(index); return p.FastPath }
 	r.server = &fakeServer{bound: map[string]bool{}, said: make(chan struct{}, 1)}
 	r.server.onBind = func(tenant, port string) *planv1.BindResponse {
 		r.rev++
@@ -77,12 +83,15 @@ func networkOf() *planv1.Network {
 	return &planv1.Network{Uid: "blue", Vni: 5001, Mtu: 1450, Display: "acme/blue"}
 }
 
+// bindPatience is the BindTimeout of rigs: longer than this machine stands still.
+const bindPatience = time.Minute
+
 // start is the agent's part of Run that does not touch the machine.
 func (r *rig) start() {
 	r.t.Helper()
 	cfg := Config{
 		Name: r.name, Servers: []string{"server1:7348"}, Dir: r.dir, Log: r.log, Uplink: "eth1", ProbeEvery: time.Hour,
-		BindTimeout: 2 * time.Second, ReportEvery: time.Hour, AuditEvery: time.Hour, AcceptLoss: r.loss,
+		BindTimeout: bindPatience, ReportEvery: time.Hour, AuditEvery: time.Hour, AcceptLoss: r.loss,
 	}.withDefaults()
 	a := newAgent(cfg, &served{cfg: cfg})
 	a.kernel, a.links, a.server, a.xdpEvents = r.kernel, r.links, r.server, r.links.xdp
@@ -179,7 +188,7 @@ func (r *rig) tables() (s string) {
 // until waits for a condition of the loop's.
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		done := false
 		if err := r.agent.do(r.ctx, func() { done = ok() }); err != nil {
@@ -296,7 +305,7 @@ func TestAttachRefused(t *testing.T) {
 		t.Errorf("still bound: %v", r.server.bound)
 	}
 	r.server.silent = false
-	r.agent.cfg.BindTimeout = 2 * time.Second
+	r.agent.cfg.BindTimeout = bindPatience
 
 	big := networkOf()
 	big.Mtu = 1500

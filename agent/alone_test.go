@@ -213,7 +213,7 @@ func TestAloneFollowsTheUplink(t *testing.T) {
 	if err := r.agent.do(r.ctx, r.agent.checkUplink); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(r.kernel.String(), "net 7 mtu 1550 "); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(r.kernel.String(), "net 7 mtu 1550 "); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the kernel holds\n%s", r.kernel)
 		}

@@ -30,7 +30,7 @@ func TestEndWhileAttaching(t *testing.T) {
 		if err == nil {
 			t.Error("attached by an agent that ended")
 		}
-	case <-time.After(4 * time.Second):
+	case <-time.After(bindPatience / 2):
 		t.Fatal("the request waits for a loop that is gone")
 	}
 	requests.Wait()

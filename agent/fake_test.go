@@ -44,8 +44,8 @@ type fakeKernel struct {
 	fdbLimit int
 	// neighbourLimit of the neighbours; 0: none.
 	neighbourLimit int
-	// keepsNeighbours: deletions of them fail.
-	keepsNeighbours bool
+	// keepsNeighbours: deletions of them fail. keepsNetworks: changes of them do.
+	keepsNeighbours, keepsNetworks bool
 	// published counts calls of Publish.
 	published int
 	idLimit   int // of VTEPs and ports; 0: none
@@ -139,6 +139,9 @@ func (f *fakeKernel) VTEPs() ([]datapath.VTEP, error) {
 func (f *fakeKernel) PutNetwork(n datapath.Network) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.keepsNetworks {
+		return errors.New("the table cannot be written")
+	}
 	f.write()
 	for _, id := range n.Remotes {
 		if _, ok := f.vteps[id]; !ok {

@@ -37,7 +37,8 @@ func TestFloodsAreSaid(t *testing.T) {
 			}
 		})
 	}
-	r.within(func() { r.agent.flooded = flooded{} }) // what a report has looked at meanwhile
+	r.setAway(true)                                  // no more reports
+	r.within(func() { r.agent.flooded = flooded{} }) // what one has looked at meanwhile
 	count(100, 300)
 	look(0, 100, 0, 0)
 	count(120, 360)

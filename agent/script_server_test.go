@@ -213,7 +213,7 @@ func (s *scriptServer) Stream(ctx context.Context, stream *connect.BidiStream[pl
 // until waits for a condition of what was heard.
 func (s *scriptServer) until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		s.mu.Lock()
 		done := ok()

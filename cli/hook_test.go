@@ -162,12 +162,16 @@ func TestHookThatCannot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for onError, want := range map[string]int{"closed": 1, "open": 0} {
+				limit := "20s"
+				if c.socket == silent {
+					limit = "800ms"
+				}
 				done := make(chan struct{})
 				var status int
 				var stdout, stderr string
 				go func() {
 					defer close(done)
-					status, stdout, stderr = callHook(t, c.socket, c.domain, "vm1", "prepare", "begin", "-", "--limit", "800ms", "--on-error", onError)
+					status, stdout, stderr = callHook(t, c.socket, c.domain, "vm1", "prepare", "begin", "-", "--limit", limit, "--on-error", onError)
 				}()
 				select {
 				case <-done:

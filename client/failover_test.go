@@ -194,9 +194,16 @@ func TestSilentServerDoesNotUseUpPatience(t *testing.T) {
 	}
 	defer silent.Close()
 	d := newDeployment(t)
-	c := newClient(t, client.Config{Servers: []string{silent.Addr().String(), d.serve(t, &system{name: "second"})}, Token: d.token, Patience: 2500 * time.Millisecond})
-	if v, err := version(t, c); err != nil || v != "second" {
-		t.Errorf("%q %v", v, err)
+	second := d.serve(t, &system{name: "second"})
+	for try := 1; ; try++ { // the patience is less than the silent one alone would take, and a machine may stand still for that long
+		c := newClient(t, client.Config{Servers: []string{silent.Addr().String(), second}, Token: d.token, Patience: 2500 * time.Millisecond})
+		v, err := version(t, c)
+		if err == nil && v == "second" {
+			return
+		}
+		if try == 3 {
+			t.Fatalf("%q %v", v, err)
+		}
 	}
 }
 

@@ -94,8 +94,8 @@ func (s *socket) next() ([]byte, error) {
 	return b, nil
 }
 
-// patience is how long anything may take on a busy machine.
-const patience = 3 * time.Second
+// patience is how long anything may take on a busy machine, which may stand still for seconds.
+const patience = 15 * time.Second
 
 // await waits until cond holds; what names it.
 func await(what string, patience time.Duration, cond func() (bool, error)) error {

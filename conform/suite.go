@@ -107,8 +107,9 @@ func oneCPU() error {
 	return nil
 }
 
-// warmings bound how often a case is repeated because the XDP lane let the kernel see one of its packets.
-const warmings = 3
+// warmings bound how often a case is repeated because the XDP lane let the kernel see one of its packets: again and again where the machine stands
+// still between the warming and the case.
+const warmings = 10
 
 func runRow(ctx context.Context, cfg Config, row Row, results *[]Result) (err error) {
 	b, err := newBed(row)
@@ -131,7 +132,7 @@ func runRow(ctx context.Context, cfg Config, row Row, results *[]Result) (err er
 		}
 		if failure != nil {
 			failure = errors.Join(failure, b.reset())
-			b.patience = max(b.patience/2, patience/10) // so that a broken datapath does not take all day
+			b.patience = max(b.patience/4, patience/50) // so that a broken datapath does not take all day
 		}
 		*results = append(*results, Result{Case: c, Row: row, Err: failure})
 	}

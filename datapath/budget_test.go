@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"testing"
+	"time"
 
 	"github.com/weftnet/weft/datapath/bpf"
 )
@@ -14,6 +15,7 @@ func TestBUMLimits(t *testing.T) {
 	broadcast := out(macAll)
 	theirs := frame(t, macAll, s.w3.mac, ip1, ip2, 40)
 	few := uint32(2) // half a second apart: the frames of a case come at once
+	const atOnce = 400 * time.Millisecond
 	for _, c := range []struct {
 		name          string
 		port, network uint32
@@ -27,26 +29,36 @@ func TestBUMLimits(t *testing.T) {
 		{"none", 0, 0, 5, 0, true},
 		{"changed back", few, 0, 2, DropBumPortLimit, true},
 	} {
-		p := s.w1.port()
-		p.BUMLimit = c.port
-		must(t, s.a.dp.UpdatePort(p))
-		putNetwork(func(n *Network) { n.BUMLimit = c.network })(s)
-		passed, dropped := 0, map[DropReason]int{}
-		for range 5 {
-			if o := s.fromPort(broadcast(s), nil); o.verdict.Reason == 0 {
-				passed++
-			} else {
-				dropped[DropReason(o.verdict.Reason)]++
+		var passed int
+		var dropped map[DropReason]int
+		var another outcome
+		await(t, c.name+": the frames come at once", func() bool {
+			p := s.w1.port() // without a limit, so that the next has its whole reserve
+			must(t, s.a.dp.UpdatePort(p))
+			putNetwork(func(n *Network) { n.BUMLimit = 0 })(s)
+			p.BUMLimit = c.port
+			must(t, s.a.dp.UpdatePort(p))
+			putNetwork(func(n *Network) { n.BUMLimit = c.network })(s)
+			passed, dropped = 0, map[DropReason]int{}
+			begin := time.Now()
+			for range 5 {
+				if o := s.fromPort(broadcast(s), nil); o.verdict.Reason == 0 {
+					passed++
+				} else {
+					dropped[DropReason(o.verdict.Reason)]++
+				}
 			}
-		}
+			another = s.a.run("from_port", s.w3.ifindex, theirs, nil)
+			return time.Since(begin) < atOnce
+		})
 		if passed != c.passes || dropped[c.reason] != 5-c.passes {
 			t.Errorf("%s: %d pass, drops %v; want %d, and %s", c.name, passed, dropped, c.passes, c.reason)
 		}
 		if o := s.fromPort(out(macRemote)(s), nil); o.verdict.Verdict != bpf.TCVerdictKindV_ENCAPSULATED {
 			t.Errorf("%s: a frame for one receiver: %s", c.name, o)
 		}
-		if o := s.a.run("from_port", s.w3.ifindex, theirs, nil); (o.verdict.Reason == 0) != c.others {
-			t.Errorf("%s: another port's: %s", c.name, o)
+		if (another.verdict.Reason == 0) != c.others {
+			t.Errorf("%s: another port's: %s", c.name, another)
 		}
 		putNetwork(func(n *Network) { n.BUMLimit = 0 })(s)
 	}
@@ -60,11 +72,17 @@ func TestBUMLimits(t *testing.T) {
 			t.Errorf("port %d has limit %d, want %d", have.ID, have.BUMLimit, want)
 		}
 	}
-	for range 5 { // applying it again gives no second reserve
-		must(t, s.a.dp.UpdatePort(p))
-		s.fromPort(broadcast(s), nil)
-	}
-	if o := s.fromPort(broadcast(s), nil); DropReason(o.verdict.Reason) != DropBumPortLimit {
+	var o outcome
+	await(t, "the port's entry is written again, and its frames come at once", func() bool {
+		begin := time.Now()
+		for range 5 { // applying it again gives no second reserve
+			must(t, s.a.dp.UpdatePort(p))
+			s.fromPort(broadcast(s), nil)
+		}
+		o = s.fromPort(broadcast(s), nil)
+		return time.Since(begin) < atOnce
+	})
+	if DropReason(o.verdict.Reason) != DropBumPortLimit {
 		t.Errorf("the port's entry was written again: %s", o)
 	}
 	await(t, "a second brings new frames", func() bool { return s.fromPort(broadcast(s), nil).verdict.Reason == 0 })

@@ -219,6 +219,7 @@ func TestDetachedPortCountsNoMore(t *testing.T) {
 	data := frame(t, macRemote, sender.mac, ip1, ip2, 40)
 	var done atomic.Bool
 	var all sync.WaitGroup
+	defer func() { done.Store(true); all.Wait() }() // also when the test fails: the programs are closed after it
 	all.Go(func() {
 		must(t, a.ns.Run(func() (err error) {
 			for err == nil && !done.Load() {
@@ -246,6 +247,4 @@ func TestDetachedPortCountsNoMore(t *testing.T) {
 			t.Errorf("round %d: counted %+v, and then %+v", round, last, now)
 		}
 	}
-	done.Store(true)
-	all.Wait()
 }

@@ -40,8 +40,8 @@ func told(t testing.TB, frames <-chan PortID) PortID {
 			t.Fatal("the channel is closed")
 		}
 		return id
-	case <-time.After(10 * time.Second):
-		t.Fatal("not within 10 s: a first frame is told")
+	case <-time.After(patience):
+		t.Fatalf("not within %s: a first frame is told", patience)
 	}
 	return 0
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
-	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -107,25 +106,14 @@ func (b *floodBed) newVTEP(t *testing.T, number int) *floodVTEP {
 	return v
 }
 
-// open opens every host's datapath, a few at a time: most of it is the verifier's work.
+// open opens every host's datapath.
 func (b *floodBed) open(t *testing.T) {
 	t.Helper()
-	turns, ended := make(chan struct{}, runtime.NumCPU()), make(chan error)
+	var hosts []*testHost
 	for _, v := range b.vteps {
-		go func() {
-			turns <- struct{}{}
-			ended <- v.ns.Run(func() (err error) {
-				v.dp, err = Open(v.cfg)
-				return err
-			})
-			<-turns
-		}()
+		hosts = append(hosts, v.testHost)
 	}
-	var errs error
-	for range b.vteps {
-		errs = errors.Join(errs, <-ended)
-	}
-	must(t, errs)
+	openAll(t, hosts...)
 	for _, v := range b.vteps {
 		v.closeLater()
 		for k, p := range v.ports {

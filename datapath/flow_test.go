@@ -155,7 +155,11 @@ func (w *workload) sequence(to *workload, every time.Duration) (stop func() (sen
 	t.Helper()
 	in, err := to.ns.ListenPacket(t.Context(), "udp", netip.AddrPortFrom(to.ip4, 9).String())
 	must(t, err)
-	in.(*net.UDPConn).SetReadBuffer(8 << 20)
+	raw, err := in.(*net.UDPConn).SyscallConn()
+	must(t, err)
+	// More than the system's limit, which is a tenth of a second's: the reader may stand still while the sender goes on.
+	must(t, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20) }))
+	must(t, err)
 	var d net.Dialer
 	out, err := w.ns.Dial(t.Context(), &d, "udp", netip.AddrPortFrom(to.ip4, 9).String())
 	must(t, err)
@@ -198,7 +202,7 @@ func (w *workload) sequence(to *workload, every time.Duration) (stop func() (sen
 	return func() (int, int, int) {
 		close(quit)
 		sent := <-sentAll
-		deadline := time.Now().Add(2 * time.Second)
+		deadline := time.Now().Add(patience)
 		for time.Now().Before(deadline) && int(received.Load()) < sent {
 			time.Sleep(time.Millisecond)
 		}
@@ -427,7 +431,7 @@ func TestTAPPort(t *testing.T) {
 	await(t, "a frame of the TAP at w2", func() bool { return got.count.Load() == 1 })
 	send(t, w2.ns, "eth0", raw(mac, w2.mac, testProtocol, 50))
 	buf := make([]byte, 2000)
-	f.SetReadDeadline(time.Now().Add(5 * time.Second))
+	f.SetReadDeadline(time.Now().Add(patience))
 	for {
 		n, err := f.Read(buf)
 		if err != nil {

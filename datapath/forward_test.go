@@ -42,10 +42,12 @@ func newTrio(t *testing.T, ip6 bool) *trio {
 		if ip6 {
 			l.Addr4, l.Addr6 = netip.Addr{}, six
 		}
-		hosts[i] = newHost(t, ns, name, l)
+		hosts[i] = closedHost(t, ns, name, l)
 		vteps = append(vteps, VTEP{ID: VTEPID(i + 1), Addr: l.addr(), UDPPort: 4789})
 	}
+	openAll(t, hosts[:]...)
 	for i, h := range hosts {
+		h.closeLater()
 		must(t, h.dp.PutVTEPs(vteps))
 		n := Network{VNI: 7, MTU: 1500}
 		for j, other := range hosts {

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"context"
 	"net/netip"
 	"os/exec"
 	"testing"
@@ -54,9 +55,11 @@ func TestGroupWithLinuxVXLAN(t *testing.T) {
 				from *netdev.Handle
 				to   string
 			}{{w1.ns, "10.0.0.2"}, {nsB, "10.0.0.1"}, {w1.ns, "fd00::2"}, {nsB, "fd00::1"}} {
-				if err := probe.PingUntil(t.Context(), way.from, netip.MustParseAddr(way.to)); err != nil {
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				if err := probe.PingUntil(ctx, way.from, netip.MustParseAddr(way.to)); err != nil {
 					t.Errorf("ping %s: %v", way.to, err)
 				}
+				cancel()
 			}
 			if n := a.drops(DropOtherGroup) + a.drops(DropUnmarked) + a.drops(DropOwnSource); n != 0 {
 				t.Errorf("%d packets were not what they should be", n)

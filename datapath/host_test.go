@@ -2,9 +2,11 @@ package datapath
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -48,10 +50,13 @@ func must(t testing.TB, err error) {
 	}
 }
 
+// patience is how long a test waits for what comes at once where nothing is broken: a machine may stand still for seconds.
+const patience = 30 * time.Second
+
 // await waits for a named condition.
 func await(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -59,7 +64,7 @@ func await(t testing.TB, what string, cond func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }
@@ -97,7 +102,7 @@ func underlay(t *testing.T, a, b *netdev.Handle) {
 func newHost(t *testing.T, ns *netdev.Handle, name string, local Local) *testHost {
 	t.Helper()
 	h := closedHost(t, ns, name, local)
-	h.open()
+	openAll(t, h)
 	h.closeLater()
 	return h
 }
@@ -132,6 +137,27 @@ func (h *testHost) open() {
 	}))
 }
 
+// openAll opens the hosts' datapaths, a few at a time: most of it is the verifier's work.
+func openAll(t *testing.T, hosts ...*testHost) {
+	t.Helper()
+	turns, ended := make(chan struct{}, runtime.NumCPU()), make(chan error)
+	for _, h := range hosts {
+		go func() {
+			turns <- struct{}{}
+			ended <- h.ns.Run(func() (err error) {
+				h.dp, err = Open(h.cfg)
+				return err
+			})
+			<-turns
+		}()
+	}
+	var errs error
+	for range hosts {
+		errs = errors.Join(errs, <-ended)
+	}
+	must(t, errs)
+}
+
 // explain says what a failed test's host saw.
 func (h *testHost) explain() {
 	books, _ := h.dp.Books()
@@ -154,7 +180,10 @@ func twoHosts(t *testing.T, ip6 bool) (a, b *testHost) {
 	} else {
 		la.Addr4, lb.Addr4 = netip.MustParseAddr("10.99.0.1"), netip.MustParseAddr("10.99.0.2")
 	}
-	a, b = newHost(t, nsA, "a", la), newHost(t, nsB, "b", lb)
+	a, b = closedHost(t, nsA, "a", la), closedHost(t, nsB, "b", lb)
+	openAll(t, a, b)
+	a.closeLater()
+	b.closeLater()
 	must(t, a.dp.PutVTEPs([]VTEP{{ID: 1, Addr: lb.addr(), UDPPort: 4789}}))
 	must(t, b.dp.PutVTEPs([]VTEP{{ID: 1, Addr: la.addr(), UDPPort: 4789}}))
 	return a, b
@@ -217,7 +246,7 @@ func (w *workload) port() Port {
 func (h *testHost) balanced() {
 	h.t.Helper()
 	var why string
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(patience)
 	for why = h.imbalance(); why != "" && time.Now().Before(deadline); why = h.imbalance() {
 		time.Sleep(time.Millisecond)
 	}

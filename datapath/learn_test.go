@@ -401,7 +401,7 @@ func TestSources(t *testing.T) {
 				if s != (Accept{7, inside}) {
 					t.Errorf("told of %v", s)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(patience):
 				t.Error("nobody was told")
 			}
 			if m := l.at(macForeign); m != (LearnedMAC{}) {

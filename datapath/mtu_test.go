@@ -376,7 +376,7 @@ func TestTAPIsAnswered(t *testing.T) {
 		}
 		_, err := f.Write(append(append([]byte{}, c.head...), b...))
 		must(t, err)
-		must(t, f.SetReadDeadline(time.Now().Add(5*time.Second)))
+		must(t, f.SetReadDeadline(time.Now().Add(patience)))
 		got := make([]byte, 4096)
 		m, err := f.Read(got)
 		if err != nil {

@@ -59,13 +59,14 @@ type duel struct {
 type tap struct {
 	fd, index int
 	buf       []byte
+	patience  time.Duration // of waitNext
 }
 
 func newTap(t *testing.T, ns *netdev.Handle, ifname string) *tap {
 	t.Helper()
 	l, err := ns.LinkByName(ifname)
 	must(t, err)
-	s := &tap{index: l.Index, buf: make([]byte, 65536)}
+	s := &tap{index: l.Index, buf: make([]byte, 65536), patience: patience}
 	must(t, ns.Run(func() (err error) {
 		if s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
 			return err
@@ -114,11 +115,18 @@ func isAnswer(b []byte) bool {
 
 // waitNext waits for one.
 func (s *tap) waitNext() []byte {
-	for deadline := time.Now().Add(2 * time.Second); ; {
+	for deadline := time.Now().Add(s.patience); ; {
 		if b := s.next(); b != nil || time.Now().After(deadline) {
 			return b
 		}
 		unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}, 100)
+	}
+}
+
+// wait sets how long the taps wait for a frame.
+func (d *duel) wait(limit time.Duration) {
+	for _, s := range d.taps {
+		s.patience = limit
 	}
 }
 

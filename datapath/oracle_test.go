@@ -47,9 +47,9 @@ func TestOracle(t *testing.T) {
 	d.readyXDP(t, d.far)
 	must(t, d.a.ns.Lock()) // BPF_PROG_TEST_RUN looks for interfaces in the caller's namespace
 	const most = 8
-	failures := 0
+	failures, n := 0, 0
 	begin := time.Now()
-	for n := 0; n < *oraclePackets && failures < most; n += packetsPerPlan() {
+	for ; failures < most && (n < *oraclePackets || n < *oraclePackets+rareWithin && d.uncovered() != ""); n += packetsPerPlan() {
 		p := d.plan()
 		d.apply(p)
 		var shots []shot
@@ -77,23 +77,31 @@ func TestOracle(t *testing.T) {
 		}
 	}
 	took := time.Since(begin)
-	t.Logf("%d packets in %s: %.0f a second", *oraclePackets, took.Round(time.Second), float64(*oraclePackets)/took.Seconds())
+	t.Logf("%d packets in %s: %.0f a second", n, took.Round(time.Second), float64(n)/took.Seconds())
 	d.a.balanced()
 	if *oraclePackets >= 10_000 {
 		d.fairXDP(t)
 	}
-	if *oraclePackets >= 10_000 && (d.covered["learned at a port"] == 0 || d.covered["learned at a VTEP"] == 0 || d.covered["learned and moved"] == 0) {
-		t.Error("nothing was learned at a port, or at a VTEP, or nothing moved: the generator is broken")
-	}
-	for _, k := range []string{"delivered", "encapsulated", "flooded", "passed checksum", "handed", "dropped dhcp_server", "dropped router_advertisement", "went to a group", "came by a group",
-		"dropped other_group"} {
-		if *oraclePackets >= 10_000 && d.covered[k] == 0 {
-			t.Errorf("no packet was %s: the generator is broken", k)
-		}
+	if k := d.uncovered(); k != "" {
+		t.Errorf("no packet was %s: the generator is broken", k)
 	}
 	for _, k := range slices.Sorted(maps.Keys(d.covered)) {
 		t.Logf("%6d %s", d.covered[k], k)
 	}
+}
+
+// rareWithin is how many packets more there may be until every outcome was met: of a hundred plans none may have a port that teaches.
+const rareWithin = 100_000
+
+// uncovered is an outcome that none of many packets had, or nothing.
+func (d *duel) uncovered() string {
+	for _, k := range []string{"delivered", "encapsulated", "flooded", "passed checksum", "handed", "dropped dhcp_server", "dropped router_advertisement", "went to a group", "came by a group",
+		"dropped other_group", "learned at a port", "learned at a VTEP", "learned and moved"} {
+		if *oraclePackets >= 10_000 && d.covered[k] == 0 {
+			return k
+		}
+	}
+	return ""
 }
 
 // differ is compare and settle at once.
@@ -114,6 +122,8 @@ func (d *duel) culprit(p *oracle.Plan, shots []shot) shot {
 
 // explain makes a difference as small as it gets, and shows it.
 func (d *duel) explain(p *oracle.Plan, s shot, why string) string {
+	d.wait(time.Second) // a frame that is missing is missing again and again
+	defer d.wait(patience)
 	differs := func(p *oracle.Plan, s shot) bool {
 		d.apply(p)
 		d.settle()

@@ -95,7 +95,7 @@ func (d *duel) onTheWire(p *oracle.Plan, s shot) string {
 		got = diffCounts(d.allDrops(), drops)
 		return now[s.hook] > before[s.hook] && (!byKernel || now["from_vxlan"] > before["from_vxlan"]) && slices.Equal(got, reasons)
 	}
-	for deadline := time.Now().Add(2 * time.Second); !done(); {
+	for deadline := time.Now().Add(patience); !done(); {
 		if time.Now().After(deadline) {
 			return fmt.Sprintf("oracle: %s, drops %v, kernel lane %t; datapath: drops %v, seen %v, before %v", want.Verdict, reasons, byKernel, got, d.seen(), before)
 		}

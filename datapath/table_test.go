@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -306,7 +307,7 @@ func TestPortOfAnotherDeviceIsTaken(t *testing.T) {
 		attrs.Name = "vx42"
 		return netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: 42, Port: 4789})
 	}))
-	cfg := Config{PinRoot: "/sys/fs/bpf/wefttest-datapath-taken", Uplink: "up0", Limits: LabLimits(),
+	cfg := Config{PinRoot: fmt.Sprintf("/sys/fs/bpf/wefttest-datapath-%d-taken", os.Getpid()), Uplink: "up0", Limits: LabLimits(),
 		Local: Local{Addr4: netip.MustParseAddr("10.99.0.1"), UDPPort: 4789, UplinkMTU: 1500}}
 	t.Cleanup(func() { must(t, a.Run(func() error { return Remove(cfg.PinRoot) })) })
 	err := a.Run(func() error {

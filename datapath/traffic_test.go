@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -59,10 +60,12 @@ func call(c net.Conn, size int) error {
 	want := make([]byte, size)
 	rand.Read(want)
 	got := make([]byte, size+1)
-	deadline := time.Now().Add(5 * time.Second)
-	for time.Now().Before(deadline) { // a datagram may be lost while addresses are being resolved
-		if _, err := c.Write(want); err != nil {
-			return err
+	var failed error
+	deadline := time.Now().Add(patience)
+	for time.Now().Before(deadline) { // a datagram may be lost while addresses are being resolved, and the next be refused for it
+		if _, failed = c.Write(want); failed != nil {
+			time.Sleep(time.Millisecond)
+			continue
 		}
 		c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
 		n, err := c.Read(got)
@@ -70,7 +73,7 @@ func call(c net.Conn, size int) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("no echo from %s", c.RemoteAddr())
+	return errors.Join(fmt.Errorf("no echo from %s", c.RemoteAddr()), failed)
 }
 
 // stream sends n octets by TCP and compares what arrives.
@@ -93,19 +96,19 @@ func (w *workload) stream(to *workload, ip netip.Addr, n int64) error {
 			return
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(20 * time.Second))
+		c.SetDeadline(time.Now().Add(2 * patience))
 		h := sha256.New()
 		_, err = io.Copy(h, c)
 		got <- result{h.Sum(nil), err}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var d net.Dialer
 	c, err := w.ns.Dial(ctx, &d, "tcp", netip.AddrPortFrom(ip, 5001).String())
 	if err != nil {
 		return err
 	}
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(2 * patience))
 	h := sha256.New()
 	if _, err := io.CopyN(io.MultiWriter(c, h), rand.Reader, n); err != nil {
 		return fmt.Errorf("send: %w", err)
@@ -174,7 +177,7 @@ func (w *workload) segments(to *workload, ip netip.Addr, size, n int) error {
 		return err
 	}
 	got, b := bytes.Buffer{}, make([]byte, 65536)
-	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	for i := range n {
 		k, _, err := c.ReadFrom(b)
 		if err != nil {

@@ -25,8 +25,8 @@ func xdpHosts(t *testing.T, ip6 bool) (a, b *testHost) {
 		must(t, h.ns.FitForXDP("up0")) // or the other end's frames from XDP are lost
 		must(t, h.dp.Close())
 		h.cfg.XDP = true
-		h.open()
 	}
+	openAll(t, a, b)
 	for _, h := range []*testHost{a, b} { // each again, now that the other's end is ready
 		must(t, h.dp.CheckXDP())
 	}

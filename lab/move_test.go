@@ -17,7 +17,7 @@ func TestKernelMoversMove(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for _, m := range []Mover{told, learns} {
 		w := m.Workload()

@@ -83,7 +83,7 @@ func hostsReachEachOther(t *testing.T, l *Lab) {
 		for j := 1; j <= l.cfg.Hosts; j++ {
 			_, far := edge(j, 0)
 			for _, dst := range l.cfg.has(far) {
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 				if err := probe.PingUntil(ctx, node(t, l, hostName(i)), dst.Addr()); err != nil {
 					t.Errorf("h%d to %s: %v", i, dst.Addr(), err)
 				}
@@ -118,6 +118,11 @@ func TestDirectHostsAreNeighbours(t *testing.T) {
 	for _, underlay := range []int{4, 6} {
 		l := bare(t, Config{Direct: true, Underlay: underlay})
 		for _, dst := range []netip.Addr{l.cfg.vtepAddr(2), serverAddr} {
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+			if err := probe.PingUntil(ctx, node(t, l, "h1"), dst); err != nil { // the link has only just come up
+				t.Errorf("ping from h1 to %s: %v", dst, err)
+			}
+			cancel()
 			if r, err := probe.Ping(t.Context(), node(t, l, "h1"), dst, probe.PingConfig{Count: 3}); err != nil || !r.Complete() {
 				t.Errorf("ping from h1 to %s: %+v, %v", dst, r, err)
 			}
@@ -136,7 +141,7 @@ func TestFlatHostsAreNeighbours(t *testing.T) {
 	for _, underlay := range []int{4, 6} {
 		l := bare(t, Config{Flat: true, Hosts: 3, Underlay: underlay})
 		for _, dst := range []netip.Addr{l.cfg.vtepAddr(2), l.cfg.vtepAddr(3), serverAddr} {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 			if err := probe.PingUntil(ctx, node(t, l, "h1"), dst); err != nil {
 				t.Errorf("ping from h1 to %s: %v", dst, err)
 			}
@@ -165,7 +170,7 @@ func TestHostsWithTwoUplinksReachEachOtherByEither(t *testing.T) {
 		reached := func(what string) {
 			t.Helper()
 			for _, p := range l.cfg.has(loopback(2)) {
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 				for _, from := range []string{"h1", "h3"} {
 					if err := probe.PingUntil(ctx, node(t, l, from), p.Addr()); err != nil {
 						t.Errorf("%s: %s to %s: %v", what, from, p.Addr(), err)
@@ -207,7 +212,7 @@ func TestFlowsSpreadOverTheSpines(t *testing.T) {
 	l := bare(t, Config{Hosts: 2, Spines: 2})
 	const flows = 1000
 	for _, dst := range []netip.Addr{l.cfg.vtepAddr(2), mustV6(2)} {
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(60 * time.Second)
 		// What waits for a neighbour to be resolved at first is dropped beyond a hundred: a round counts when all arrived.
 		var a, b uint64
 		for a+b != flows {

@@ -24,7 +24,8 @@ type double struct {
 	mu      sync.Mutex
 	staging *plan.Staging
 	stream  agentStream
-	updates int
+	// brought is how much updates have brought: resources, removals, and scopes that begin anew or end.
+	brought int
 	// mute: takes plans and does not acknowledge them.
 	mute bool
 	// plain is how a double opens its streams by stream.Protocol, and not by gRPC: with what, at which address.
@@ -139,7 +140,7 @@ func (d *double) takeUpdate(stream agentStream, u *planv1.Update) {
 	if stream != d.stream {
 		return // of one that a newer has replaced
 	}
-	d.updates++
+	d.brought += len(u.GetUpserts()) + len(u.GetRemovals()) + len(u.GetResetScopes()) + len(u.GetDropScopes())
 	applied := &planv1.Applied{StoreId: u.GetStoreId(), Revision: u.GetRevision()}
 	step, err := d.staging.Receive(u)
 	switch {

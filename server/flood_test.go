@@ -85,7 +85,7 @@ func TestReceiversOfAGroup(t *testing.T) {
 // TestUndelivered: who misses a sender that sends is named with it, at the network and at both hosts, and nobody else; not when the sender does not say that
 // it sends, or has only begun, or its last report is old. Who misses several senders that others hear is named alone. Red when undelivered or byHost leaves any of these out.
 func TestUndelivered(t *testing.T) {
-	f := ownServer(t, Config{})
+	f := ownServer(t, Config{Limits: Limits{Sweep: 10 * time.Millisecond}})
 	fleet := memberFleet(t, f, "lost")
 	group := netip.MustParseAddr("239.77.1.1")
 	n := ok(t, f.networks.GetNetwork, &weftv1.GetNetworkRequest{Tenant: "lost", Name: "blue"})
@@ -144,7 +144,7 @@ func TestUndelivered(t *testing.T) {
 // TestCopiesWaitForNobody: on the way to copies no host is waited for, as each takes them as it is; the group is left only when all have changed. And a group of
 // an IP version that no host has is a copy to each. Red when carryFloods waits for unready on that way, or fanOut counts the group.
 func TestCopiesWaitForNobody(t *testing.T) {
-	f := ownServer(t, Config{Limits: Limits{Join: time.Millisecond}})
+	f := ownServer(t, Config{Limits: Limits{Join: time.Millisecond, Sweep: 10 * time.Millisecond}})
 	fleet := memberFleet(t, f, "away")
 	network := func() *weftv1.Network {
 		return ok(t, f.networks.GetNetwork, &weftv1.GetNetworkRequest{Tenant: "away", Name: "blue"})

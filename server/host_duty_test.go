@@ -63,7 +63,7 @@ func TestFailedHost(t *testing.T) {
 	to.setUnready(true)
 	peer.acknowledge()
 	epoch := ok(t, f.ports.PrepareMove, &weftv1.PrepareMoveRequest{Tenant: "fail", Name: "p", Host: to.name}).Status.Binding.Epoch
-	watched := f.watchMove(t, "fail")
+	watched, _ := f.watchMove(t, "fail")
 	res := ok(t, f.hosts.FailHost, &weftv1.FailHostRequest{Name: dead.name, Reason: "it burns"})
 	if !slices.Equal(res.UnboundPorts, []string{"fail/p"}) || res.Host.Status.Duty != weftv1.HostDuty_HOST_DUTY_FAILED ||
 		res.Host.Status.DutyMessage != "declared dead by root: it burns" {

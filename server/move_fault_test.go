@@ -20,7 +20,7 @@ import (
 // TestMoveOutlivesItsServer: a move whose server is stopped in the middle of a phase is carried on by another one, to the end that was asked for.
 // Break it: leave AtOnce out of the record, or the sweep of drains out of next.
 func TestMoveOutlivesItsServer(t *testing.T) {
-	f := ownServer(t, Config{Limits: Limits{Drain: 20 * time.Millisecond, Sweep: 10 * time.Millisecond, Prepare: 20 * time.Second}})
+	f := ownServer(t, Config{Limits: Limits{Drain: 20 * time.Millisecond, Sweep: 10 * time.Millisecond, Prepare: time.Minute}})
 	for i, c := range []struct {
 		name string
 		// until has the other server bring the move to where it is stopped; then goes on at the one that is left.
@@ -81,7 +81,7 @@ func TestMoveOutlivesItsServer(t *testing.T) {
 			s, active := f.at(t, at), to
 			if c.ends == aborted {
 				active = from
-				if !strings.Contains(s.Move.Message, "not prepared within 20s") || !strings.Contains(s.Move.Message, to.name) {
+				if !strings.Contains(s.Move.Message, "not prepared within 1m0s") || !strings.Contains(s.Move.Message, to.name) {
 					t.Errorf("aborted: %s", s.Move.Message)
 				}
 			}
@@ -332,7 +332,7 @@ func TestMoveBackWhileDraining(t *testing.T) {
 	from, to, peer := movers(t, f, "back")
 	peer.acknowledge()
 	ok(t, f.ports.MovePort, &weftv1.MovePortRequest{Tenant: "back", Name: "p", Host: to.name})
-	watched := f.watchMove(t, "back")
+	watched, _ := f.watchMove(t, "back")
 	ok(t, f.ports.MovePort, &weftv1.MovePortRequest{Tenant: "back", Name: "p", Host: from.name})
 	if got := <-watched; !slices.Equal(got, []weftv1.MovePhase{draining, done}) {
 		t.Errorf("the watcher saw %v", got)
@@ -463,8 +463,9 @@ func TestBrokenMoveIsNotCommitted(t *testing.T) {
 	p := ok(t, f.ports.PrepareMove, &weftv1.PrepareMoveRequest{Tenant: "broken", Name: "p", Host: to.name})
 	eventually(t, "it is prepared", func() bool { return f.at(t, "broken").Move.Phase == prepared })
 	to.mu.Lock()
+	to.fails = "no room" // also when it acknowledges that the move is prepared after this
 	broken := &planv1.Applied{StoreId: to.staging.StoreID(), Revision: to.staging.Revision(),
-		Errors: []*planv1.ResourceError{{Kind: planv1.Kind_KIND_PORT, Uid: p.Meta.Uid, Message: "no room"}}}
+		Errors: []*planv1.ResourceError{{Kind: planv1.Kind_KIND_PORT, Uid: p.Meta.Uid, Message: to.fails}}}
 	to.mu.Unlock()
 	to.say(&planv1.AgentMessage{Message: &planv1.AgentMessage_Applied{Applied: broken}})
 	eventually(t, "the server knows", func() bool { return stateOf(t, f, to.name) == weftv1.HostState_HOST_STATE_DEGRADED })

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	planv1 "github.com/weftnet/weft/api/gen/plan/v1"
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
@@ -44,7 +47,7 @@ func (f *fixture) at(t *testing.T, tenant string) *weftv1.PortStatus {
 // TestMoveIsAnnounced: the other hosts list the coming host's VTEP before the port is there. Break it: let move write
 // the new host at once.
 func TestMoveIsAnnounced(t *testing.T) {
-	f := ownServer(t, Config{Limits: Limits{Prepare: 10 * time.Second}})
+	f := ownServer(t, Config{Limits: Limits{Prepare: time.Minute, Drain: 50 * time.Millisecond, Sweep: 10 * time.Millisecond}})
 	from, to, peer := movers(t, f, "announced")
 	before := peer.members("announced/blue")
 	moved := make(chan error, 1)
@@ -71,7 +74,7 @@ func TestMoveIsAnnounced(t *testing.T) {
 
 // TestMoveLosesToUnbind: what was decided meanwhile is not undone.
 func TestMoveLosesToUnbind(t *testing.T) {
-	f := ownServer(t, Config{Limits: Limits{Prepare: 10 * time.Second}})
+	f := ownServer(t, Config{Limits: Limits{Prepare: time.Minute}})
 	_, to, peer := movers(t, f, "loses")
 	moved := make(chan error, 1)
 	go func() {
@@ -155,7 +158,7 @@ func TestCountersMove(t *testing.T) {
 func TestStreamEndsWithCertificate(t *testing.T) {
 	f := ownServer(t, Config{})
 	h := f.join(t, "old-h")
-	f.clock.advance(24*time.Hour - time.Second)
+	f.clock.advance(24*time.Hour - 4*time.Second) // on a machine that stands still meanwhile, the stream is to begin before its end still
 	h.open(facts("192.0.2.81", 1500))
 	if err := h.end(); connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "connect again") {
 		t.Fatalf("the stream ended with: %v", err)
@@ -167,7 +170,7 @@ func TestStreamEndsWithCertificate(t *testing.T) {
 // TestMovesOfOnePortToOneHost: of several who saw the port at one epoch and move it, to the same host even, one does; the others are told
 // that what they saw is past. Break it: let move ask for the epoch only when the port is not there yet.
 func TestMovesOfOnePortToOneHost(t *testing.T) {
-	f := ownServer(t, Config{Limits: Limits{Prepare: 10 * time.Second}})
+	f := ownServer(t, Config{Limits: Limits{Prepare: time.Minute}})
 	from, to, peer := movers(t, f, "twice")
 	peer.acknowledge()
 	const several = 4
@@ -200,7 +203,14 @@ func TestMovesOfOnePortToOneHost(t *testing.T) {
 func TestMoveWaitsForNoSlowHost(t *testing.T) {
 	f := ownServer(t, Config{Limits: Limits{Sweep: 10 * time.Millisecond, Peers: 50 * time.Millisecond}})
 	from, to, peer := movers(t, f, "slow")
-	ok(t, f.ports.PrepareMove, &weftv1.PrepareMoveRequest{Tenant: "slow", Name: "p", Host: to.name})
+	to.setUnready(true)
+	epoch := ok(t, f.ports.PrepareMove, &weftv1.PrepareMoveRequest{Tenant: "slow", Name: "p", Host: to.name}).Status.Binding.Epoch
+	eventually(t, "the peer alone has not taken it", func() bool { // or another one that is late, too, might be named
+		w := ok(t, f.system.WaitApplied, &weftv1.WaitAppliedRequest{Tenant: "slow", Network: "blue", Revision: epoch, Timeout: durationpb.New(10 * time.Millisecond)})
+		return slices.Equal(w.Lagging, []string{peer.name})
+	})
+	to.setUnready(false)
+	to.acknowledge()
 	eventually(t, "it is prepared", func() bool { return f.at(t, "slow").Move.Phase == prepared })
 	if m := f.at(t, "slow").Move; !strings.Contains(m.Message, "not waited for: host "+peer.name) {
 		t.Errorf("the move says %q", m.Message)
@@ -216,7 +226,7 @@ func TestMoveWaitsForNoSlowHost(t *testing.T) {
 // TestMoveByHand: prepare, what is missing, commit, drain, done; a watcher sees each. Break it: let CommitMove ask for no phase, or let the
 // preparation not wait for the peer.
 func TestMoveByHand(t *testing.T) {
-	f := ownServer(t, Config{Limits: Limits{Drain: 50 * time.Millisecond, Sweep: 10 * time.Millisecond}})
+	f := ownServer(t, Config{Limits: Limits{Drain: time.Hour, Sweep: 10 * time.Millisecond}})
 	from, to, peer := movers(t, f, "hand")
 	to.setUnready(true)
 	prepare := &weftv1.PrepareMoveRequest{Tenant: "hand", Name: "p", Host: to.name}
@@ -232,17 +242,24 @@ func TestMoveByHand(t *testing.T) {
 	refused(t, f.ports.CommitMove, &weftv1.CommitMoveRequest{Tenant: "hand", Name: "p"}, conflict, "name", "not prepared", to.name)
 	refused(t, f.ports.CommitMove, &weftv1.CommitMoveRequest{Tenant: "hand", Name: "p", Epoch: m.Epoch - 1}, stale, "epoch")
 
-	phases := f.watchMove(t, "hand")
+	phases, latest := f.watchMove(t, "hand")
+	seen := func(phase weftv1.MovePhase) { // a watcher is told what is so, and not each phase that there was
+		t.Helper()
+		eventually(t, "the watcher sees "+phase.String(), func() bool { return weftv1.MovePhase(latest.Load()) == phase })
+	}
 	to.setUnready(false)
 	to.acknowledge()
 	eventually(t, "only the peer is missing", func() bool { return strings.Contains(f.at(t, "hand").Move.Message, peer.name) })
 	refused(t, f.ports.CommitMove, &weftv1.CommitMoveRequest{Tenant: "hand", Name: "p"}, conflict, "name", "not prepared", peer.name)
 	peer.acknowledge()
 	eventually(t, "it is prepared", func() bool { return f.at(t, "hand").Move.Phase == prepared })
+	seen(prepared)
 	s = ok(t, f.ports.CommitMove, &weftv1.CommitMoveRequest{Tenant: "hand", Name: "p", Epoch: m.Epoch}).Status
 	if b := s.Binding; b.Active != to.name || b.Draining != from.name && b.Draining != "" || b.Incoming != "" || s.Move.CommitCause != weftv1.CommitCause_COMMIT_CAUSE_COMMAND {
 		t.Errorf("after the commit: %v, %v", b, s.Move)
 	}
+	seen(draining)
+	f.clock.advance(time.Hour)
 	eventually(t, "it is done", func() bool { return f.at(t, "hand").Move.Phase == done })
 	if s := f.at(t, "hand"); s.Binding.Draining != "" || s.Move.Ended == nil {
 		t.Errorf("after the end: %v", s)
@@ -264,12 +281,14 @@ const (
 	aborted   = weftv1.MovePhase_MOVE_PHASE_ABORTED
 )
 
-// watchMove watches the move of port p until its end, and gives the phases that it saw, each once.
-func (f *fixture) watchMove(t *testing.T, tenant string) <-chan []weftv1.MovePhase {
+// watchMove watches the move of port p until its end, and gives the phases that it saw, each once; latest is the one that it saw last.
+func (f *fixture) watchMove(t *testing.T, tenant string) (phases <-chan []weftv1.MovePhase, latest *atomic.Int32) {
 	t.Helper()
-	first, out := make(chan struct{}), make(chan []weftv1.MovePhase, 1)
+	first, out, latest := make(chan struct{}), make(chan []weftv1.MovePhase, 1), &atomic.Int32{}
+	began := sync.OnceFunc(func() { close(first) })
 	go func() {
 		defer close(out)
+		defer began()
 		s, err := f.ports.WatchMove(t.Context(), connect.NewRequest(&weftv1.WatchMoveRequest{Tenant: tenant, Name: "p"}))
 		if err != nil {
 			t.Error(err)
@@ -278,10 +297,9 @@ func (f *fixture) watchMove(t *testing.T, tenant string) <-chan []weftv1.MovePha
 		defer s.Close()
 		var phases []weftv1.MovePhase
 		for s.Receive() {
-			if len(phases) == 0 {
-				close(first)
-			}
 			phases = append(phases, s.Msg().Phase)
+			latest.Store(int32(s.Msg().Phase))
+			began()
 		}
 		if s.Err() != nil {
 			t.Error(s.Err())
@@ -289,5 +307,5 @@ func (f *fixture) watchMove(t *testing.T, tenant string) <-chan []weftv1.MovePha
 		out <- slices.Compact(phases)
 	}()
 	<-first
-	return out
+	return out, latest
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -148,7 +149,7 @@ func (x *external) kill() {
 // acknowledged is there.
 func TestExternalKilled(t *testing.T) {
 	x := startExternal(t, "unix://client:0")
-	s := openAt(t, Config{Endpoints: []string{x.endpoint}, Timeout: 2 * time.Second})
+	s := openAt(t, Config{Endpoints: []string{x.endpoint}})
 	ctx := t.Context()
 	world := ok[*model.World](t)(s.Load(ctx))
 	events := s.Watch(ctx, world.Revision)
@@ -157,7 +158,9 @@ func TestExternalKilled(t *testing.T) {
 			must(t, s.CreateTenant(ctx, tenant(fmt.Sprintf("t%d-%d", i, j))))
 		}
 		x.kill()
-		err := s.CreateTenant(ctx, tenant(fmt.Sprintf("away%d", i)))
+		short, cancel := context.WithTimeout(ctx, time.Second)
+		err := s.CreateTenant(short, tenant(fmt.Sprintf("away%d", i)))
+		cancel()
 		unavailable(t, err, x.endpoint)
 		x.start(t)
 		for deadline := time.Now().Add(patience); ; {

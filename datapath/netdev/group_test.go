@@ -58,7 +58,8 @@ func igmpSocket(t *testing.T, ns *Handle, ifname string) int {
 	}))
 	t.Cleanup(func() { unix.Close(fd) })
 	must(t, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: ipv4, Ifindex: l.Index}))
-	must(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}))
+	limit := unix.NsecToTimeval(patience.Nanoseconds())
+	must(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit))
 	return fd
 }
 
@@ -67,7 +68,7 @@ func reporter(t *testing.T, fd int, group netip.Addr) netip.Addr {
 	t.Helper()
 	const igmp = 2
 	buf := make([]byte, 1500)
-	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); {
+	for until := time.Now().Add(patience); time.Now().Before(until); {
 		n, err := unix.Read(fd, buf)
 		if errors.Is(err, unix.EINTR) { // a wait with a limit is not begun again by itself
 			continue

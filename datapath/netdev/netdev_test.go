@@ -57,10 +57,13 @@ func try[T any](v T, err error) func(t *testing.T) T {
 	}
 }
 
+// patience is how long a test waits for what comes at once where nothing is broken: a machine may stand still for seconds.
+const patience = 30 * time.Second
+
 // await waits for a named condition.
 func await(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -68,7 +71,7 @@ func await(t *testing.T, what string, cond func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("not within 5 s: %s", what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }
@@ -517,7 +520,7 @@ func TestEventsTellWhatChanges(t *testing.T) {
 	}
 	wait := func(what string, cond func(Event) bool) {
 		t.Helper()
-		deadline := time.After(5 * time.Second)
+		deadline := time.After(patience)
 		for {
 			select {
 			case e, ok := <-events:
@@ -551,7 +554,7 @@ func TestEventsTellWhatChanges(t *testing.T) {
 	must(t, b.DeleteLink("eth0"))
 	wait("link gone", func(e Event) bool { return e.Kind == EventLink && e.Removed && e.Link.Name == "up" })
 	cancel()
-	wait2 := time.After(5 * time.Second)
+	wait2 := time.After(patience)
 	for {
 		select {
 		case _, ok := <-events:
@@ -577,7 +580,7 @@ func TestEventsLostBecomeResync(t *testing.T) {
 	for i := range 12000 {
 		must(t, h.SetMTU("lo", 2000+i%1000))
 	}
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	for {
 		select {
 		case e, ok := <-events:

@@ -28,7 +28,7 @@ func TestOpenPathDoesNotWait(t *testing.T) {
 		if err == nil {
 			t.Error("a pipe was taken for a network namespace")
 		}
-	case <-time.After(2 * time.Second):
+	case <-time.After(patience):
 		if fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK, 0); err == nil { // lets it go
 			unix.Close(fd)
 		}

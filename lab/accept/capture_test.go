@@ -42,7 +42,8 @@ func packetSocket(t testing.TB, ns *netdev.Handle, iface string) *os.File {
 	all := hostToNetwork(unix.ETH_P_ALL)
 	fd := -1
 	err := ns.Run(func() (err error) {
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(all))
+		// Without a protocol it receives nothing until it is bound, and so nothing from other interfaces.
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		return err
 	})
 	if err == nil {

@@ -60,7 +60,7 @@ esac
 	if err := os.WriteFile(script, fmt.Appendf(nil, apply, told, told, told), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	args := append([]string{"udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", "5", "-T", "1", "-s", script}, options...)
+	args := append([]string{"udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", "30", "-T", "1", "-s", script}, options...)
 	r := finish(t, exec.Command("busybox", args...), w.ns.Start)
 	if r.status != 0 {
 		t.Fatalf("udhcpc: status %d\n%s%s", r.status, r.out, r.err)
@@ -132,7 +132,11 @@ func TestDhclient(t *testing.T) {
 	w.bare(t)
 	const script = `
 ip link set eth0 down; ip link set eth0 up
-until [ -n "$(ip -6 route show default dev eth0)" ] && ip -6 addr show dev eth0 scope link | grep -q "inet6 fe80" && ! ip -6 addr show dev eth0 | grep -q tentative; do sleep 0.1; done
+n=0
+until [ -n "$(ip -6 route show default dev eth0)" ] && ip -6 addr show dev eth0 scope link | grep -q "inet6 fe80" && ! ip -6 addr show dev eth0 | grep -q tentative; do
+	n=$((n+1)); [ $n -lt 300 ] || { echo "no router in 30 s"; exit 1; }
+	sleep 0.1
+done
 ip -6 addr show dev eth0 scope global >"$0/before"
 dhclient -4 -1 -lf "$0/4.leases" -pf "$0/4.pid" eth0
 cp /etc/resolv.conf "$0/resolv.conf"
@@ -223,7 +227,7 @@ echo "$1 $ip from $serverid" >>%s
 		t.Fatal(err)
 	}
 	var said bytes.Buffer
-	cmd := exec.Command("busybox", "udhcpc", "-i", "eth0", "-f", "-n", "-t", "5", "-T", "1", "-O", "121", "-s", script)
+	cmd := exec.Command("busybox", "udhcpc", "-i", "eth0", "-f", "-n", "-t", "30", "-T", "1", "-O", "121", "-s", script)
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := w.ns.Start(cmd); err != nil {
 		t.Fatal(err)
@@ -273,14 +277,12 @@ func TestRogueServices(t *testing.T) {
 	}
 	offer := wire.Flow{SrcMAC: mac, DstMAC: wire.BroadcastMAC, Src: bad.v4(), Dst: netip.MustParseAddr("255.255.255.255")}.UDP(67, 68, make([]byte, 300))
 	advert := wire.RouterAdvertisement{}.Frame(wire.Flow{SrcMAC: mac, DstMAC: wire.MAC{0x33, 0x33, 0, 0, 0, 1}, Src: netip.MustParseAddr("fe80::66"), Dst: netip.MustParseAddr("ff02::1")})
-	for _, s := range []struct {
-		reason string
-		frame  []byte
-	}{{"dhcp_server", offer}, {"router_advertisement", advert}} {
-		sendRaw(t, bad.ns, s.frame)
-		eventually(t, s.reason+" is counted", func() (bool, string) {
+	sendRaw(t, bad.ns, offer)
+	sendRaw(t, bad.ns, advert)
+	for _, reason := range []string{"dhcp_server", "router_advertisement"} {
+		eventually(t, reason+" is counted", func() (bool, string) {
 			out := f.must(t, "port", "show", "rogue1", "--tenant", "rogue")
-			return strings.Contains(out, s.reason+": "), out
+			return strings.Contains(out, reason+": "), out
 		})
 	}
 	f.must(t, "port", "set", "rogue1", "--tenant", "rogue", "--dhcp-server", "--router", "--wait")
@@ -345,12 +347,19 @@ ip link set eth0 down
 SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console ` + networkd + ` >"$0/log" 2>&1 &
 echo $! >"$0/pid"
 trap 'kill $!' EXIT
+complete() { # networkd sets the routes of an address after it, one by one
+	ip -o addr show dev eth0 scope global >"$0/addresses"
+	{ ip route show dev eth0; ip -6 route show dev eth0; } >"$0/routes"
+	[ $(wc -l <"$0/addresses") -ge 2 ] || return 1
+	for r in 169.254.73.48 10.9.0.0/16 'default via 10.1.0.1' 'default via fe80::1' fd00:1::/64; do
+		grep -qF "$r" "$0/routes" || return 1
+	done
+}
 n=0
-until ip -o addr show dev eth0 scope global >"$0/addresses" && [ $(wc -l <"$0/addresses") -ge 2 ] && ip -6 route show default | grep -q fe80::1; do
-	n=$((n+1)); [ $n -lt 150 ] || break
+until complete; do
+	n=$((n+1)); [ $n -lt 300 ] || break
 	sleep 0.1
 done
-{ ip route show dev eth0; ip -6 route show dev eth0; } >"$0/routes"
 `
 	dir := t.TempDir()
 	if r := finish(t, w.inMounts(t, dir, script), w.ns.Start); r.status != 0 {

@@ -81,10 +81,10 @@ func TestDrain(t *testing.T) {
 	}
 	var missed []time.Duration
 	var lost, twice, sent uint64
-	for i, q := range senders {
-		r, err := q.Stop()
-		if err != nil {
-			t.Error(err)
+	results, errs := stopAll(senders)
+	for i, r := range results {
+		if errs[i] != nil {
+			t.Error(errs[i])
 		}
 		missed = append(missed, r.LongestSilence)
 		lost, twice, sent = lost+r.Lost, twice+r.Duplicated, sent+r.Sent

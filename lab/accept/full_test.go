@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
 
 	weftv1 "github.com/weftnet/weft/api/gen/weft/v1"
 	"github.com/weftnet/weft/lab"
@@ -22,23 +23,22 @@ func TestFullTable(t *testing.T) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 4*inTime)
 		defer cancel()
-		for i := range 2 * each {
-			if _, err := f.api(t).VTEPs.DeleteVTEP(ctx, connect.NewRequest(&weftv1.DeleteVTEPRequest{Name: fmt.Sprintf("full-%d", i)})); err != nil {
-				t.Fatal(err)
-			}
-		}
+		several(t, 2*each, func(i int) error {
+			_, err := f.api(t).VTEPs.DeleteVTEP(ctx, connect.NewRequest(&weftv1.DeleteVTEPRequest{Name: fmt.Sprintf("full-%d", i)}))
+			return err
+		})
 	})
 	f.tenant(t, "full")
 	c := f.api(t)
-	var parts []*weftv1.NetworkVTEP
-	for i := range 2 * each {
-		name := fmt.Sprintf("full-%d", i)
-		_, err := c.VTEPs.CreateVTEP(limited(t), connect.NewRequest(&weftv1.CreateVTEPRequest{Name: name,
+	parts := make([]*weftv1.NetworkVTEP, 2*each)
+	several(t, 2*each, func(i int) error {
+		parts[i] = &weftv1.NetworkVTEP{Vtep: fmt.Sprintf("full-%d", i)}
+		_, err := c.VTEPs.CreateVTEP(limited(t), connect.NewRequest(&weftv1.CreateVTEPRequest{Name: parts[i].Vtep,
 			Spec: &weftv1.VTEPSpec{Address: fmt.Sprintf("203.0.%d.%d", i/250, 1+i%250)}}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		parts = append(parts, &weftv1.NetworkVTEP{Vtep: name})
+		return err
+	})
+	if t.Failed() {
+		return
 	}
 	f.network(t, "full", "blue", &weftv1.NetworkSpec{Subnets: []string{"10.9.0.0/24"}, Vteps: parts[:each]})
 	w1 := f.workload(t, lab.WorkloadSpec{Name: "full-1", Tenant: "full", Network: "blue", Host: "h1"})
@@ -69,4 +69,17 @@ func TestFullTable(t *testing.T) {
 	}
 	shown("the host has room", "not applied", false, "host", "show", "h1")
 	shown("the network fits", "not applied on h1", false, "network", "show", "red", "--tenant", "full")
+}
+
+// several does something for each number below n, a few at a time.
+func several(t testing.TB, n int, do func(i int) error) {
+	t.Helper()
+	var all errgroup.Group
+	all.SetLimit(8)
+	for i := range n {
+		all.Go(func() error { return do(i) })
+	}
+	if err := all.Wait(); err != nil {
+		t.Error(err)
+	}
 }

@@ -121,7 +121,10 @@ func run(t *testing.T, f *fixture, c *churn, still []*workload, d dose, kills *r
 
 	t.Log(o)
 
-	// What was asked is done or was refused; then the plan is the kernel's state, everywhere.
+	// What was asked is done or was refused, by agents of which some were started a moment ago; then the plan is the kernel's state, everywhere.
+	for _, h := range c.hosts {
+		f.caughtUp(t, h)
+	}
 	bound := c.verify(t)
 	for _, h := range c.hosts {
 		f.caughtUp(t, h)
@@ -243,18 +246,12 @@ func startLoad(t *testing.T, still []*workload, d dose) *load {
 }
 
 func (l *load) stop(o *outcome) {
-	for _, q := range l.sequences {
-		r, err := q.Stop()
-		if err != nil {
-			o.broken = append(o.broken, err)
+	results, errs := stopAll(l.sequences)
+	for i, r := range results {
+		if errs[i] != nil {
+			o.broken = append(o.broken, errs[i])
 		}
-		o.sequence.Sent += r.Sent
-		o.sequence.Received += r.Received
-		o.sequence.Lost += r.Lost
-		o.sequence.Duplicated += r.Duplicated
-		o.sequence.Reordered += r.Reordered
-		o.sequence.Unsent += r.Unsent
-		o.sequence.LongestGap = max(o.sequence.LongestGap, r.LongestGap)
+		o.sequence.Add(r)
 	}
 	for _, s := range l.sessions {
 		r := s.Stop()
@@ -268,6 +265,17 @@ func (l *load) stop(o *outcome) {
 	for _, e := range l.echoes {
 		e.Close()
 	}
+}
+
+// stopAll ends sequences at once: each waits for what is on the way.
+func stopAll(list []*probe.Sequence) ([]probe.SequenceResult, []error) {
+	results, errs := make([]probe.SequenceResult, len(list)), make([]error, len(list))
+	var stopping sync.WaitGroup
+	for i, q := range list {
+		stopping.Go(func() { results[i], errs[i] = q.Stop() })
+	}
+	stopping.Wait()
+	return results, errs
 }
 
 // kernelLosses are datagrams that the kernel itself lost for want of room: in the receivers' sockets, and between veths.

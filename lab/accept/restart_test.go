@@ -193,7 +193,8 @@ func TestServerKilledWhileWriting(t *testing.T) {
 func writeUntilKilled(t *testing.T, f *fixture, round int) map[string]*weftv1.Port {
 	t.Helper()
 	const before = 100 // acknowledged, and then the kill
-	ctx := limited(t)
+	ctx, cancel := context.WithCancel(limited(t))
+	defer cancel()
 	var mu sync.Mutex
 	made := map[string]*weftv1.Port{}
 	enough := make(chan struct{})
@@ -224,6 +225,7 @@ func writeUntilKilled(t *testing.T, f *fixture, round int) map[string]*weftv1.Po
 	if err := f.KillServer(ctx); err != nil {
 		t.Fatal(err)
 	}
+	cancel() // who asks only now would look for a server for seconds
 	writers.Wait()
 	return made
 }

@@ -311,16 +311,17 @@ func (f *routed) exact(t *testing.T) {
 		inboxes[i] = startInbox(t, w.ns, "eth0")
 	}
 	for i, w := range f.members {
-		frame := f.flood(t, i)
-		for n := range each {
-			inject(t, w.ns, "eth0", frame(n))
+		frame, all := f.flood(t, i), make([][]byte, each)
+		for n := range all {
+			all[n] = frame(n)
 		}
+		inject(t, w.ns, "eth0", all...) // by one socket: the kernel takes a while to close each
 	}
 	eventually(t, "every flood is everywhere", func() (bool, string) {
 		ok, now := true, ""
 		for i, in := range inboxes {
-			n := len(f.floods(in.frames()))
-			ok, now = ok && n == each*(len(f.members)-1), fmt.Sprintf("%s; %d at host %d", now, n, i)
+			n, up := len(f.floods(in.frames())), len(f.floods(uplinks[i].frames()))
+			ok, now = ok && n == each*(len(f.members)-1) && up == each*len(f.members), fmt.Sprintf("%s; %d at host %d, %d on its uplink", now, n, i, up)
 		}
 		return ok, now
 	})

@@ -3,6 +3,7 @@ package accept_test
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +76,11 @@ func TestSilentVTEP(t *testing.T) {
 				return got == "" && said == back, fmt.Sprintf("%s: deaf %q, %d silent, %d back", h, got, said, back)
 			})
 			t.Logf("%s hears all again after %s", h, time.Since(healed).Round(time.Millisecond))
-			if said := f.says(t, h, "a VTEP is silent")[seen[h]:]; (h == cut) != (len(said) == 0) || len(said) > 1 {
+			// An agent that stood still for a moment was silent too, and its host answered.
+			said := slices.DeleteFunc(f.says(t, h, "a VTEP is silent")[seen[h]:], func(line string) bool {
+				return !strings.Contains(line, "vtep="+cut) && strings.Contains(line, "its_host_answers=true")
+			})
+			if (h == cut) != (len(said) == 0) || len(said) > 1 {
 				t.Errorf("%s was cut off, and %s says: %v", cut, h, said)
 			}
 		}

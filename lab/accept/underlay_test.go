@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -297,10 +298,13 @@ func (l losses) none(t *testing.T) {
 	}
 }
 
-// few are less than a tenth of a second's, of flows of which half were on the link that went.
+// areFew: less than a tenth of a second's, of flows of which half were on the link that went.
+func (l losses) areFew() bool { return l.lost <= lossRate*lossFlows/10 }
+
+// few wants that few to be lost, and nothing else to have happened.
 func (l losses) few(t *testing.T) {
 	t.Helper()
-	if l.lost > lossRate*lossFlows/10 || l.duplicated+l.unsent != 0 {
+	if !l.areFew() || l.duplicated+l.unsent != 0 {
 		t.Errorf("lost %d, came twice %d, not sent %d of %d datagrams", l.lost, l.duplicated, l.unsent, l.sent)
 	}
 }
@@ -378,9 +382,10 @@ func TestUDPPort8472(t *testing.T) {
 	}
 	streams(t, pair[0].ns, out.ns, out.v6)
 	streams(t, out.ns, pair[1].ns, pair[1].v4())
-	if host := f.must(t, "host", "list"); strings.Contains(host, "degraded") {
-		t.Errorf("a host is degraded:\n%s", host)
-	}
+	eventually(t, "no host is degraded", func() (bool, string) {
+		out := f.must(t, "host", "list")
+		return !strings.Contains(out, "degraded"), out
+	})
 }
 
 // TestVTEPAddressChanges: a host whose uplink gets another address has its tunnels there, and its peers follow through the plan. What is sent
@@ -403,8 +408,8 @@ func TestVTEPAddressChanges(t *testing.T) {
 			})
 			t.Logf("a second address: %s", l)
 			l.none(t)
-			for _, way := range [][2]*workload{{a, b}, {b, a}} {
-				l = f.loses(t, way[0], way[1], func() {
+			goes := func(from, to *workload) losses {
+				l := f.loses(t, from, to, func() {
 					if err := h1.DeleteAddress("uplink0", before); err != nil {
 						t.Fatal(err)
 					}
@@ -415,25 +420,41 @@ func TestVTEPAddressChanges(t *testing.T) {
 					f.caughtUp(t, "h2")
 				})
 				t.Logf("the first address goes: %s", l)
-				l.few(t)
 				for _, dst := range []netip.Addr{b.v4(), b.v6()} {
 					reaches(t, a.ns, dst)
 				}
-				// And back, for the other way.
+				// And back, for the next time.
 				if err := h1.AddAddress("uplink0", before); err != nil {
 					t.Fatal(err)
 				}
 				before, after = after, before
+				return l
+			}
+			for _, way := range [][2]*workload{{a, b}, {b, a}} {
+				l := goes(way[0], way[1])
+				// What is sent while one of the two agents has the update and the other has not is lost: one that stands still just then proves nothing.
+				for try := 1; try < 3 && !l.areFew() && l.duplicated+l.unsent == 0; try++ {
+					l = goes(way[0], way[1])
+				}
+				l.few(t)
 			}
 		})
 	}
 }
 
-// streams wants a TCP stream to carry more than a broken path would.
+// streams wants a TCP stream to carry more than a broken path would. One that took much longer than its time says nothing, unless it is the third:
+// a machine that stood still carries little, and so does a broken path, but that does so again.
 func streams(t *testing.T, from, to *netdev.Handle, dst netip.Addr) {
 	t.Helper()
-	r, err := probe.Stream(limited(t), from, to, dst, streamTime)
-	if err != nil || r.Octets < 1<<20 {
-		t.Errorf("a TCP stream to %s carried %d octets: %v", dst, r.Octets, err)
+	for try := 1; ; try++ {
+		began := time.Now()
+		r, err := probe.Stream(limited(t), from, to, dst, streamTime)
+		if err == nil && r.Octets >= 1<<20 {
+			return
+		}
+		if took := time.Since(began); try == 3 || took < time.Second {
+			t.Errorf("a TCP stream to %s carried %d octets in %s: %v", dst, r.Octets, took, err)
+			return
+		}
 	}
 }

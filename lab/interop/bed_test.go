@@ -51,7 +51,7 @@ const (
 	pinRoot = "/sys/fs/bpf/weftiop"
 
 	// patience with whatever is to become so.
-	patience = 20 * time.Second
+	patience = 60 * time.Second
 )
 
 var (
@@ -185,10 +185,10 @@ func launch(t testing.TB, ns *netdev.Handle, log string, env []string, args ...s
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 		select {
 		case <-ended:
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			_ = cmd.Process.Kill()
 			<-ended
-			t.Errorf("%s did not end within 10 s", filepath.Base(args[0]))
+			t.Errorf("%s did not end within %s", filepath.Base(args[0]), patience)
 		}
 		f.Close()
 		if t.Failed() {

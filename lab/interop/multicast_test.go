@@ -52,7 +52,8 @@ func TestTenantMulticast(t *testing.T) {
 				mark := say.send(t, 1)
 				for range 20 {
 					if gotAll(inboxes, from, mark, 1) == nil && (from > 0 || wires[by].count(t) > 0) {
-						return nil
+						unix.Poll(nil, 20) // where a link is only about to be left, the second copy is right behind
+						return gotAll(inboxes, from, mark, 1)
 					}
 					unix.Poll(nil, 5)
 				}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/weftnet/weft/datapath/netdev"
@@ -152,6 +153,13 @@ func (x *Exchange) Stop() (ExchangeResult, error) {
 		sent = append(sent, s.Stop())
 		errs = append(errs, s.err)
 	}
+	var draining sync.WaitGroup
+	for _, list := range [][]*SequenceReceiver{x.in, x.out} {
+		for _, r := range list {
+			draining.Go(r.Drain)
+		}
+	}
+	draining.Wait()
 	all := 0
 	for i := range max(len(x.in), len(x.out)) {
 		for _, way := range []struct {
@@ -161,7 +169,6 @@ func (x *Exchange) Stop() (ExchangeResult, error) {
 			if i >= len(way.list) {
 				continue
 			}
-			way.list[i].Drain()
 			got := way.list[i].Stop()
 			if all < len(sent) {
 				got.Sent, got.Unsent, got.Lost = sent[all].Sent, sent[all].Unsent, sent[all].Sent-got.Received

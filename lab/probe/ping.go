@@ -179,14 +179,21 @@ func (p *pinger) send(seq int) error {
 	return err
 }
 
+// stoodStill is how late a deadline must be noticed to say that this process stood still; it then looks for so long at what came meanwhile.
+const stoodStill = 100 * time.Millisecond
+
 // receive takes answers until the deadline, or until none is missing if complete is set.
 func (p *pinger) receive(deadline time.Time, complete bool) {
 	buf := make([]byte, 65536)
-	for !complete || p.result.Received < p.result.Sent {
+	for again := false; !complete || p.result.Received < p.result.Sent; {
 		p.conn.SetReadDeadline(deadline)
 		n, from, err := p.conn.ReadFromIP(buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return
+			if again || time.Since(deadline) < stoodStill {
+				return
+			}
+			again, deadline = true, time.Now().Add(stoodStill)
+			continue
 		}
 		if err != nil {
 			continue // an ICMP error about an earlier packet

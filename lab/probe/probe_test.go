@@ -45,7 +45,7 @@ func two(t *testing.T) (a, b *netdev.Handle) {
 }
 
 func limited(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -69,9 +69,15 @@ func TestPingCountsAnswers(t *testing.T) {
 
 func TestStreamMeasuresAndSessionSurvivesAnAddressThatGoesAndComes(t *testing.T) {
 	a, b := two(t)
-	r, err := Stream(limited(t), a, b, addrB, 200*time.Millisecond)
-	if err != nil || r.Gbps() < 0.05 || r.Duration > 250*time.Millisecond {
-		t.Errorf("%+v = %f Gb/s, %v", r, r.Gbps(), err)
+	for try := 1; ; try++ { // a machine that stands still meanwhile measures little
+		r, err := Stream(limited(t), a, b, addrB, 200*time.Millisecond)
+		if err == nil && r.Gbps() >= 0.05 && r.Duration <= 250*time.Millisecond {
+			break
+		}
+		if err != nil || try == 5 {
+			t.Errorf("%+v = %f Gb/s, %v", r, r.Gbps(), err)
+			break
+		}
 	}
 	e, err := StartEcho(t.Context(), b, 7000)
 	if err != nil {
@@ -160,22 +166,24 @@ func TestSequenceCountsLoss(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, _ := a.Stats("eth0")
+	// From when it is called: what was due while the sender stood still goes out at once, and is not to make up for what comes later.
 	passed := func(n uint64) func() bool {
+		before, _ := a.Stats("eth0")
+		began := time.Now()
 		return func() bool {
 			s, _ := a.Stats("eth0")
-			return s.TxPackets+s.TxDropped > before.TxPackets+before.TxDropped+n
+			return s.TxPackets+s.TxDropped > before.TxPackets+before.TxDropped+n && time.Since(began) > 20*time.Millisecond
 		}
 	}
 	wait(t, "some are sent", passed(200))
 	if err := b.DeleteAddress("eth0", netip.PrefixFrom(addrB, 24)); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "some are lost", passed(500))
+	wait(t, "some are lost", passed(300))
 	if err := b.AddAddress("eth0", netip.PrefixFrom(addrB, 24)); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "some arrive again", passed(800))
+	wait(t, "some arrive again", passed(300))
 	r, err = q.Stop()
 	if err != nil || r.Lost < 100 || r.Received < 200 || r.Lost+r.Received != r.Sent || r.LongestGap < 10*time.Millisecond ||
 		r.LongestRun < 100 || r.LongestRun > r.Lost || r.LongestSilence < 10*time.Millisecond {

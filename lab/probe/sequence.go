@@ -53,6 +53,8 @@ const (
 	sequenceSize = 24 // tag, number, the sender's time in nanoseconds
 	// drainTime after the last datagram is sent, for those on the way.
 	drainTime = 500 * time.Millisecond
+	// lateTime is how long one may be held up by a machine that stands still, and is not lost.
+	lateTime = 3 * time.Second
 	// burst is how often the sender wakes.
 	burst = time.Millisecond
 )
@@ -76,6 +78,9 @@ func StartSequence(ctx context.Context, from, to *netdev.Handle, dst netip.Addr,
 // Stop ends sending, waits for what is on the way, and reports. Call it once.
 func (q *Sequence) Stop() (SequenceResult, error) {
 	sent := q.sender.Stop()
+	for until := time.Now().Add(lateTime); !q.receiver.cameTo(sent.Sent) && time.Now().Before(until); {
+		time.Sleep(10 * time.Millisecond)
+	}
 	q.receiver.Drain()
 	r := q.receiver.Stop()
 	r.Sent, r.Unsent, r.Lost = sent.Sent, sent.Unsent, sent.Sent-r.Received
@@ -191,7 +196,7 @@ func StartSequenceReceiver(ctx context.Context, to *netdev.Handle, v6 bool, l4po
 	if err != nil {
 		return nil, fmt.Errorf("take numbered datagrams at port %d: %w", l4port, err)
 	}
-	setBuffers(c, 8<<20)
+	setBuffers(c, 32<<20) // for seconds in which nobody reads
 	if err := tellInterface(c, v6); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("take numbered datagrams at port %d: %w", l4port, err)
@@ -231,14 +236,44 @@ func (r *SequenceReceiver) receive() {
 	buf, oob := make([]byte, 2048), make([]byte, unix.CmsgSpace(unix.SizeofInet6Pktinfo))
 	for {
 		n, m, _, _, err := r.conn.ReadMsgUDPAddrPort(buf, oob)
-		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			r.rest(buf, oob)
 			return
 		}
-		if err != nil || n != sequenceSize || SequenceTag(buf[:8]) != r.tag {
-			continue
+		if errors.Is(err, net.ErrClosed) {
+			return
 		}
-		r.take(time.Now(), interfaceOf(oob[:m]), binary.BigEndian.Uint64(buf[8:]), int64(binary.BigEndian.Uint64(buf[16:])))
+		if err == nil {
+			r.datagram(buf[:n], oob[:m])
+		}
 	}
+}
+
+// rest takes what has come before the deadline and was not read by then: this process may have stood still.
+func (r *SequenceReceiver) rest(buf, oob []byte) {
+	raw, err := r.conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { // Control does not look at the deadline, as Read does
+		for {
+			n, m, _, _, err := unix.Recvmsg(int(fd), buf, oob, unix.MSG_DONTWAIT)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err != nil {
+				return
+			}
+			r.datagram(buf[:n], oob[:m])
+		}
+	})
+}
+
+func (r *SequenceReceiver) datagram(b, oob []byte) {
+	if len(b) != sequenceSize || SequenceTag(b[:8]) != r.tag {
+		return
+	}
+	r.take(time.Now(), interfaceOf(oob), binary.BigEndian.Uint64(b[8:]), int64(binary.BigEndian.Uint64(b[16:])))
 }
 
 func (r *SequenceReceiver) take(now time.Time, index int, number uint64, sent int64) {
@@ -292,6 +327,13 @@ func (r *SequenceReceiver) Result() SequenceResult {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.result
+}
+
+// cameTo reports whether the last of so many has come: what was sent before it and is not there is lost, or was overtaken.
+func (r *SequenceReceiver) cameTo(sent uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return sent == 0 || r.result.Received > 0 && r.highest+1 >= sent
 }
 
 // Forget begins anew with what is the longest: LongestGap, LongestRun and LongestSilence from now on.

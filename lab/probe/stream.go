@@ -35,12 +35,14 @@ const (
 	streamChunk = 256 << 10
 	// warmUp is not counted: slow start.
 	warmUp = 300 * time.Millisecond
+	// streamPatience is for what a stream takes longer than that.
+	streamPatience = 30 * time.Second
 )
 
 // Stream measures one TCP stream with cubic from one namespace to an address of another, for a duration after a warm-up. The
 // receiver counts.
 func Stream(ctx context.Context, from, to *netdev.Handle, dst netip.Addr, d time.Duration) (StreamResult, error) {
-	ctx, cancel := context.WithTimeout(ctx, warmUp+d+15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, warmUp+d+streamPatience)
 	defer cancel()
 	l, err := to.Listen(ctx, "tcp", net.JoinHostPort(dst.String(), "0"))
 	if err != nil {
@@ -61,8 +63,9 @@ func Stream(ctx context.Context, from, to *netdev.Handle, dst netip.Addr, d time
 	stop := context.AfterFunc(ctx, func() { conn.Close(); far.Close() })
 	defer stop()
 	sent := make(chan error, 1)
-	go func() { sent <- pour(conn, warmUp+d) }()
-	r, err := drain(far, d)
+	measured := make(chan struct{})
+	go func() { sent <- pour(conn, measured) }()
+	r, err := drain(far, d, measured)
 	if err == nil {
 		err = <-sent
 		r.Retransmits = retransmits(conn)
@@ -76,18 +79,22 @@ func Stream(ctx context.Context, from, to *netdev.Handle, dst netip.Addr, d time
 	return r, nil
 }
 
-func pour(c net.Conn, d time.Duration) error {
+// pour sends until the receiver has measured: by a clock of its own it could be over before that began, where a process stood still for a while.
+func pour(c net.Conn, measured <-chan struct{}) error {
 	buf := make([]byte, streamChunk)
-	end := time.Now().Add(d)
-	for time.Now().Before(end) {
+	for {
+		select {
+		case <-measured:
+			return c.(*net.TCPConn).CloseWrite()
+		default:
+		}
 		if _, err := c.Write(buf); err != nil {
 			return err
 		}
 	}
-	return c.(*net.TCPConn).CloseWrite()
 }
 
-func drain(c net.Conn, d time.Duration) (r StreamResult, err error) {
+func drain(c net.Conn, d time.Duration, measured chan<- struct{}) (r StreamResult, err error) {
 	buf := make([]byte, streamChunk)
 	began := time.Now()
 	var from time.Time
@@ -100,6 +107,9 @@ func drain(c net.Conn, d time.Duration) (r StreamResult, err error) {
 		case !from.IsZero() && now.Sub(from) <= d:
 			r.Octets += uint64(n)
 			r.Duration = now.Sub(from)
+		case !from.IsZero() && measured != nil:
+			close(measured)
+			measured = nil
 		}
 		if errors.Is(err, io.EOF) {
 			return r, nil

@@ -85,6 +85,8 @@ func packetSocket(ns *netdev.Handle, index int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A witness that stood still for a while has seen everything: what does not fit would be missing.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20)
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index}); err != nil {
 		unix.Close(fd)
 		return nil, err
