@@ -210,6 +210,68 @@ func TestSilenceIsNotOurs(t *testing.T) {
 	f.deaf("it goes on")
 }
 
+// pairOfWatched is a watch of two VTEPs, a and b, which have answered the hail of that time: a at once, b much later.
+func pairOfWatched(at time.Time) (w *Watch, a, b wire.MAC) {
+	w = newWatch()
+	peers := map[wire.MAC]peer{}
+	for i, mac := range []*wire.MAC{&a, &b} {
+		addr := netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})
+		*mac = oamMAC(addr, nativeLane)
+		peers[*mac] = peer{uid: fmt.Sprint(i), name: fmt.Sprint(i), addr: addr}
+	}
+	w.SetPeers("self", peers, at)
+	_, _, nonce := w.tick(at)
+	w.hear(a, nonce, at.Add(time.Millisecond))
+	w.hear(b, nonce, at.Add(150*time.Millisecond))
+	return w, a, b
+}
+
+// TestCutBetweenTwoEchoes turns red when a host that is cut off after some echoes of a hail accuses, for a moment, who answered first.
+func TestCutBetweenTwoEchoes(t *testing.T) {
+	at := time.Unix(1_000_000, 0)
+	w, _, _ := pairOfWatched(at)
+	deaf := false
+	for end := at.Add(2 * time.Second); at.Before(end); {
+		at = at.Add(hailEvery)
+		found, _, _ := w.tick(at)
+		if deaf = found.deaf; len(found.silent) > 0 {
+			t.Errorf("a host that hears nobody says that %v are silent", found.silent)
+		}
+	}
+	if !deaf {
+		t.Error("it does not say that it hears nobody")
+	}
+}
+
+// TestAnswersOutliveAStandstill turns red when a process that stood still says, on waking, that a host does not answer which it did not ask meanwhile,
+// and when it never says so.
+func TestAnswersOutliveAStandstill(t *testing.T) {
+	at := time.Unix(1_000_000, 0)
+	w, a, b := pairOfWatched(at)
+	goOn := func(d time.Duration, answers bool) (found finding) {
+		for end := at.Add(d); at.Before(end); {
+			at = at.Add(hailEvery)
+			var nonce uint64
+			found, _, nonce = w.tick(at)
+			w.hear(b, nonce, at)
+			if answers {
+				w.answers(w.watched[a].addr, nonce, at)
+			}
+		}
+		return found
+	}
+	silent := func(when string, found finding, there bool) {
+		t.Helper()
+		if len(found.silent) != 1 || found.silent[0].there != there {
+			t.Errorf("%s: silent are %+v, want one whose host answers: %t", when, found.silent, there)
+		}
+	}
+	silent("the agent is away", goOn(2*time.Second, true), true)
+	at = at.Add(5 * time.Second)
+	silent("the watcher wakes", goOn(hailEvery, false), true)
+	silent("and the host does not answer any more", goOn(2*time.Second, false), false)
+}
+
 // TestSilentAgent turns red when a host whose agent alone stands still is called silent without a word that it answers, be it for a moment; when one
 // that is cut off is said to answer; when an old or foreign answer counts; and when hosts are asked that are not in doubt.
 func TestSilentAgent(t *testing.T) {

@@ -121,8 +121,20 @@ func TestUndelivered(t *testing.T) {
 	want := c.name + " does not receive what " + a.name + " sends to " + group.String() + "\n"
 	eventually(t, "who does not receive what is sent is named", func() bool { return network() == want && host(a) == want && host(c) == want && host(b) == "" })
 	f.clock.advance(freshFor + time.Second)
+	after := f.clock.now()
+	seen := func(h *double) func() bool {
+		return func() bool { return !f.duty(t, h).GetLastSeen().AsTime().Before(after) }
+	}
+	a.mu.Lock()
+	applied := &planv1.Applied{StoreId: a.staging.StoreID(), Revision: a.staging.Revision()}
+	a.mu.Unlock()
+	a.say(&planv1.AgentMessage{Message: &planv1.AgentMessage_Applied{Applied: applied}}) // it is heard, and has said nothing new of its floods
+	eventually(t, "the sender is heard", seen(a))
 	says(c, time.Minute, a, b)
-	eventually(t, "what was said long ago says nothing of now", func() bool { return network() == "" })
+	eventually(t, "the receiver has reported", seen(c))
+	if said := network(); said != "" {
+		t.Errorf("what was said long ago says of now: %s", said)
+	}
 	says(a, time.Minute)
 	eventually(t, "it is named again", func() bool { return network() == want })
 	says(b, time.Minute)
