@@ -25,18 +25,22 @@ const (
 	attemptTime = 3 * time.Second
 	// attemptPause is between two tries.
 	attemptPause = 50 * time.Millisecond
-	// readPatience is how long a read that gets no answer is asked again: a cluster that lost its leader has another one after
-	// one to two seconds (etcd's election timeout).
+	// readPatience is how long a read that gets no answer is asked again, from the end of its first try, which may have met a member that hangs: a
+	// cluster that lost its leader has another one after one to two seconds (etcd's election timeout).
 	readPatience = 2 * time.Second
 )
 
 // read reads ranges at one revision. A member that is away does not fail it while another one answers.
 func (s *Store) read(ctx context.Context, gets []clientv3.Op) (*clientv3.TxnResponse, error) {
-	for began := time.Now(); ; {
+	var until time.Time
+	for {
 		once, cancel := context.WithTimeout(ctx, attemptTime)
 		resp, err := s.cli.Txn(once).Then(gets...).Commit()
 		cancel()
-		if err == nil || !away(err) || time.Since(began) > readPatience || !rest(ctx, attemptPause) {
+		if until.IsZero() {
+			until = time.Now().Add(readPatience)
+		}
+		if err == nil || !away(err) || time.Now().After(until) || !rest(ctx, attemptPause) {
 			return resp, err
 		}
 	}
