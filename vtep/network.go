@@ -29,7 +29,7 @@ func Parse(path string, octets []byte) (*File, error) {
 		case "name":
 			f.Name = r.name(n, field)
 		case "underlay":
-			r.underlay(n, field, &f.Underlay)
+			r.underlay(n, field, &f.Underlay, known)
 		case "networks":
 			networks = n
 		}
@@ -76,13 +76,14 @@ func (r *reader) name(n *yaml.Node, field string) string {
 	return s
 }
 
-func (r *reader) underlay(n *yaml.Node, field string, u *Underlay) {
+func (r *reader) underlay(n *yaml.Node, field string, u *Underlay, k *known) {
 	r.keys(n, field, []string{"uplink", "address", "udp_port", "xdp"}, func(key, field string, n *yaml.Node) {
 		switch key {
 		case "uplink":
 			u.Uplink = r.text(n, field)
 			for _, name := range strings.Split(u.Uplink, ",") {
 				r.ifname(n, field, name)
+				once(r, k.interfaces, n, field, name, "name each interface once")
 			}
 		case "address":
 			u.Address = r.address(n, field)
@@ -222,7 +223,7 @@ func (r *reader) port(n *yaml.Node, field string, k *known, macs map[wire.MAC]in
 	if n.Kind == yaml.ScalarNode { // "- tap0" alone
 		p.Interface = n.Value
 		r.ifname(n, field, p.Interface)
-		once(r, k.interfaces, n, field, p.Interface, "an interface is in one network")
+		once(r, k.interfaces, n, field, p.Interface, "an interface is in one network, and an uplink in none")
 	} else {
 		r.keys(n, field, []string{"name", "interface", "macs", "forwarding"}, func(key, field string, n *yaml.Node) {
 			switch key {
@@ -231,7 +232,7 @@ func (r *reader) port(n *yaml.Node, field string, k *known, macs map[wire.MAC]in
 			case "interface":
 				p.Interface = r.text(n, field)
 				r.ifname(n, field, p.Interface)
-				once(r, k.interfaces, n, field, p.Interface, "an interface is in one network")
+				once(r, k.interfaces, n, field, p.Interface, "an interface is in one network, and an uplink in none")
 			case "macs":
 				p.MACs = r.macs(n, field, MaxPortMACs, macs)
 			case "forwarding":

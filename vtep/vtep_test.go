@@ -153,6 +153,8 @@ func TestMistakesNameLineAndFix(t *testing.T) {
 		"MAC":         {"networks:\n- name: a\n  vni: 7\n  ports:\n  - interface: p\n    macs: [01:00:5e:00:00:01]\n", []string{"f:6 networks[0].ports[0].macs[0]: 01:00:5e:00:00:01 is a multicast address"}},
 		"MAC twice":   {"networks:\n- name: a\n  vni: 7\n  remotes:\n  - address: 192.0.2.2\n    macs: [02:00:00:00:00:01]\n  ports:\n  - interface: p\n    macs: [02:00:00:00:00:01]\n", []string{"f:9 networks[0].ports[0].macs[0]: 02:00:00:00:00:01 is on line 6 already"}},
 		"interface":   {"networks:\n- name: a\n  vni: 7\n  ports: [p, p, weft-vxlan]\n", []string{"f:4 networks[0].ports[1]: p is on line 4 already", "f:4 networks[0].ports[1]: p is on line 4", "f:4 networks[0].ports[2]: names that begin with weft-"}},
+		"uplink":      {"networks:\n- name: a\n  vni: 7\n  ports: [eth1]\nunderlay:\n  uplink: eth0,eth1\n", []string{"f:4 networks[0].ports[0]: eth1 is on line 6 already; an interface is in one network, and an uplink in none"}},
+		"uplinks":     {"underlay: {uplink: 'eth0,eth0'}\n", []string{"f:1 underlay.uplink: eth0 is on line 1 already; name each interface once"}},
 		"choice":      {"networks:\n- {name: a, vni: 7, unknown_unicast: external}\n", []string{`f:2 networks[0].unknown_unicast: "external" is not a setting; choose flood or drop`}},
 		"truth":       {"underlay: {xdp: yes}", []string{`f:1 underlay.xdp: it is "yes"; write true or false`}},
 		"no group":    {"networks:\n- name: a\n  vni: 7\n  group: 192.0.2.9\n  remotes: [192.0.2.2]\n", []string{"f:4 networks[0].group: 192.0.2.9 is not a multicast address"}},
