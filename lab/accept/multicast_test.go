@@ -32,9 +32,10 @@ func (f *fixture) joinedGroups(t testing.TB, host string) (list []netip.Addr) {
 // Goes red when model.FloodAlloc.Use makes Sends the new group at once (the broadcasts until h2 has joined are lost), when Next leaves what is
 // still sent to, when floodVTEPs keeps the members beside the group (each arrives twice), or when a membership is a socket's (it dies with the agent).
 func TestMulticastFlood(t *testing.T) {
+	t.Parallel() // with the others that wait for joins, in labs of their own
 	for _, underlay := range []int{4, 6} {
 		t.Run(fmt.Sprintf("IPv%d", underlay), func(t *testing.T) {
-			t.Parallel() // most of it is waiting until all have joined (Limits.Join of server), and each has a lab of its own
+			t.Parallel()
 			f := ownLab(t, lab.Config{Name: fmt.Sprintf("mcast%d", underlay), Direct: true, Underlay: underlay})
 			multicastFlood(t, f, map[int][2]string{4: {"239.129.7.1", "239.129.7.2"}, 6: {"ff05::7:1", "ff05::7:2"}}[underlay])
 		})

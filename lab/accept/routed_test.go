@@ -50,6 +50,7 @@ type routed struct {
 // Goes red when groupRequest gives its address the scope of the link (the group is the source of the host's IGMP reports, and routers ignore them),
 // when an agent leaves no group (h3 gets floods after its member has moved), or when pimd is not told of the rendezvous point.
 func TestRoutedMulticastFlood(t *testing.T) {
+	t.Parallel() // with the others that wait for joins, in labs of their own
 	requireFRR(t)
 	f := &routed{fixture: ownLab(t, lab.Config{Name: "pim", Hosts: 4, Multicast: true}), group: netip.MustParseAddr("239.129.8.1"), members: map[int]*workload{}, hosts: 4}
 	f.explainTrees(t)

@@ -20,6 +20,7 @@ import (
 // Red when send_to_vtep sends probes to a group through the kernel's neighbour code (group_hop without nh->confirmed: all miss all), when the server
 // takes what is missed for undelivered whether or not it is sent, and when GroupWatch.hear does not note the time.
 func TestGroupNotDelivered(t *testing.T) {
+	t.Parallel() // with the others that wait for joins, in labs of their own
 	const tenant, group = "undelivered", "239.1.1.1"
 	f := ownLab(t, lab.Config{Name: "undeliv", Flat: true, Hosts: 3})
 	nft := testenv.RequireTool(t, "nft")
