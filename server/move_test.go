@@ -259,6 +259,8 @@ func TestMoveByHand(t *testing.T) {
 		t.Errorf("after the commit: %v, %v", b, s.Move)
 	}
 	seen(draining)
+	before := f.sweeps.Load()
+	eventually(t, "the server has begun to count the drain", func() bool { return f.sweeps.Load() >= before+2 })
 	f.clock.advance(time.Hour)
 	eventually(t, "it is done", func() bool { return f.at(t, "hand").Move.Phase == done })
 	if s := f.at(t, "hand"); s.Binding.Draining != "" || s.Move.Ended == nil {
