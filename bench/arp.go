@@ -267,9 +267,7 @@ func (f *field) questions(ctx context.Context) ([]Series, error) {
 	for _, a := range askings(n) {
 		s, err := f.compare(ctx, Series{Measure: questionsMeasure(a.name, n), Unit: answersUnit, Higher: true}, contenders, func(c Contender) (float64, error) {
 			w := askers[c.Name()]
-			ns, err := onOneCore(c, func() (float64, error) {
-				return packetCostTo(w, w, end{w.Netns, w.Ifindex, ebpf.AttachTCXIngress}, a.t, f.cfg.Frames)
-			})
+			ns, err := packetCostTo(w, w, end{w.Netns, w.Ifindex, ebpf.AttachTCXIngress}, a.t, f.cfg.Frames)
 			return 1e9 / ns, err
 		})
 		if err != nil {

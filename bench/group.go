@@ -26,7 +26,7 @@ func packetMeasure(length, flows int) string {
 }
 
 // cost is packetCost of a contender, as it can take it.
-func (f *field) cost(c Contender, t traffic, n int) (float64, error) {
+func (f *field) cost(c Contender, t traffic, n int) (cost float64, err error) {
 	under := c
 	if t, ok := c.(named); ok {
 		under = t.Contender
@@ -39,19 +39,14 @@ func (f *field) cost(c Contender, t traffic, n int) (float64, error) {
 	if s, ok := under.(shaper); ok {
 		t, n = s.shape(t), max(n/20, 1)
 	}
-	a, b := c.Workloads()
-	return onOneCore(under, func() (float64, error) { return packetCost(a, b, t, n) })
-}
-
-// onOneCore keeps a contender's own processes, if it has any, on the core on which it is measured.
-func onOneCore(c Contender, measure func() (float64, error)) (v float64, err error) {
-	if p, ok := c.(attended); ok {
+	if p, ok := under.(attended); ok {
 		if err := p.keepProcesses([]int{packetCore}); err != nil {
 			return 0, err
 		}
 		defer func() { err = errors.Join(err, p.keepProcesses(everyCore())) }()
 	}
-	return measure()
+	a, b := c.Workloads()
+	return packetCost(a, b, t, n)
 }
 
 func (f *field) packets(ctx context.Context) ([]Series, error) {

@@ -65,13 +65,13 @@ static __noinline int may_claim(struct pkt *p, struct talk *t)
 		return 1;
 	if (is_link_local(&k->ip))
 		return !is_others(p, &k->ip);
-	if (bpf_map_lookup_elem(&claims, k))
-		return 1;
 	memcpy(mac, k->mac, 6);
-	memset(k->mac, 0, 6);
+	memset(k->mac, 0, 6); /* first what most claim: an address of the port's, at whichever of its MACs */
 	if (bpf_map_lookup_elem(&claims, k))
 		return 1;
 	memcpy(k->mac, mac, 6);
+	if (bpf_map_lookup_elem(&claims, k))
+		return 1;
 	memset(&k->ip, 0, sizeof(k->ip));
 	return bpf_map_lookup_elem(&claims, k) != NULL;
 }
@@ -283,6 +283,8 @@ static __noinline int check_discovery(struct __sk_buff *skb, struct pkt *p, stru
 		at += t->option.len * 8;
 		if (t->option.kind != ND_SOURCE_MAC && t->option.kind != ND_TARGET_MAC)
 			continue;
+		if (get_mac(t->option.mac) == p->src)
+			continue; /* claimed above */
 		memcpy(t->claim.mac, t->option.mac, 6);
 		t->claim.ip = t->said;
 		if (!may_claim(p, t))
