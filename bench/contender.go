@@ -25,7 +25,8 @@ type Contender interface {
 type preparer interface{ prepare() error }
 
 // attended is a Contender whose own processes send now and then. What they send from another core would take the path over to that core for as
-// long as frames come: a NAPI instance stays where it was scheduled until it has nothing more to do.
+// long as frames come: a NAPI instance stays where it was scheduled until it has nothing more to do. Only where they have little else to do: the
+// agents of arp and replicate have just been told of many objects, and would take time from that core.
 type attended interface{ keepProcesses(cores []int) error }
 
 // shaper is a Contender that cannot take frames as fast as they come.

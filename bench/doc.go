@@ -3,8 +3,8 @@
 //
 // A Contender is a path between two workloads on two hosts that are joined by one veth, so that nothing dilutes the
 // ratio. A measure turns a contender into a number. Compare rotates the contenders through rounds and gives ratios with
-// confidence intervals; nothing is subtracted, and a sample in which frames got lost, or of a path that left its core, does not count: it is
-// taken again, and noted.
+// confidence intervals; nothing is subtracted, and a sample in which frames got lost, or of packets on one core whose path left it, does not
+// count: it is taken again, and noted.
 //
 //	packets    packets.go, generator.go   ns a frame of 64, 512 and 1400 octets, in 1, 1,000 and 100,000 flows, on one core
 //	tcp        stream.go                  1 and 4 streams; offloads on, and the underlay as a wire

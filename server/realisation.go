@@ -35,6 +35,7 @@ type heard struct {
 	// elsewhere: the stream is another server's, which says that it is open. astray: that server cannot be heard any more, and lives.
 	elsewhere, astray bool
 	// said is the last report, restored (plan.Restore). It is shared, and never changed. told is when it came, maybe on an earlier stream; seen is later.
+	// Of a report that another server heard it is when that one had last seen the host.
 	said *planv1.Report
 	told time.Time
 
