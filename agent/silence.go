@@ -47,8 +47,9 @@ type watched struct {
 	addr      netip.Addr
 	// heard: it has answered since it is watched. One that never did may run a version that does not, and is not reported.
 	heard bool
-	// at is its last echo.
+	// at is its last echo, to the hail of that nonce.
 	at     time.Time
+	nonce  uint64
 	silent bool
 	// answered is when the host itself last did, asked or not; there: it did so lately.
 	answered time.Time
@@ -62,12 +63,17 @@ type Watch struct {
 	watched, witnesses map[wire.MAC]*watched
 	// nonce counts ticks, from a number that nobody else can know.
 	nonce uint64
-	// echo is the last one from anybody; since is when that began to mean something: who was not asked has not been silent.
+	// echo is the last one from anybody, echoed the last hail that anybody answered; since is when silence began to mean something: who was not asked
+	// has not been silent.
 	echo, since, ticked time.Time
+	echoed              uint64
 	deaf                bool
 }
 
-func newWatch() *Watch { return &Watch{nonce: rand.Uint64()} }
+func newWatch() *Watch {
+	n := rand.Uint64()
+	return &Watch{nonce: n, echoed: n}
+}
 
 // SetPeers says who else there is; self is the uid of the host's own VTEP.
 func (w *Watch) SetPeers(self string, peers map[wire.MAC]peer, now time.Time) {
@@ -112,8 +118,11 @@ func (w *Watch) hear(from wire.MAC, nonce uint64, now time.Time) {
 		w.deaf, w.since = false, now // the others begin anew
 	}
 	w.echo = now
+	if int64(nonce-w.echoed) > 0 {
+		w.echoed = nonce
+	}
 	if t != nil {
-		t.heard, t.at, t.silent = true, now, false
+		t.heard, t.at, t.nonce, t.silent = true, now, nonce, false
 	}
 }
 
@@ -158,8 +167,9 @@ func (w *Watch) tick(now time.Time) (found finding, hail []wire.MAC, nonce uint6
 		if t.heard && quiet(t.at, witnessAfter) {
 			found.doubtful = append(found.doubtful, t.addr)
 		}
-		// Somebody must have answered a later hail: the last echoes come a little apart, and a host that is cut off would accuse the first of them.
-		t.silent = !w.deaf && (t.silent || t.heard && quiet(t.at, silentAfter) && w.echo.Sub(t.at) >= hailEvery)
+		// Somebody must have answered since, and not just one hail more: the last echoes come a little apart, and a host that is cut off between them
+		// would accuse who answered first.
+		t.silent = !w.deaf && (t.silent || t.heard && quiet(t.at, silentAfter) && int64(w.echoed-t.nonce) >= 2)
 		// That of a process which stood still stays until the host had the time to answer again.
 		if t.there = now.Sub(t.answered) < silentAfter || t.there && now.Sub(w.since) < silentAfter; t.silent {
 			found.silent = append(found.silent, *t)
