@@ -79,15 +79,19 @@ func packetSocket(ns *netdev.Handle, index int) (*os.File, error) {
 	all := htons(unix.ETH_P_ALL)
 	fd := -1
 	err := ns.Run(func() (err error) {
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(all))
+		// Without a protocol it receives nothing until it is bound, and so nothing of other interfaces.
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	// A witness that stood still for a while has seen everything: what does not fit would be missing.
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20)
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index}); err != nil {
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index})
+	}
+	if err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
