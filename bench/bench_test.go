@@ -26,15 +26,7 @@ import (
 // fast round. Turn the counter's length test off and it goes red.
 func TestFramesForNobodyAreAnError(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.BPF)
-	c, err := newBridgeVXLAN(tunedName, "wefttest-bench-", true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(c.Close(), removeAnchor()); err != nil {
-			t.Error(err)
-		}
-	})
+	c := built(t, func(prefix string) (Contender, error) { return newBridgeVXLAN(tunedName, prefix, true) })
 	a, b := c.Workloads()
 	if _, err := packetCost(a, b, traffic{Length: 2000}, 1000); !errors.Is(err, errLost) {
 		t.Errorf("frames that do not fit: %v, want that they were lost", err)
@@ -54,17 +46,9 @@ func TestFramesForNobodyAreAnError(t *testing.T) {
 func TestAstray(t *testing.T) {
 	testenv.Require(t, testenv.Root, testenv.BPF)
 	if runtime.NumCPU() < 2 {
-		t.Skip("one core only: there is no other")
+		testenv.Missing(t, testenv.Root, "one core only: there is no other")
 	}
-	c, err := newDirectVeth("wefttest-bench-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(c.Close(), removeAnchor()); err != nil {
-			t.Error(err)
-		}
-	})
+	c := built(t, newDirectVeth)
 	a, b := c.Workloads()
 	if err := c.(preparer).prepare(); err != nil {
 		t.Fatal(err)
@@ -74,7 +58,7 @@ func TestAstray(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	await(t, func() bool { n, err := st.s.sink.read(); return err != nil || n >= steadyBurst })
+	await(t, "the first frames arrive", func() bool { n, err := st.s.sink.read(); return err != nil || n >= steadyBurst })
 	if err := st.s.sink.onCore(packetCore); !doesNotCount(err) {
 		t.Errorf("frames of another core: %v", err)
 	}
@@ -99,13 +83,26 @@ func TestAstray(t *testing.T) {
 	}
 }
 
-func await(t *testing.T, cond func() bool) {
+func await(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("not in time")
-		}
+	if err := waitFor(t.Context(), carryPatience, what, cond); err != nil {
+		t.Fatal(err)
 	}
+}
+
+// built is a contender of a test's own.
+func built(t *testing.T, build func(prefix string) (Contender, error)) Contender {
+	t.Helper()
+	c, err := build("wefttest-bench-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(c.Close(), removeAnchor()); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
 }
 
 // TestEveryMeasureOnce takes each at a size that says nothing, through the real program, and expects a number above zero for every
